@@ -1,6 +1,7 @@
 """Units: partial results are never read, damage is found and named, checkpoints, concurrent writers."""
 
 import contextlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -284,7 +285,8 @@ def test_a_header_length_that_reads_like_a_pickle_is_no_pickle(count: int, width
 def test_a_users_weights_file_is_read_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(tensors.encode({"w": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}))
-    weights = tensors.read_file(str(path))
+    digest = sha256(path.read_bytes()).hexdigest()
+    weights = tensors.read_file(str(path), digest)
     assert (weights["w"].dtype, weights["n"].dtype) == (torch.float32, torch.int64)
     torch.save({"w": torch.ones(2)}, tmp_path / "weights.pt")
     for url, sentence in (
@@ -294,7 +296,10 @@ def test_a_users_weights_file_is_read_or_refused(tmp_path: Path) -> None:
         ("gopher://x", "cannot be read"),
     ):
         with pytest.raises(DataError, match=sentence):
-            tensors.read_file(url)
+            tensors.read_file(url, digest)
+    path.write_bytes(tensors.encode({"w": torch.zeros(2)}))
+    with pytest.raises(DataError, match=r"weights\.safetensors: has changed since the run was planned"):
+        tensors.read_file(str(path), digest)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """The text encoder of a description in the units of its captions' embeddings."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.errors import DataError
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -25,3 +29,15 @@ def test_an_expert_learns_from_the_built_in_clip(tmp_path_factory: pytest.TempPa
     facts = UnitReader(store, expert.kind, expert.id).facts
     assert UnitReader(store, "caption_embeddings", units_of(tree, "caption_embeddings")[0].id).facts["dim"] == 128
     assert facts["loss"][-1] < facts["loss"][0] - 0.5
+
+
+def test_captions_are_not_embedded_by_another_encoder_than_the_planned_one(tmp_path: Path) -> None:
+    """The local encoder of a worker may be another than that of the machine that planned the run."""
+    store = Store(str(tmp_path))
+    tree = experiment(*TINY_CLIP)
+    run(store, units_of(tree, "shard_group"))
+    unit = units_of(tree, "embedding_group")[0]
+    planned = replace(unit, spec={"text": unit.spec["text"] | {"weights": "others"}})
+    with pytest.raises(DataError, match=r"model\.text\.model: tiny-clip has changed since the run was planned"):
+        run(store, [planned])
+    assert not is_done(store, planned.kind, planned.id)

@@ -5,6 +5,7 @@ A safetensors file consists of eight bytes for the header's length, the header i
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from math import prod
 from typing import NamedTuple
 
@@ -60,11 +61,14 @@ def metadata(data: bytes) -> dict[str, str]:
     return json.loads(data[LENGTH_BYTES:end]).get("__metadata__", {})
 
 
-def read_file(url: str) -> dict[str, Tensor]:
+def read_file(url: str, wanted: str) -> dict[str, Tensor]:
     """The tensors in a user's .safetensors file, floating-point ones as float32.
 
+    Args:
+        wanted: the file's sha256 when the run was planned.
+
     Raises:
-        DataError: the file is missing, a pickle, or damaged.
+        DataError: the file is missing, has another sha256, is a pickle, or is damaged.
     """
     try:
         with fsspec.open(url, "rb") as file:
@@ -76,6 +80,11 @@ def read_file(url: str) -> dict[str, Tensor]:
         raise DataError(f"{url}: cannot be read ({reason}): name a .safetensors file that this user may read") from None
     if problem := _problem(data):
         raise DataError(f"{url}: {problem}")
+    if sha256(data).hexdigest() != wanted:
+        raise DataError(
+            f"{url}: has changed since the run was planned, or is another file on this machine: start the run again, or give "
+            "every machine the same file"
+        )
     tensors = _load(data, url, DataError)
     return {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
 

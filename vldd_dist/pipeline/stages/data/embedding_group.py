@@ -13,6 +13,7 @@ from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.data.prepared.embeddings import ShardTexts
 from vldd_dist.data.prepared.image_lines import read_lines
+from vldd_dist.errors import DataError
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
@@ -43,6 +44,11 @@ def unit(graph: Units, number: int) -> WorkUnit:
 def run(context: StageContext) -> dict[str, Any]:
     """Encode the captions, and store the embeddings of each shard in one object."""
     encoder = FrozenTextEncoder(TextTowerSettings.model_validate(context.execution["text"]), context.device)
+    if encoder.identity != context.spec["text"]:
+        raise DataError(
+            f"model.text.model: {encoder.settings.model} has changed since the run was planned, or is another encoder on this "
+            "machine: start the run again, or give every machine the same files"
+        )
     group = context.reader("shards")
     # Shard -> the captions of each of its images.
     captions_of = {shard: [line.captions for line in read_lines(group, shard)] for shard in shards_of(group)}

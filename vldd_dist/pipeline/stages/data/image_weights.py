@@ -60,7 +60,7 @@ def run(context: StageContext) -> dict[str, Any]:
     elif context.execution["weights"] == "timm":
         weights = create_backbone(spec["model"], spec["model_args"], pretrained=True, seed=0).state_dict()
     else:
-        weights = tensors.read_file(context.execution["weights"])
+        weights = tensors.read_file(context.execution["weights"], spec["sha256"])
     context.writer.put("weights.safetensors", tensors.encode(weights))
     return {"tensors": len(weights)}
 
