@@ -11,8 +11,11 @@ import torch
 from benchmarks.methods import __main__ as command
 from benchmarks.methods.budget import counted_bytes, pair_bytes, pairs_of_budget
 from benchmarks.methods.feature_space import FeatureSpace
-from benchmarks.methods.method_runs import KeptFigures, digest_of_code
+from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load_study import load_study
+from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
@@ -97,3 +100,45 @@ def test_an_unknown_method_is_refused_before_anything_runs(
         command.main()
     assert ended.value.code == 2
     assert "--methods: typo is not a variant of" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("best", "tried"), [(1, [0.5, 1, 2]), (8, [0.5, 1, 2, 4, 8, 16])])
+def test_tuning_goes_on_while_the_largest_multiple_is_the_best(best: float, tried: list[float]) -> None:
+    runs: list[float] = []
+
+    def run(rate: float) -> MethodRun:
+        runs.append(rate)
+        return MethodRun("vldd", 100, 100, rate, 0, -abs(rate - best), [0.0], 1, 1.0)
+
+    assert command.best_rate(run, [0.5, 1, 2]) == best
+    assert runs == tried
+    assert command.best_rate(run, [1]) == 1
+
+
+def test_the_share_is_that_of_full_data_with_the_same_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    full = [command.Row("full", "full", 0, 0, [30.0]), command.Row("full, heads of repblend", "full", 0, 0, [25.0])]
+    rows = [command.Row("vldd", "published", 100, 100, [15.0], full=30.0)]
+    command.show([*full, *rows, command.Row("repblend", "published", 98, 100, [20.0], full=25.0)])
+    shares = {
+        line.split("│")[1].strip(): line.split("│")[7].strip() for line in capsys.readouterr().out.splitlines() if "│" in line
+    }
+    assert shares == {"full": "", "full, heads of repblend": "", "vldd": "50", "repblend": "80"}
+
+
+def test_means_of_real_pairs_have_the_means_of_their_features(tmp_path: Path) -> None:
+    tree = experiment(
+        "model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "coresets.methods=[prototypes, random]"
+    )
+    store = Store(str(tmp_path))
+    space = FeatureSpace.prepare(tree, store)
+    graph, real = Graph(tree), space.split("train").inputs
+    (pairs,) = tree.distill.pairs
+    for chosen in evaluated_sets(tree):
+        if chosen.method in ("prototypes", "random"):
+            unit = graph.unit(*chosen.source)
+            found = space.of_coreset(unit).rows["images"]
+            facts = UnitReader(store, unit.kind, unit.id).facts
+            counts = facts.get("means_of") or [1] * pairs
+            distances = (torch.cdist(found, real) / found.norm(dim=1, keepdim=True)).min(dim=1).values.tolist()
+            assert all((distance < 1e-2) == (count == 1) for distance, count in zip(distances, counts, strict=True))
+            assert max(counts) > 1 or chosen.method == "random"

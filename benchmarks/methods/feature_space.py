@@ -7,20 +7,25 @@ results are not distilled sets of images and are reported separately.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from vldd_dist.applications.feature_space.part_distillation import distill_in_memory
 from vldd_dist.applications.feature_space.students import Students, Trained
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.coreset import select
 from vldd_dist.pipeline.stages.distillation import run_context
-from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
+from vldd_dist.pipeline.stages.shared.inputs import load_candidates, load_retrieval_split
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
@@ -60,6 +65,22 @@ class FeatureSpace:
         model = self.context.build_model(0)
         features = FrozenTower(model.image_backbone).features(model.normalise(rows["images"]))
         return TrainingPairs({"images": features, "texts": rows["texts"]}, len(features))
+
+    def of_coreset(self, unit: WorkUnit) -> TrainingPairs:
+        """A coreset in feature space. A pair that is a mean of real pairs has the mean of their features, as it has the mean of
+        their embeddings; it is not the features of a mean of pixels."""
+        rows = read_rows(UnitReader(self.store, unit.kind, unit.id), "pairs")
+        if choose(CORESETS, unit.spec["method"]).remark is None:
+            return self.of_pixels(rows)
+        features = self.split("train").inputs
+        means = [features[images].mean(dim=0) for images in select(unit.spec, load_candidates(workspace(self.store, unit)))]
+        return TrainingPairs({"images": torch.stack(means), "texts": rows["texts"]}, len(means))
+
+    @property
+    def experts_seconds(self) -> float:
+        """Seconds of the experts from which the distillation starts or learns; 0 if it has none."""
+        experts = [unit for unit in self.unit.inputs.values() if unit.kind == "expert"]
+        return sum(UnitReader(self.store, unit.kind, unit.id).manifest.seconds or 0.0 for unit in experts)
 
     @property
     def context(self) -> StageContext:
@@ -101,9 +122,12 @@ class FeatureSpace:
 
     def full_data(self, epochs: int) -> list[float]:
         """The same for students trained on all training pairs, with one caption of each image drawn anew in each epoch. SGD and
-        the list of learning rates are the protocol's; the rate and the epoch with the best validation are chosen."""
+        the list of learning rates are the protocol's, the loss is that of the experts; the rate and the epoch with the best
+        validation are chosen."""
         train, validation = self.split("train"), self.split("val")
-        return self._test_recalls(lambda students: students.on_split(train, validation, epochs))
+        loss = self.experiment.experts.loss or self.experiment.model.loss
+        model = self.experiment.model.model_copy(update={"loss": loss})
+        return self._test_recalls(lambda students: students.with_model(model).on_split(train, validation, epochs))
 
     def _test_recalls(self, train: Callable[[Students], Trained]) -> list[float]:
         students, test = self.students(), self.split("test")

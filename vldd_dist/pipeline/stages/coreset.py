@@ -1,13 +1,16 @@
 """A coreset: M real pairs, or means of real pairs, chosen by one of the methods in `plugins.CORESETS`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, groups
+from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared.mean_pairs import mean_pairs
 from vldd_dist.data.prepared.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
@@ -35,18 +38,22 @@ def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> W
     return STAGE.new(graph.experiment, spec, inputs, label=f"{method.label} {pairs} pairs seed {seed}")
 
 
-def run(context: StageContext) -> dict[str, Any]:
-    """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
-    spec = context.spec
+def select(spec: Mapping[str, Any], candidates: Candidates) -> list[Tensor]:
+    """The numbers of the training images of each pair of the unit with this spec: one image, or several that are averaged."""
     method: Coreset = choose(CORESETS, spec["method"])
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
-    candidates = load_candidates(context)
-    selected = groups(method, candidates, spec["pairs"], generator)
+    return groups(method, candidates, spec["pairs"], generator)
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
+    spec, candidates = context.spec, load_candidates(context)
+    selected = select(spec, candidates)
     indices = [int(group[0]) for group in selected]
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
     images, texts, means = chosen.images, chosen.texts, {}
-    if method.remark is not None:
+    if choose(CORESETS, spec["method"]).remark is not None:
         assert candidates.caption is not None
         images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
         means = {"means_of": [len(group) for group in selected]}
