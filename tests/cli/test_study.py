@@ -95,6 +95,17 @@ def test_a_study_without_a_store_is_refused(study: str, capsys: pytest.CaptureFi
     assert "--store: missing" in err
 
 
+def test_a_published_table_without_a_figure_is_refused_before_anything_runs(
+    study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = yaml.safe_load(Path(study).read_text())
+    tree["tables"] = {"one": {"title": "T", "published": ["lors-flickr30k"]}}
+    Path(study).write_text(yaml.safe_dump(tree))
+    code, out, err = vldd("study", study, "--plan", *SETS, capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "tables.one.published: lors-flickr30k has no figure for any row of this table" in err
+
+
 def test_a_plan_works_without_missing_data_and_refuses_damaged_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path)}
     sets = [*SETS, "--set", f"data.source={json.dumps(data)}"]

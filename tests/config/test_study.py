@@ -158,6 +158,25 @@ def test_variants_with_the_same_distilled_sets_may_differ_in_coresets_of_the_tab
             {"variants": {"a": {}}, "tables": {"t": {"title": "T", "pairs": [11]}}},
             r"tables\.t\.pairs: .* 11 pairs: choose from 10, 20",
         ),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "budgets": {11: 12}}}},
+            r"tables\.t\.budgets: .* 11 pairs: choose from 10, 20",
+        ),
+        (
+            {
+                "variants": {"a": {}, "b": {"seed": 1}},
+                "tables": {"t": {"title": "T", "variants": ["a"], "published": {"b": ["x"]}}},
+            },
+            r"tables\.t\.published: b is not a variant of the table: choose from a$",
+        ),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "published": "lors-flickr30k"}}},
+            r"tables\.t\.published: expected a list: write \[lors-flickr30k\]",
+        ),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "published": {"a": "lors-flickr30k"}}}},
+            r"tables\.t\.published\.a: expected a list: write \[lors-flickr30k\]",
+        ),
         ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "image_models": "all"}}}, r"has evaluation\.image_models"),
         (
             {"variants": {"a": {}, "b": {"coresets.methods": ["prototypes"]}}},

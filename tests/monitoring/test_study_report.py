@@ -1,13 +1,15 @@
 """The report of a study, from a store in which its units were run."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.loading.load_study import LoadedStudy, load_study
-from vldd_dist.monitoring.reports.published_figures import published_of
+from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
+from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.reports.published_figures import check_published, published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.graphs.study import StudyGraph
@@ -93,3 +95,61 @@ def test_published_full_data_is_shown_beside_full_data_of_all_variants(tmp_path:
     assert found is not None
     assert found == published(RowKey("nfnet-bert", "full", 29_000, None), "mean")
     assert published(RowKey("other", "full", 29_000, None), "mean") is None
+
+
+def test_published_figures_stand_beside_the_variants_of_the_published_methods() -> None:
+    """At the budget of a row, and also after the study was stored with its run."""
+    loaded = load_study("methods-flickr30k", ["data.source=scenes"])
+    again = read_description(json.loads(json.dumps(description_tree(loaded))), "store")
+    assert isinstance(again, LoadedStudy)
+    for study in (loaded, again):
+        check_published(study)
+        published = published_of(study.study, "methods")
+        found = {
+            key: figure.mean
+            for key in (
+                RowKey("vldd", "distilled", 100, None),
+                RowKey("vldd", "random", 200, None),
+                RowKey("lors-100", "distilled", 99, None),
+                RowKey("ptm-st-500", "distilled", 499, None),
+                RowKey("apm", "distilled", 100, None),
+            )
+            if (figure := published(key, "mean"))
+        }
+        assert [(key.variant, key.pairs, mean) for key, mean in found.items()] == [
+            ("vldd", 100, 20.4),
+            ("vldd", 200, 8.6),
+            ("lors-100", 99, 27.4),
+            ("ptm-st-500", 499, 40.6),
+        ]
+
+
+@pytest.mark.parametrize("preset", ["paper-flickr30k", "paper-coco", "paper-scenes", "methods-flickr8k"])
+def test_each_published_table_of_a_preset_has_a_figure(preset: str) -> None:
+    check_published(load_study(preset))
+
+
+@pytest.mark.parametrize(
+    ("published", "sentence"),
+    [
+        (
+            ["lors-flickr30k"],
+            r"tables\.methods\.published: lors-flickr30k has no figure for any row of this table .*: remove it, or",
+        ),
+        ({"ptm-st-100": ["ptm-st-flickr30k"]}, r"ptm-st-flickr30k has no figure for any row of ptm-st-100 "),
+        (
+            {"apm": ["vldd-lora-flickr30k"]},
+            r"published\.apm: vldd-lora-flickr30k has the variants vit-bert, vit-lora-bert: give",
+        ),
+        ({"apm": ["lors"]}, r"tables\.methods\.published: there is no published table 'lors'"),
+    ],
+)
+def test_a_published_table_without_a_figure_for_any_row_is_refused(
+    published: list | dict, sentence: str, tmp_path: Path
+) -> None:
+    tree = yaml.safe_load(Path("jobs/presets/methods-flickr30k.yaml").read_text())
+    tree["tables"]["methods"]["published"] = published
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        check_published(load_study(tmp_path / "study.yaml"))
+    assert "\n" not in str(raised.value)

@@ -45,6 +45,16 @@ def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:
     ]
 
 
+def test_numbers_of_pairs_of_one_budget_are_bars() -> None:
+    results = {"vldd": [row("distilled", 100, (27.0,))], "ptm-st": [row("distilled", 99, (29.0,))]}
+    heights = {}
+    for budgets in ({}, {99: 100}):
+        plot = study_plot(Layout("T", ["vldd", "ptm-st"], ["distilled"], budgets=budgets), results)
+        assert plot is not None
+        heights[len(budgets)] = "ptm-st: 29 %" in [text for _, _, text in plot.values]
+    assert heights == {0: False, 1: True}
+
+
 def test_tables_of_other_figures_have_plots_of_their_own() -> None:
     """Also if their rounded figures are equal; tables that differ only in their metrics have one plot."""
     results = {"adam": [row("distilled", 10, (20.41,))], "sgd": [row("distilled", 10, (20.44,))]}

@@ -1,5 +1,7 @@
 """The tables of a study: the position of each figure."""
 
+from dataclasses import replace
+
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import MissingRow, Row, aggregate
 from vldd_dist.reporting.published import published_table
@@ -53,6 +55,25 @@ def test_of_many_incomplete_rows_the_first_are_named() -> None:
     (note,) = incomplete(("", row) for row in absent)
     assert note.count("0 of 5") == NAMED_ROWS
     assert note.endswith("; and 20 more rows.")
+
+
+def test_rows_of_one_budget_are_compared() -> None:
+    """A learned similarity takes the bytes of a pair, so that 99 pairs are compared with the 100 of a method without one."""
+    results = {
+        "vldd": [row("full", 800, (40.0,)), row("random", 100, (8.0,)), row("distilled", 100, (27.0,))],
+        "ptm-st": [row("full", 800, (40.0,)), row("distilled", 99, (29.0,))],
+    }
+    layout = Layout("T", ["vldd", "ptm-st"], ["full", "random", "distilled"], budgets={99: 100, 199: 200}, metrics=["mean"])
+    table = study_table(layout, results, nothing)
+    assert [len(section.rows) for section in table.sections] == [1, 3]
+    assert lines(table)[3:] == [
+        ["100", "vldd", "random", "8.0", "20"],
+        ["", "", "distilled", "27.0", "68"],
+        ["99", "ptm-st", "distilled", "**29.0**", "72"],
+    ]
+    assert "Compared as equal in size: 99 pairs with 100." in table.notes
+    columns = study_table(replace(layout, across="variant", methods=["distilled"]), results, nothing)
+    assert lines(columns)[2:] == [["100", "27.0", ""], ["99", "", "**29.0**"]]
 
 
 def nothing(key: RowKey, metric: str) -> Published | None:

@@ -85,7 +85,7 @@ def _run(description: "Experiment | LoadedStudy", store: str | None, options: Ru
     for tracker in options.track:
         check_tracking(tracker)
     if isinstance(description, LoadedStudy):
-        check_published(description.study)
+        check_published(description)
     if plan:
         _plan(description, store, options.until, as_json, console)
         return

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
 from vldd_dist.config.base import Distinct, Positive, Section
 from vldd_dist.config.overrides import Key, names_first, set_key
@@ -36,6 +36,12 @@ def _known_metric(name: str) -> str:
     return name
 
 
+def _published(given: Any) -> Any:
+    """The names of published tables: a list, or a mapping VARIANT: [NAMES]. Checked here, so that an error names the right key."""
+    names: Any = dict[Label, Distinct[str]] if isinstance(given, dict) else Distinct[str]
+    return TypeAdapter(names).validate_python(given)
+
+
 class TableSettings(Section):
     """One table of a study: a row, or a column under each metric, for each set of students that it compares."""
 
@@ -46,6 +52,11 @@ class TableSettings(Section):
         description='Methods in the table, in this order: labels of coresets, "distilled" and "full" (all training pairs).',
     )
     pairs: Distinct[Positive] | None = Field(None, description="Numbers of pairs in the table; null: all.")
+    budgets: dict[Positive, Positive] = Field(
+        default_factory=dict,
+        description="PAIRS: PAIRS. Rows with the first number of pairs are compared with those that have the second, because a learned "
+        "similarity takes the bytes of the others: {99: 100}.",
+    )
     image_models: Literal["own", "all"] = Field(
         "own",
         description="own: only students with the variant's image tower; all: a row for each of evaluation.image_models too.",
@@ -56,8 +67,10 @@ class TableSettings(Section):
     metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
         list(RECALL_METRICS), description="Columns: recalls on the test split, and their mean."
     )
-    published: Distinct[str] | None = Field(
-        None, description="Names of published tables (see `vldd table --published`) to compare with; null: no comparison."
+    published: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_published)] | None = Field(
+        None,
+        description="Names of published tables (see `vldd table --published`) to compare with, whose variants have the names of the "
+        "study's; {VARIANT: [NAMES]} also compares a variant with tables of one variant of another name; null: no comparison.",
     )
 
 
@@ -106,6 +119,10 @@ class Study(Section):
         for table, settings in self.tables.items():
             if unknown := [name for name in settings.variants or [] if name not in names]:
                 raise ValueError(f"tables.{table}.variants: {unknown[0]} is not a variant: choose from {', '.join(names)}")
+            compared = settings.published if isinstance(settings.published, dict) else {}
+            if unknown := [name for name in compared if name not in (settings.variants or names)]:
+                choices = ", ".join(settings.variants or names)
+                raise ValueError(f"tables.{table}.published: {unknown[0]} is not a variant of the table: choose from {choices}")
         return self
 
     def _names(self) -> Iterator[str]:

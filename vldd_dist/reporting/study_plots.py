@@ -45,7 +45,7 @@ def study_plots(layouts: Sequence[Layout], results: dict[str, list[Row]]) -> lis
 
 
 def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
-    """Lines over the numbers of pairs, or bars if the table has only one number of pairs. None if there are no results.
+    """Lines over the numbers of pairs, or bars if the table has only one budget. None if there are no results.
 
     Args:
         results: variant -> its results so far.
@@ -56,7 +56,7 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
         return None
     summary = "; ".join(f"{_name(key, layout)}, {key.pairs:,} pairs: {stat.mean:.1f} %" for key, stat in measured) + "."
     plot = Plot(layout.title, CAPTION, summary)
-    if len({key.pairs for key, _ in limited}) == 1:
+    if len({layout.budget(key.pairs) for key, _ in limited}) == 1:
         _bars(plot, layout, measured)
     else:
         _lines(plot, layout, limited, [(key, stat) for key, stat in measured if key.method == FULL])
@@ -82,7 +82,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
         for key, stat in full:
             axes.axhline(stat.mean, color=GREY, linestyle="--", linewidth=1.2)
             plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(key, layout)}: {stat.mean:.4g} %"))
-        label_budgets(axes, sorted({key.pairs for key, _ in limited}))
+        label_budgets(axes, sorted({layout.budget(key.pairs) for key, _ in limited}))
         axes.set_ylim(bottom=0)
         legend_below(axes)
 

@@ -21,6 +21,7 @@ class Layout:
     Attributes:
         variants, methods: names, in the order of the table.
         pairs: the numbers of pairs to show; None: all.
+        budgets: number of pairs -> the number with which it is compared, because it has the same size.
         other_image_models: whether to show students with other image towers than the variant's.
         across: whether each method, or each variant, has its own column under each metric; None: each has its own rows.
         metrics: names, in the order of the table.
@@ -30,9 +31,22 @@ class Layout:
     variants: list[str]
     methods: list[str]
     pairs: list[int] | None = None
+    budgets: Mapping[int, int] = field(default_factory=dict)
     other_image_models: bool = False
     across: Literal["method", "variant"] | None = None
     metrics: list[str] = field(default_factory=list)
+
+    def budget(self, pairs: int) -> int:
+        """The number of pairs with which this number is compared."""
+        return self.budgets.get(pairs, pairs)
+
+    def shows(self, row: "Row | MissingRow | RowKey") -> bool:
+        """Whether the row has a place in the table, if it is one of `variants`."""
+        return (
+            row.method in self.methods
+            and (row.method == FULL or self.pairs is None or row.pairs in self.pairs)
+            and (row.image_model is None or self.other_image_models)
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ def study_table(
     published: PublishedOf,
     missing: Mapping[str, list[MissingRow]] | None = None,
 ) -> Table:
-    """The table, with a section for each number of pairs, in which the best value of each metric is marked.
+    """The table, with a section for each budget, in which the best value of each metric is marked.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
@@ -70,7 +84,11 @@ def study_table(
     heads = [head for head in _heads(layout) if head.key != layout.across]
     shares = layout.across is None and any(_share(key, row_of, results) is not None for key in row_of)
     sections = []
-    for _, lines in groupby(_lines(list(row_of), layout), key=lambda line: (line[0].method == FULL, line[0].pairs)):
+
+    def compared_with(line: list[RowKey]) -> tuple[bool, int]:
+        return line[0].method == FULL, layout.budget(line[0].pairs)
+
+    for _, lines in groupby(_lines(list(row_of), layout), key=compared_with):
         compared = list(lines)
         rows = [row_of[key] for line in compared for key in line]
         best = {metric: _best(rows, metric) for metric in layout.metrics}
@@ -93,9 +111,10 @@ def study_table(
     if shares:
         columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
     rows = list(row_of.values())
-    absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if _has_place(layout, row)]
+    absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
-    notes = [spread_note(rows), *unfinished, *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
+    shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
+    notes = [spread_note(rows), *unfinished, *remarks(rows), *shared, *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
@@ -142,13 +161,13 @@ def _figures(layout: Layout, keys: list[RowKey], published: PublishedOf) -> Iter
 
 
 def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[RowKey, Row]]:
-    """The results that have a place in the table: full data first, then by the number of pairs. If all variants have the same
+    """The results that have a place in the table: full data first, then by the budget. If all variants have the same
     result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
         (RowKey(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants
         for row in results[variant]
-        if _has_place(layout, row)
+        if layout.shows(row)
     ]
     full = [row for key, row in rows if key.method == FULL]
     if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
@@ -158,17 +177,9 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
 
     def sort_key(result: tuple[RowKey, Row]) -> tuple[bool, int, int, int]:
         key, _ = result
-        return key.method != FULL, key.pairs, order[key.variant], order[key.method]
+        return key.method != FULL, layout.budget(key.pairs), order[key.variant], order[key.method]
 
     yield from sorted(rows, key=sort_key)
-
-
-def _has_place(layout: Layout, row: Row | MissingRow) -> bool:
-    return (
-        row.method in layout.methods
-        and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
-        and (row.image_model is None or layout.other_image_models)
-    )
 
 
 def _lines(keys: list[RowKey], layout: Layout) -> list[list[RowKey]]:
@@ -221,6 +232,12 @@ def _value(key: RowKey, across: str | None) -> str | None:
 def _best(rows: list[Row], metric: str) -> float | None:
     """The highest mean of the rows; None if there is only one row."""
     return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
+
+
+def _budget_note(layout: Layout, shown: set[int]) -> list[str]:
+    """A sentence on the numbers of pairs that are compared with another; none if no row has such a number."""
+    equal = [f"{pairs:,} pairs with {budget:,}" for pairs, budget in sorted(layout.budgets.items()) if pairs in shown]
+    return [f"Compared as equal in size: {', '.join(equal)}."] if equal else []
 
 
 def _share(key: RowKey, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> float | None:

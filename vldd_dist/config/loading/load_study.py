@@ -123,9 +123,10 @@ def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iter
         if unknown := [method for method in table.methods if method not in methods]:
             yield f"{name}.methods: no variant of the table has {unknown[0]}: choose from {', '.join(sorted(methods))}"
         pairs = {number for experiment in shown for number in experiment.distill.pairs}
-        if missing := [number for number in table.pairs or [] if number not in pairs]:
-            choices = ", ".join(map(str, sorted(pairs)))
-            yield f"{name}.pairs: no variant of the table has {missing[0]} pairs: choose from {choices}"
+        for key, numbers in (("pairs", table.pairs or []), ("budgets", table.budgets)):
+            if missing := [number for number in numbers if number not in pairs]:
+                choices = ", ".join(map(str, sorted(pairs)))
+                yield f"{name}.{key}: no variant of the table has {missing[0]} pairs: choose from {choices}"
         if table.image_models == "all" and not any(experiment.evaluation.image_models for experiment in shown):
             yield f"{name}.image_models: no variant of the table has evaluation.image_models: set it to own"
         variant_of: dict[tuple[str, tuple[str, ...]], str] = {}

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
-from vldd_dist.config.study import Study, TableSettings
+from vldd_dist.config.study import Study
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of, write_tables
+from vldd_dist.monitoring.reports.study_layouts import layout_of
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import ReportData, RunProgress
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.study_plots import study_plots
-from vldd_dist.reporting.study_tables import Layout, study_table
+from vldd_dist.reporting.study_tables import study_table
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -21,7 +22,7 @@ class StudyReporter:
     """Writes reports of a study.
 
     Raises:
-        ConfigError: a table names published figures that do not exist.
+        ConfigError: as `published_of`.
     """
 
     def __init__(self, study: Study, graph: StudyGraph, store: Store) -> None:
@@ -39,7 +40,8 @@ class StudyReporter:
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
         missing = {variant: self._measured.missing(graph) for variant, graph in self.graph.graphs.items()}
-        layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
+        settings = self.study.table_settings()
+        layouts = {name: layout_of(of_table, list(self.graph.graphs)) for name, of_table in settings.items()}
         tables = {name: study_table(layout, rows, self._published[name], missing) for name, layout in layouts.items()}
         applications = {
             f"{variant}-{name}": table
@@ -80,14 +82,3 @@ class StudyReporter:
         """The settings in which the variant differs from the base, as text."""
         changes = self.study.changes()[variant]
         return ", ".join(f"{key}: {value}" for key, value in changes.items()) or "the base"
-
-    def _layout(self, settings: TableSettings) -> Layout:
-        return Layout(
-            title=settings.title,
-            variants=settings.variants or list(self.graph.graphs),
-            methods=settings.methods,
-            pairs=settings.pairs,
-            other_image_models=settings.image_models == "all",
-            across=settings.across,
-            metrics=list(settings.metrics),
-        )

@@ -73,6 +73,10 @@ class PublishedTable(StrictModel):
             raise ValueError(f"two rows have the same key: {duplicate}: remove one of them")
         return self
 
+    def variants(self) -> list[str]:
+        """The names of its variants."""
+        return list(dict.fromkeys(row.variant for row in self.rows))
+
     def cell(
         self, variant: str, method: str, pairs: int | None, metric: str, image_model: str | None = None
     ) -> Published | None:
