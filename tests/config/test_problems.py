@@ -52,6 +52,31 @@ def test_a_likely_mistake_is_answered_with_what_to_write(override: str, sentence
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("distill.batch_size=1", "distill.batch_size"),
+        ("distill.pairs=[4, 1]", "distill.pairs.1"),
+        ("distill.phases=[{pairs: 1}, {}]", "distill.phases.0.pairs"),
+        ("evaluation.batch_size=1", "evaluation.batch_size"),
+        ("experts.batch_size=1", "experts.batch_size"),
+    ],
+)
+def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("scenes", [override])
+    assert f"{key}: a contrastive loss compares pairs, and learns nothing from one: set 2 or more" in str(caught.value)
+
+
+def test_nothing_to_learn_is_refused_unless_a_similarity_is_learned() -> None:
+    fixed = ["distill.lr_images=0", "distill.lr_texts=0"]
+    sentence = "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or"
+    for loss in ("infonce", "{name: infonce, learn_temperature: true}", "{name: wbce, similarity: {lr: 0}}"):
+        with pytest.raises(ConfigError, match=sentence):
+            load_experiment("scenes", [*fixed, f"model.loss={loss}"])
+    load_experiment("scenes", [*fixed, "model.loss=wbce"])
+
+
 def test_a_sentence_about_a_section_does_not_repeat_the_section() -> None:
     with pytest.raises(ConfigError, match=r"give at least two phases, .* the remaining pairs$"):
         load_experiment("scenes", ["distill.phases=[{pairs: 5}]"])

@@ -73,6 +73,17 @@ def test_it_is_learned_stored_published_and_trained_on(
         assert bool(found.loss(features[0][:b], features[1][:b], batch, found.shared).isfinite())
 
 
+def test_only_the_similarity_is_learned(store: Store) -> None:
+    """Of real pairs, which keep their images and texts: the counterpart of a coreset with the same loss."""
+    tree = described("{name: wbce, similarity: {rank: 2, lr: 0.1}}", "distill.lr_images=0", "distill.lr_texts=0")
+    (distilled,) = units_of(tree, "distillation")
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
+    last = tensors.decode(execute_until(SOLO, store.url, distilled, None)["rows.safetensors"], "rows")
+    start = read_rows(UnitReader(store, distilled.kind, distilled.id), "start")
+    unchanged = {name for name in start if torch.equal(last[f"pairs/{name}"], start[name])}
+    assert unchanged == {"images", "texts"}
+
+
 def test_experts_and_coresets_are_the_same_whatever_is_learned_of_it() -> None:
     trees = [
         described("{name: wbce, similarity: {rank: 2}}"),

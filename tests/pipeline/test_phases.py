@@ -14,7 +14,7 @@ from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
-from vldd_dist.pipeline.stages.publication import _facts
+from vldd_dist.pipeline.stages.publication import facts_of
 from vldd_dist.reporting.plots import plots
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -103,7 +103,7 @@ def test_the_card_counts_the_outer_steps_of_all_phases() -> None:
         order=SimpleNamespace(inputs={"distillation": ("distillation", "0123")}),
     )
     last = {"best_step": 600, "best_validation": 20.0, "start": {}}
-    assert _facts(context, last, "trajectory_matching")["outer_steps_to_best"] == 1000
+    assert facts_of(context, last, "trajectory_matching")["outer_steps_to_best"] == 1000
 
 
 def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
@@ -120,7 +120,8 @@ def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
     [
         ("[{}]", "phases: give at least two phases, and set pairs in each but the last"),
         ("[{pairs: 2}, {pairs: 3}]", "phases: give at least two phases, and set pairs in each but the last"),
-        ("[{pairs: 5}, {}]", "phases: of 5 pairs, 0 are left for the last phase: lower the pairs of the others"),
+        ("[{pairs: 5}, {}]", "phases: of 5 pairs, the last phase gets 0, and needs 2: lower the pairs of the others"),
+        ("[{pairs: 4}, {}]", "phases: of 5 pairs, the last phase gets 1, and needs 2: lower the pairs of the others"),
         (
             "[{pairs: 2, objective: {inner_step: 3}}, {}]",
             "phases.0.objective.inner_step: unknown key; did you mean 'inner_steps'",

@@ -198,14 +198,14 @@ def test_ranks_share_the_real_pairs_of_an_outer_loss() -> None:
 
 
 def test_a_teacher_and_its_real_pairs_stay_while_pairs_are_validated() -> None:
-    experiment, terms = bilevel("full", 64, 2, 0, batch_size=1, objective={"teacher": 0.5})
+    experiment, terms = bilevel("full", 64, 2, 0, batch_size=2, objective={"teacher": 0.5})
     assert "validation: student" in terms
     assert terms["expert"] == experiment.experts.count * terms["validation: momentum"] > 0
     assert terms["real batch"] == 2 * 2 * 4 * (3 * 64 * 64 + TEXT_DIM)
 
 
 def test_validation_of_a_later_phase_holds_its_pairs_joined_to_those_before() -> None:
-    settings = ["distill.pairs=[64]", "distill.batch_size=1", "evaluation.batch_size=64"]
+    settings = ["distill.pairs=[64]", "distill.batch_size=2", "evaluation.batch_size=64"]
     phases = "distill.phases=[{pairs: 32}, {}]"
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     estimator = Estimator(TEXT_DIM)
@@ -235,7 +235,7 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
                 "pairs": [32],
                 "objective": {"name": "covariance_matching", "real_batch_size": 1, "train_model": moves},
             },
-            "evaluation": {"batch_size": 1, "encode_batch": 1},
+            "evaluation": {"batch_size": 2, "encode_batch": 1},
         }
     )
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]

@@ -127,7 +127,7 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
     image, batch = {"model": "mobilenetv2_100", "weights": "none.safetensors", "train": "head", "head": {"kind": "linear"}}, 48
     overrides = {"model": {"image": image, "joint_dim": 16}, "evaluation": {"encode_batch": batch}}
     data = {"source": "scenes", "image_size": 96}
-    experiment = Experiment.model_validate({"name": "x", "data": data, "distill": {"pairs": [1]}, **overrides})
+    experiment = Experiment.model_validate({"name": "x", "data": data, "distill": {"pairs": [2]}, **overrides})
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "feature_group"]
     estimate = Estimator(TEXT_DIM).memory(experiment, stage)
     given = experiment.model.model_copy(update={"image": experiment.model.image.model_copy(update={"weights": "random"})})

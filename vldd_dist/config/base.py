@@ -33,6 +33,18 @@ LARGEST = 10**9
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+def _several(pairs: int) -> int:
+    """The number of pairs; raises ValueError for one pair, of which the softmax of a contrastive loss is 1 whatever the student:
+    nothing would be learned, without an error."""
+    if pairs == 1:
+        raise ValueError("a contrastive loss compares pairs, and learns nothing from one: set 2 or more")
+    return pairs
+
+
+# The number of pairs in a training step, or of pairs on which a student is trained.
+TrainedPairs = Annotated[Positive, AfterValidator(_several)]
 # A list of at least one value, without repetitions.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
 Rate = Annotated[float, Field(gt=0)]

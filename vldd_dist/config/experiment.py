@@ -124,8 +124,12 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     problems = []
     problems += _rank_problems(experiment)
     problems += _phase_problems(experiment)
-    if len(distill.fixed()) == len(distill.rates()):
-        problems.append("distill.lr_images and distill.lr_texts are both 0, so that nothing is learned: set one above 0")
+    of_loss = experiment.model.loss.learned_rows
+    if len(distill.fixed()) == len(distill.rates()) and not any(tensor.lr for tensor in of_loss(range(1), 1).values()):
+        problems.append(
+            "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or let "
+            "model.loss learn a similarity"
+        )
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
         problems += count_problems(experiment, train_images, math.ceil(train_images / data.group_images))

@@ -33,7 +33,7 @@ def pairs(folder: Path) -> DataSettings:
 
 def planned(settings: DataSettings) -> list[WorkUnit]:
     """The groups of a new plan."""
-    dataset = Graph(Experiment(name="changed", data=settings, distill={"pairs": [1]})).unit("dataset")
+    dataset = Graph(Experiment(name="changed", data=settings, distill={"pairs": [2]})).unit("dataset")
     return [unit for unit in dataset.inputs.values() if unit.kind == "shard_group"]
 
 

@@ -113,7 +113,7 @@ def test_a_group_without_a_usable_image_is_no_obstacle(tmp_path: Path, store: St
     text = {"model": "minilm", "pooling": "mean"}
     image = {"model": "test_nfnet", "weights": str(weights_file(tmp_path)), "train": "head", "head": {"kind": "linear"}}
     model = {"image": image, "text": text, "joint_dim": 8}
-    graph = Graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [1]}))
+    graph = Graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [2]}))
     embeddings, features = graph.unit("caption_embeddings"), graph.unit("image_features", "test_nfnet")
     run(store, in_dependency_order([embeddings, features]))
     first = graph.unit("dataset").inputs["group_000000"]
@@ -136,7 +136,7 @@ def test_a_plan_counts_what_is_taken_out_of_the_training_images() -> None:
             return ("train",)
 
     data = DataSettings(source=OneSplit(name="scenes"), split={"val": 0.1, "test": 0.05}, test_images=30)
-    found = data_size(Experiment(name="x", data=data, distill={"pairs": [1]}), None)
+    found = data_size(Experiment(name="x", data=data, distill={"pairs": [2]}), None)
     assert found is not None
     assert found.images == {"train": 1700, "val": 200, "test": 30}
 

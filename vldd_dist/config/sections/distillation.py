@@ -16,6 +16,7 @@ from vldd_dist.config.base import (
     Section,
     Seed,
     Sharding,
+    TrainedPairs,
     choose,
     plugin_of,
 )
@@ -44,7 +45,7 @@ class DistillationSettings(Section):
         description="The outer objective, whose gradient updates the pairs.",
     )
     outer_steps: OuterSteps = Field(2000, description="Steps of the outer optimiser.")
-    batch_size: Positive | None = Field(
+    batch_size: TrainedPairs | None = Field(
         None,
         description="Pairs in an inner step (mini_batch_size); null: all M. No effect on objectives that train no student.",
     )
@@ -53,12 +54,12 @@ class DistillationSettings(Section):
     lr_images: Annotated[float, Field(ge=0)] = Field(
         0.05,
         description="Outer learning rate of the images (lr_img), with adam of the order of 0.01 to 0.1, with sgd hundreds (published: "
-        "100 to 1000); 0: images stay as initialised, and only texts are learned.",
+        "100 to 1000); 0: images stay as initialised.",
     )
     lr_texts: Annotated[float, Field(ge=0)] = Field(
         0.05,
-        description="Outer learning rate of the synthetic texts (lr_txt), of the order of lr_images; 0: they stay as initialised, and "
-        "only images are learned.",
+        description="Outer learning rate of the synthetic texts (lr_txt), of the order of lr_images; 0: they stay as initialised. If "
+        "both are 0, only a similarity is learned (model.loss), of pairs that keep their images and texts.",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of sgd; no effect with adam.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -102,7 +103,7 @@ class DistillationSettings(Section):
 class Phase(Section):
     """A part of the pairs, learned after those of the earlier phases."""
 
-    pairs: Positive | None = Field(
+    pairs: TrainedPairs | None = Field(
         None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (null)."
     )
     outer_steps: OuterSteps | None = Field(None, description="Outer steps of this phase; null: distill.outer_steps.")
@@ -114,7 +115,7 @@ class Phase(Section):
 class DistillSection(DistillationSettings):
     """The distillations of an experiment: one for each number of pairs and each seed."""
 
-    pairs: Distinct[Positive] = Field(
+    pairs: Distinct[TrainedPairs] = Field(
         [100], description="Numbers of synthetic pairs M: one distillation for each number and seed."
     )
     seeds: Distinct[Seed] = Field(
@@ -157,9 +158,9 @@ class DistillSection(DistillationSettings):
             raise ValueError(
                 "phases: give at least two phases, and set pairs in each but the last, which gets the remaining pairs"
             )
-        if (remaining := self.pairs_of_phases(min(self.pairs))[-1]) < 1:
+        if (remaining := self.pairs_of_phases(min(self.pairs))[-1]) < 2:
             raise ValueError(
-                f"phases: of {min(self.pairs)} pairs, {remaining} are left for the last phase: lower the pairs of the others"
+                f"phases: of {min(self.pairs)} pairs, the last phase gets {remaining}, and needs 2: lower the pairs of the others"
             )
         for number, phase in enumerate(self.phases):
             if "name" in phase.objective:

@@ -15,6 +15,7 @@ from vldd_dist.config.base import (
     Resources,
     Section,
     Sharding,
+    TrainedPairs,
     choose,
 )
 from vldd_dist.plugins import LOSSES
@@ -55,7 +56,7 @@ class ExpertSettings(Section):
         description="one: an epoch shows each image once, with one of its captions drawn anew in each epoch; all: an epoch shows "
         "each caption once, with its image, as in the published protocol (five times as many steps if an image has five captions).",
     )
-    batch_size: Positive = Field(128, description="Pairs in a step.")
+    batch_size: TrainedPairs = Field(128, description="Pairs in a step.")
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
     lr_text: Rate = Field(0.1, description="SGD learning rate of the text tower.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' SGD.")

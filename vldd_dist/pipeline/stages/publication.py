@@ -90,7 +90,7 @@ def publish(context: StageContext) -> dict[str, Any]:
         captions=_nearest_captions(context, start["texts"], pairs["texts"]),
         image_weights=_weights_in_the_set(context),
         recipe=_recipe(context),
-        facts=_facts(context, run.facts, objective.name),
+        facts=facts_of(context, run.facts, objective.name),
     )
     folder = (
         f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
@@ -180,7 +180,7 @@ def _recipe(context: StageContext) -> Recipe:
     )
 
 
-def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[str, Any]:
+def facts_of(context: StageContext, run: dict[str, Any], objective: str) -> dict[str, Any]:
     """Facts for the card: the test recalls of this set and of the coresets of its size, one per seed; data; provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):

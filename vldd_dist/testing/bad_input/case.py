@@ -42,5 +42,5 @@ def kind(share: int) -> Callable[[Kind], Kind]:
 def importing(overrides: list[str], codes: frozenset[int]) -> Case:
     """A case that imports a small source of data."""
     small = ["data.image_size=8", "data.shard_images=2", "data.train_images=null", "data.val_images=null",
-             "data.test_images=null", "model.image.weights=random", "distill.pairs=[1]", "experts.readers=1"]  # fmt: skip
+             "data.test_images=null", "model.image.weights=random", "distill.pairs=[2]", "experts.readers=1"]  # fmt: skip
     return Case([SCENES, "store", *small, *overrides], codes, ("store",), imports=True)

@@ -19,7 +19,7 @@ from vldd_dist.testing.experiments.tiny_experiment import run
 
 def prepare(store: Store, settings: DataSettings) -> Dataset:
     """The prepared data set of a source."""
-    unit = Graph(Experiment(name="prepared", data=settings, distill={"pairs": [1]})).unit("dataset")
+    unit = Graph(Experiment(name="prepared", data=settings, distill={"pairs": [2]})).unit("dataset")
     run(store, in_dependency_order([unit]))
     return Dataset(UnitReader(store, unit.kind, unit.id))
 
