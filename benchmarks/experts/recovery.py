@@ -59,7 +59,7 @@ def _trains(node: Any) -> bool:
     import psutil
 
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return any("ExpertActor" in " ".join(child.cmdline()) for child in raylet.children(recursive=True))
+    return any("UnitActor" in " ".join(child.cmdline()) for child in raylet.children(recursive=True))
 
 
 def recovery_seconds() -> float:

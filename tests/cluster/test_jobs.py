@@ -25,7 +25,7 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
     assert cluster.submit(store, LONGER)[1].startswith(f"{job} is already running")
     # Lose a node while experts train, and the driver during the distillation.
-    cluster.lose_the_node_of("ExpertActor")
+    cluster.lose_the_node_of("UnitActor")
     cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
     cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
     logs = cluster.client.get_job_logs(job)

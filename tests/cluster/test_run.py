@@ -143,7 +143,7 @@ def test_the_same_command_resumes_after_sigint_sigkill_and_sigterm(undisturbed: 
     # While experts train: SIGKILL for a worker, then SIGINT (Ctrl-C) for the driver.
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "expert")), process)
-    workers_of(process, "ExpertActor")[0].send_signal(signal.SIGKILL)
+    workers_of(process, "UnitActor")[0].send_signal(signal.SIGKILL)
     wait_for(lambda: "expert" in said(store) and "retried: its process was killed" in said(store), process)
     os.kill(process.pid, signal.SIGINT)
     output = finish(process)

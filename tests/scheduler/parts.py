@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from vldd_dist.events import RunEvent, UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.dependencies import Dependencies
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.failures.retries import Retries
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.running import RunningUnits
-from vldd_dist.scheduler.settlement import Settlement
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 from vldd_dist.scheduler.submitting.submission import Submission
@@ -64,20 +65,20 @@ class Parts:
         self.events: list[RunEvent] = []
         self.units = {unit.id: unit for unit in units}
         self.ready, self.admission, self.running = ReadyQueue(), Admission(max_running), RunningUnits(lambda: self.now)
-        self.retries = Retries(
-            RetryBudget(lost=1, crashed=0, killed=1, pauses=(5.0,)), lambda: self.now, self.executor.is_alive
-        )
+        self.avoidance = NodeAvoidance()
+        budget = RetryBudget(lost=1, crashed=0, killed=1, pauses=(5.0,))
+        self.retries = Retries(budget, lambda: self.now, self.executor.is_alive, self.avoidance)
         self.submission = Submission(
             self.executor,
             self.ready,
             self.admission,
             self.running,
-            self.retries.avoid,
+            self.avoidance,
             self.events.append,
             lambda: self.now,
         )
         self.dependencies, self.result = Dependencies(), RunResult()
-        self.settlement = Settlement(
+        self.ends = AttemptEnds(
             self.units,
             self.dependencies,
             self.retries,

@@ -2,6 +2,7 @@ import pytest
 
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS, CapacityTimeout
+from vldd_dist.scheduler.submitting.shortage import Shortage
 
 
 def test_the_user_is_notified_once_and_the_run_times_out() -> None:
@@ -10,7 +11,7 @@ def test_the_user_is_notified_once_and_the_run_times_out() -> None:
 
     def wait(at: float) -> None:
         now[0] = at
-        timeout.wait("no GPU", "machines", "no others came", notice_after=60)
+        timeout.wait(Shortage("no GPU", "machines", "no others came"), notice_after=60)
 
     wait(0)
     wait(59)
@@ -23,6 +24,6 @@ def test_the_user_is_notified_once_and_the_run_times_out() -> None:
     # The time starts again if a unit ran meanwhile, or if the run waits for something else.
     timeout.reset()
     wait(TIMEOUT_SECONDS)
-    timeout.wait("no GPU", "another", "none came")
+    timeout.wait(Shortage("no GPU", "another", "none came"))
     wait(2 * TIMEOUT_SECONDS - 1)
     assert told[1:] == ["no GPU: waiting for another"]

@@ -11,9 +11,7 @@ from vldd_dist.testing.scripted_executor import make
 
 
 def checks(parts: Parts, stall_timeout_seconds: float | None = None) -> HealthChecks:
-    return HealthChecks(
-        parts.executor, parts.admission, parts.running, parts.settlement, parts.retries.avoid, stall_timeout_seconds
-    )
+    return HealthChecks(parts.executor, parts.admission, parts.running, parts.ends, parts.avoidance, stall_timeout_seconds)
 
 
 def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
@@ -32,7 +30,7 @@ def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
     assert parts.executor.stopped == [unit.id]
     assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5)]
     parts.now += 5
-    parts.settlement.decide_paused()
+    parts.ends.decide_paused()
     assert parts.of(UnitRetried) == [UnitRetried(unit.id, "broken", "it has reported nothing for 1 min")]
 
 
@@ -67,5 +65,5 @@ def test_a_straggler_is_moved_where_its_resources_are_free_a_second_time(spare_c
         return
     assert parts.executor.stopped == [units[-1].id]
     assert parts.of(UnitRetried) == [UnitRetried(units[-1].id, "slow", "10.0 times as slow as others of its kind")]
-    assert parts.retries.avoid == {units[-1].id: AvoidedNodes(preferably=f"node of {units[-1].label}")}
+    assert parts.avoidance.of(units[-1].id) == AvoidedNodes(preferably=f"node of {units[-1].label}")
     assert parts.ready.first() is units[-1]

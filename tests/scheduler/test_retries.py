@@ -21,6 +21,7 @@ from vldd_dist.scheduler.failures.failure_policy import (
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS
 from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.limits import RunClock, RunLimits
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
@@ -146,10 +147,11 @@ def test_machines_that_cannot_reach_the_store_fail_no_unit_while_others_can(bad:
 
 
 def test_every_node_that_broke_a_unit_is_avoided_also_when_it_is_killed_on_another() -> None:
-    retries, unit = Retries(BUDGET, lambda: 0.0, lambda node: True), make("a")
+    avoidance, unit = NodeAvoidance(), make("a")
+    retries = Retries(BUDGET, lambda: 0.0, lambda node: True, avoidance)
     for outcome, node in ((BROKEN, "n1"), (BROKEN, "n2"), (KILLED, "n3"), (BROKEN, "n1")):
-        assert retries.decide(unit, replace(outcome, node=node))[0]
-    assert retries.avoid == {unit.id: AvoidedNodes(("n2", "n1"), "n3")}
+        assert retries.decide(unit, replace(outcome, node=node)).again
+    assert avoidance.of(unit.id) == AvoidedNodes(("n2", "n1"), "n3")
 
 
 def test_a_store_that_no_machine_reaches_ends_with_its_own_sentence_and_exit_code(store: Store) -> None:

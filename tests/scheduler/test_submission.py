@@ -67,6 +67,7 @@ def test_with_an_autoscaler_units_beyond_the_capacity_are_submitted_and_start_la
 def test_the_nodes_to_avoid_travel_with_the_order() -> None:
     unit = make("unit")
     parts = Parts([unit], Capacity(1, 0))
-    parts.retries.avoid[unit.id] = AvoidedNodes(("n1",), "n2")
+    parts.avoidance.broken_on(unit.id, "n1")
+    parts.avoidance.killed_or_slow_on(unit.id, "n2")
     parts.submit(unit)
     assert parts.executor.submitted[0].avoid == AvoidedNodes(("n1",), "n2")

@@ -14,7 +14,7 @@ from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.joining import join_cluster, start_ray
-from vldd_dist.ray_backend.workers.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
+from vldd_dist.ray_backend.workers.attempts import ActorAttempt, Attempt, GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.messages import decode
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
 from vldd_dist.scheduler.executor import Capacity
@@ -80,7 +80,7 @@ class RayExecutor:
         if order.workers > 1 or order.execution.get("sharding", "none") != "none":
             kind = GroupAttempt
         elif order.attempt == "actor":
-            kind = ExpertAttempt
+            kind = ActorAttempt
         self.running[order.id] = kind(with_room_elsewhere(order), self.store, self.queue)
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:

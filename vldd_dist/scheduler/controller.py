@@ -10,18 +10,19 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.events import RunNotice, UnitReported
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.dependencies import Dependencies
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.failures.health import HealthChecks
 from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.limits import NO_LIMITS, REAL_TIME, RunClock, RunLimits
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.observer import RunObserver
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.running import RunningUnits
-from vldd_dist.scheduler.settlement import Settlement
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.capacity_timeout import CapacityTimeout
-from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS, LateWorkers, too_wide
+from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS, LateWorkers
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 from vldd_dist.scheduler.submitting.submission import Submission
 from vldd_dist.store.store import Store
@@ -87,11 +88,11 @@ class Controller:
         self._ready.add(unit, self._positions[unit.id])
 
     def _loop(self, executor: Executor, dependencies: Dependencies) -> None:
-        emit, retries = self._observer.event, Retries(self._limits.budget, self._clock.now, executor.is_alive)
-        submission = Submission(executor, self._ready, self._admission, self._running, retries.avoid, emit, self._clock.now)
-        settlement = Settlement(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
-        stall_timeout_seconds = self._limits.stall_timeout_seconds
-        health = HealthChecks(executor, self._admission, self._running, settlement, retries.avoid, stall_timeout_seconds)
+        emit, avoidance = self._observer.event, NodeAvoidance()
+        retries = Retries(self._limits.budget, self._clock.now, executor.is_alive, avoidance)
+        submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
+        ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
+        health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits.stall_timeout_seconds)
         late_workers = LateWorkers(self._running, self._admission, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
@@ -106,8 +107,8 @@ class Controller:
             for reported in executor.reports():
                 self._take_report(reported, submission)
             for unit_id, outcome in ended:
-                settlement.attempt_ended(self.units[unit_id], outcome)
-            settlement.decide_paused()
+                ends.attempt_ended(self.units[unit_id], outcome)
+            ends.decide_paused()
             if health.check() or ended:
                 self._capacity_timeout.reset()
             late_workers.check()
@@ -128,12 +129,7 @@ class Controller:
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
-            problem, awaited = too_wide(self._admission.shortfall(started.unit))
-            if self._admission.has_room(started.unit):
-                self._capacity_timeout.wait(problem, awaited, "none started it", WORKER_START_SECONDS)
-            else:
-                problem = f"{problem}, of which other programs use {self._admission.used}"
-                self._capacity_timeout.wait(problem, "them to end", None, WORKER_START_SECONDS)
+            self._capacity_timeout.wait(self._admission.shortage_of_started(started.unit), WORKER_START_SECONDS)
         elif any_paused:
             self._clock.sleep(POLL_SECONDS)
         else:
@@ -142,5 +138,5 @@ class Controller:
                 unit = self._ready.first()
                 assert unit is not None
                 raise ConfigError(f"{self._admission.shortfall(unit)}: lower its resources or workers, or add machines")
-            self._capacity_timeout.wait(f"{self._admission.shortfall(unit)} now", "machines", "no others came")
+            self._capacity_timeout.wait(self._admission.shortage_now(unit))
             self._clock.sleep(POLL_SECONDS)

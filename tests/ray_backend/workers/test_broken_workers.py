@@ -187,7 +187,7 @@ def test_a_worker_killed_repeatedly_fails_with_a_one_sentence_error(executor: Jo
         while not over.wait(0.05):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "ray::ExpertActor" in " ".join(process.cmdline()):
+                    if "ray::UnitActor" in " ".join(process.cmdline()):
                         process.send_signal(signal.SIGKILL)
                         killed.add(process.pid)
                 except psutil.Error:

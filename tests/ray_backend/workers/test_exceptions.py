@@ -40,7 +40,7 @@ def raised(action: object) -> Exception:
 
 def died(sentence: str) -> ActorDiedError:
     """The exception that Ray makes from its control service's message; the messages are those of Ray 2.60."""
-    return ActorDiedError(ActorDiedErrorContext(error_message=sentence, class_name="ExpertActor", actor_id=b"1" * 16))
+    return ActorDiedError(ActorDiedErrorContext(error_message=sentence, class_name="UnitActor", actor_id=b"1" * 16))
 
 
 def task_error(cause: Exception) -> RayTaskError:

@@ -89,12 +89,12 @@ class TaskAttempt:
             ray.cancel(self.references[0], force=True)
 
 
-class ExpertAttempt:
-    """An expert in a process of its own."""
+class ActorAttempt:
+    """A unit in a process of its own, which ends with it."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         # Keep the handle: Ray ends an actor that has none.
-        actor = _actor(start.ExpertActor)
+        actor = _actor(start.UnitActor)
         self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **placement_options(order)).remote()
         self.order = order
         self.references = [self.actor.run.remote(_payload(order, store), events)]

@@ -96,8 +96,8 @@ def leave(answer: Answer, unit_id: str, events: Any) -> None:
         os._exit(1)
 
 
-class ExpertActor:
-    """The process of one expert."""
+class UnitActor:
+    """The process of one unit."""
 
     def run(self, payload: bytes, events: Any) -> Answer:
         return run(payload, events)

@@ -1,12 +1,12 @@
 """Stopping units that hang, and moving units that are much slower than others of their kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes
+from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
 from vldd_dist.scheduler.failures.stragglers import Stragglers
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
-from vldd_dist.scheduler.settlement import Settlement
 from vldd_dist.scheduler.submitting.admission import Admission
 
 # Time between two checks.
@@ -18,7 +18,7 @@ class HealthChecks:
 
     Args:
         stall_timeout_seconds: see `StallTimeout`.
-        avoid: unit id -> nodes on which it should not run again; units that are moved are added.
+        avoidance: learns on which nodes units were slow.
     """
 
     def __init__(
@@ -26,12 +26,12 @@ class HealthChecks:
         executor: Executor,
         admission: Admission,
         running: RunningUnits,
-        settlement: Settlement,
-        avoid: dict[str, AvoidedNodes],
+        ends: AttemptEnds,
+        avoidance: NodeAvoidance,
         stall_timeout_seconds: float | None,
     ) -> None:
-        self._executor, self._admission, self._running, self._settlement = executor, admission, running, settlement
-        self._avoid = avoid
+        self._executor, self._admission, self._running = executor, admission, running
+        self._ends, self._avoidance = ends, avoidance
         self._stall_timeout, self._stragglers = StallTimeout(stall_timeout_seconds, running), Stragglers(running)
         self._checked_at = -float("inf")
 
@@ -48,7 +48,7 @@ class HealthChecks:
         stalled = self._stall_timeout.stalled()
         for unit, cause in stalled:
             ended = self._executor.stop(unit.id)
-            self._settlement.attempt_ended(unit, ended or Outcome("broken", cause, 1))
+            self._ends.attempt_ended(unit, ended or Outcome("broken", cause, 1))
         return bool(stalled)
 
     def _move_stragglers(self) -> None:
@@ -57,9 +57,9 @@ class HealthChecks:
             if not self._admission.fits(unit):
                 continue
             if node := self._running[unit.id].node:
-                self._avoid[unit.id] = self._avoid.get(unit.id, NO_NODES)._replace(preferably=node)
+                self._avoidance.killed_or_slow_on(unit.id, node)
             if ended := self._executor.stop(unit.id):
-                self._settlement.attempt_ended(unit, ended)
+                self._ends.attempt_ended(unit, ended)
             else:
                 self._stragglers.moved(unit)
-                self._settlement.moved(unit, cause)
+                self._ends.moved(unit, cause)

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, WorkUnit
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.failures.failure_policy import (
     AVOID_NODE,
     RetryBudget,
@@ -13,6 +14,21 @@ from vldd_dist.scheduler.failures.failure_policy import (
     pause_before_retry,
     with_node_losses,
 )
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows a failed attempt.
+
+    Attributes:
+        again: whether the unit is tried again.
+        outcome: of the attempt: `lost` instead of `killed` or `broken` if the node is gone, and with advice in `cause` if the
+            unit is not tried again.
+    """
+
+    again: bool
+    outcome: Outcome
 
 
 class Retries:
@@ -21,14 +37,17 @@ class Retries:
     Args:
         clock: in seconds.
         is_alive: whether the node with this id is still part of the cluster.
-
-    Attributes:
-        avoid: unit id -> nodes on which it should not run again.
+        avoidance: learns on which nodes units were broken or killed.
     """
 
-    def __init__(self, budget: RetryBudget, clock: Callable[[], float], is_alive: Callable[[str], bool]) -> None:
-        self.avoid: dict[str, AvoidedNodes] = {}
-        self._budget, self._clock, self._is_alive = budget, clock, is_alive
+    def __init__(
+        self,
+        budget: RetryBudget,
+        clock: Callable[[], float],
+        is_alive: Callable[[str], bool],
+        avoidance: NodeAvoidance,
+    ) -> None:
+        self._budget, self._clock, self._is_alive, self._avoidance = budget, clock, is_alive, avoidance
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
         # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
         self._paused: dict[str, tuple[float, Outcome]] = {}
@@ -52,20 +71,13 @@ class Retries:
             del self._paused[unit_id]
         return ended
 
-    def decide(self, unit: WorkUnit, outcome: Outcome) -> tuple[bool, Outcome]:
-        """Returns whether the unit is tried again, and its outcome: `lost` instead of `killed` or `broken` if the node is
-        gone, and with advice in `cause` if it is not tried again."""
+    def decide(self, unit: WorkUnit, outcome: Outcome) -> Decision:
+        """Decide whether the unit is tried again after an attempt with this outcome."""
         outcome, *earlier = with_node_losses([outcome, *self._attempts[unit.id]], self._is_alive)
         if not may_retry(outcome, earlier, self._budget):
-            return False, final_outcome(outcome, earlier, unit.kind)
+            return Decision(again=False, outcome=final_outcome(outcome, earlier, unit.kind))
         self._attempts[unit.id] = [*earlier, outcome]
         if outcome.status in AVOID_NODE and outcome.node is not None:
-            # A broken machine, which ends units at once, is always free: without `strictly` it would get the unit again and
-            # again while the others work. A killed unit may succeed where it was, once other units there have ended.
-            avoid = self.avoid.get(unit.id, NO_NODES)
-            if outcome.status == "broken":
-                others = (node for node in avoid.strictly if node != outcome.node)
-                self.avoid[unit.id] = avoid._replace(strictly=(*others, outcome.node))
-            else:
-                self.avoid[unit.id] = avoid._replace(preferably=outcome.node)
-        return True, outcome
+            avoid = self._avoidance.broken_on if outcome.status == "broken" else self._avoidance.killed_or_slow_on
+            avoid(unit.id, outcome.node)
+        return Decision(again=True, outcome=outcome)

@@ -8,6 +8,7 @@ and stay queued, because an autoscaler reacts to waiting work.
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.submitting.resource_set import NOTHING, ResourceSet
+from vldd_dist.scheduler.submitting.shortage import Shortage
 
 # The largest number of units that are queued beyond the capacity.
 MAX_QUEUED = 32
@@ -87,3 +88,15 @@ class Admission:
     def shortfall(self, unit: WorkUnit) -> str:
         """What the unit asks for and what the machines have, for messages."""
         return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {self.capacity}"
+
+    def shortage_now(self, unit: WorkUnit) -> Shortage:
+        """For a unit that the machines cannot run now, but could before, or may when others have come."""
+        return Shortage(f"{self.shortfall(unit)} now", "machines", "no others came")
+
+    def shortage_of_started(self, unit: WorkUnit) -> Shortage:
+        """For an admitted unit whose worker has not started."""
+        problem = f"{self.shortfall(unit)} in total"
+        if self.has_room(unit):
+            # Whether a single machine has enough is known only when a worker starts.
+            return Shortage(problem, "one machine with that much free", "none started it")
+        return Shortage(f"{problem}, of which other programs use {self.used}", "them to end", None)

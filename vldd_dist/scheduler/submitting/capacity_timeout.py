@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from vldd_dist.errors import InterruptedRun
+from vldd_dist.scheduler.submitting.shortage import Shortage
 
 # Preempted machines may come back, and an autoscaler takes minutes to add machines.
 TIMEOUT_SECONDS = 3600.0
@@ -26,26 +27,25 @@ class CapacityTimeout:
         """Stop waiting, because a unit runs or has just ended."""
         self._awaited = None
 
-    def wait(self, problem: str, awaited: str, in_vain: str | None, notice_after: float = 0.0) -> None:
+    def wait(self, shortage: Shortage, notice_after: float = 0.0) -> None:
         """Continue to wait. Call it at every poll while no unit runs; it does not block.
 
         Args:
-            problem: why no unit runs.
-            awaited: what the run waits for; the timeout starts again when this changes.
-            in_vain: what did not happen, for the error message; None: wait without a timeout.
+            shortage: why no unit runs; the timeout starts again when what is awaited changes.
             notice_after: seconds before the user is told, for waits that usually end by themselves.
 
         Raises:
             InterruptedRun: `TIMEOUT_SECONDS` have passed.
         """
-        if awaited != self._awaited:
-            self._awaited, self._since, self._notified = awaited, self._clock(), False
+        if shortage.awaited != self._awaited:
+            self._awaited, self._since, self._notified = shortage.awaited, self._clock(), False
         waited = self._clock() - self._since
         if waited >= notice_after and not self._notified:
             self._notified = True
-            self._notice(f"{problem}: waiting for {awaited}")
-        if in_vain is not None and waited >= TIMEOUT_SECONDS:
+            self._notice(shortage.notice)
+        if shortage.in_vain is not None and waited >= TIMEOUT_SECONDS:
+            ended = f"{shortage.problem}, and {shortage.in_vain} within {TIMEOUT_SECONDS / 60:g} minutes"
             raise InterruptedRun(
-                f"{problem}, and {in_vain} within {TIMEOUT_SECONDS / 60:g} minutes: finished units are kept in the store; add "
-                "machines, use larger ones or lower the resources of this unit, then run the same command again"
+                f"{ended}: finished units are kept in the store; add machines, use larger ones or lower the resources of this "
+                "unit, then run the same command again"
             )

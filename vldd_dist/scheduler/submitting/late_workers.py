@@ -11,16 +11,6 @@ from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 WORKER_START_SECONDS = 60.0
 
 
-def too_wide(shortfall: str) -> tuple[str, str]:
-    """Why the worker of a unit probably does not start, and what it waits for.
-
-    Args:
-        shortfall: what `Admission.shortfall` says about the unit.
-    """
-    # Whether a single machine has enough is known only when a worker starts.
-    return f"{shortfall} in total", "one machine with that much free"
-
-
 class LateWorkers:
     """Looks after units that wait while others run; while none runs, the controller waits with a timeout."""
 
@@ -39,4 +29,4 @@ class LateWorkers:
             is_late = not running.worker_started and now - running.started_at >= WORKER_START_SECONDS
             if is_late and request not in self._reported and self._admission.has_room(unit):
                 self._reported.add(request)
-                self._emit(RunNotice(": waiting for ".join(too_wide(self._admission.shortfall(unit)))))
+                self._emit(RunNotice(self._admission.shortage_of_started(unit).notice))

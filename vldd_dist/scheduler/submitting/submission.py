@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
 from vldd_dist.pipeline.running_unit import RunningUnit
-from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, WorkUnit
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
@@ -18,7 +19,7 @@ class Submission:
     """Moves units from the ready queue to the executor, and reserves the resources of those that run.
 
     Args:
-        avoid: unit id -> nodes on which it should not run.
+        avoidance: names the nodes on which a unit should not run.
         clock: in seconds.
     """
 
@@ -28,12 +29,12 @@ class Submission:
         ready: ReadyQueue,
         admission: Admission,
         running: RunningUnits,
-        avoid: dict[str, AvoidedNodes],
+        avoidance: NodeAvoidance,
         emit: Callable[[RunEvent], None],
         clock: Callable[[], float],
     ) -> None:
         self._executor, self._ready, self._admission, self._running = executor, ready, admission, running
-        self._avoid, self._emit, self._clock = avoid, emit, clock
+        self._avoidance, self._emit, self._clock = avoidance, emit, clock
         self._asked_at = -float("inf")
 
     def submit_ready(self) -> None:
@@ -86,4 +87,4 @@ class Submission:
 
     def _submit(self, unit: WorkUnit) -> None:
         self._admission.submit(unit)
-        self._executor.submit(unit.order(self._avoid.get(unit.id, NO_NODES)))
+        self._executor.submit(unit.order(self._avoidance.of(unit.id)))

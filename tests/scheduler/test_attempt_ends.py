@@ -24,7 +24,7 @@ def test_a_unit_that_is_done_makes_its_users_ready() -> None:
     parts.dependencies.add(user.id, {data.id})
     parts.submit(data)
     parts.now = 3
-    parts.settlement.attempt_ended(data, DONE)
+    parts.ends.attempt_ended(data, DONE)
     assert parts.of(UnitFinished) == [UnitFinished(data.id, 3)]
     assert parts.result.ran == [data]
     assert parts.ready.first() is user
@@ -37,10 +37,10 @@ def test_a_lost_unit_is_ready_again_at_once_and_fails_when_its_budget_is_spent()
     parts.dependencies.add(user.id, {data.id})
     parts.dependencies.add(further.id, {user.id})
     parts.submit(data)
-    parts.settlement.attempt_ended(data, LOST)
+    parts.ends.attempt_ended(data, LOST)
     assert parts.of(UnitRetried) == [UnitRetried(data.id, "lost", "node died")]
     parts.submission.submit_ready()
-    parts.settlement.attempt_ended(data, LOST)
+    parts.ends.attempt_ended(data, LOST)
     assert parts.of(UnitFailed) == [UnitFailed(data.id, "lost", "node died")]
     assert parts.of(UnitBlocked) == [UnitBlocked(user.id), UnitBlocked(further.id)]
     assert (parts.result.failed, parts.result.blocked) == ([(data, LOST)], [user, further])
@@ -52,15 +52,15 @@ def test_a_killed_unit_is_decided_on_after_a_pause_and_avoids_the_node_it_report
     parts = Parts([unit], Capacity(1, 0))
     parts.submit(unit)
     parts.running.report(UnitReported(unit.id, WorkerStarted(), "n1"))
-    parts.settlement.attempt_ended(unit, KILLED)
+    parts.ends.attempt_ended(unit, KILLED)
     assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5)]
     parts.now = 4.9
-    parts.settlement.decide_paused()
+    parts.ends.decide_paused()
     assert not parts.ready
     parts.now = 5
-    parts.settlement.decide_paused()
+    parts.ends.decide_paused()
     assert parts.of(UnitRetried) == [UnitRetried(unit.id, "killed", "its process was killed")]
-    assert parts.retries.avoid == {unit.id: AvoidedNodes(preferably="n1")}
+    assert parts.avoidance.of(unit.id) == AvoidedNodes(preferably="n1")
 
 
 def test_a_unit_that_waits_is_ready_when_its_input_is_committed() -> None:
@@ -68,14 +68,14 @@ def test_a_unit_that_waits_is_ready_when_its_input_is_committed() -> None:
     parts = Parts([late, unit], Capacity(2, 0))
     waits = Outcome("waits", awaits=late.id)
     parts.submit(late, unit)
-    parts.settlement.attempt_ended(unit, waits)
+    parts.ends.attempt_ended(unit, waits)
     assert parts.of(UnitWaits) == [UnitWaits(unit.id, late.id)]
     assert not parts.ready
-    parts.settlement.attempt_ended(late, DONE)
+    parts.ends.attempt_ended(late, DONE)
     assert parts.ready.first() is unit
     # Committed by now: no waiting.
     parts.submission.submit_ready()
-    parts.settlement.attempt_ended(unit, waits)
+    parts.ends.attempt_ended(unit, waits)
     assert parts.ready.first() is unit
 
 
@@ -83,6 +83,6 @@ def test_a_unit_that_waits_for_a_failed_one_is_blocked() -> None:
     late, unit = make("late"), make("unit")
     parts = Parts([late, unit], Capacity(2, 0))
     parts.submit(late, unit)
-    parts.settlement.attempt_ended(late, CRASHED)
-    parts.settlement.attempt_ended(unit, Outcome("waits", awaits=late.id))
+    parts.ends.attempt_ended(late, CRASHED)
+    parts.ends.attempt_ended(unit, Outcome("waits", awaits=late.id))
     assert parts.of(UnitBlocked) == [UnitBlocked(unit.id)]

@@ -12,7 +12,7 @@ from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.submitting.submission import Submission
 
 
-class Settlement:
+class AttemptEnds:
     """Decides what follows each attempt, and records it in the result of the run.
 
     Args:
@@ -79,8 +79,9 @@ class Settlement:
         self._emit(UnitRetried(unit.id, "slow", cause))
 
     def _retry_or_fail(self, unit: WorkUnit, outcome: Outcome) -> None:
-        again, outcome = self._retries.decide(unit, outcome)
-        if again:
+        decision = self._retries.decide(unit, outcome)
+        outcome = decision.outcome
+        if decision.again:
             self._make_ready(unit)
             self._emit(UnitRetried(unit.id, outcome.status, outcome.cause))
         else:
