@@ -17,6 +17,7 @@ from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import StoreError
 from vldd_dist.store.backends.listing import Listed
+from vldd_dist.store.objects import PARALLEL_READS
 from vldd_dist.store.store import MissingObject, Store
 
 # Attempts to read a store in which units are committed at the same time.
@@ -24,7 +25,6 @@ READ_ATTEMPTS = 5
 # The kind of the units that publish distilled sets.
 PUBLICATION = "publication"
 FOLDERS = ("units", "blobs", "distilled")
-PARALLEL_READS = 8
 
 _MANIFEST = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/manifest\.json")
 _CHECKPOINT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/checkpoints/\d{8}-(?P<attempt>\w+)\.json")

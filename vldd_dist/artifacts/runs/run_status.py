@@ -16,11 +16,11 @@ from vldd_dist.artifacts.facts import Count
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
 from vldd_dist.artifacts.runs.run_units import RunId
 from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import PARALLEL_READS
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel
 
 FOLDER = "status"
-PARALLEL_READS = 8
 
 
 def _moment(text: str) -> str:
