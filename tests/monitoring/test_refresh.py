@@ -12,7 +12,7 @@ from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits
-from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
+from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
@@ -65,7 +65,7 @@ def test_a_run_whose_driver_died_is_shown_as_interrupted(store: Store, capsys: p
 
 def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = experiment()
-    lost = description_tree(tree)
+    lost = tree.tree()
     lost["data"]["source"] = {"name": "folder", "path": "gone"}
     store.write(f"report/{tree.name}/description.json", json.dumps(lost).encode())
     code, _, err = vldd("report", store.url, capsys=capsys)
@@ -99,7 +99,7 @@ def test_a_study_with_tables_is_read_as_it_ran(preset: str) -> None:
 
 
 def read_again(study: LoadedStudy) -> LoadedStudy:
-    again = read_description(json.loads(json.dumps(description_tree(study))), "x")
+    again = read_description(json.loads(json.dumps(study.tree())), "x")
     assert isinstance(again, LoadedStudy)
     assert again.experiments == study.experiments
     return again

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
+from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.published_figures import check_published, published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
@@ -100,7 +100,7 @@ def test_published_full_data_is_shown_beside_full_data_of_all_variants(tmp_path:
 def test_published_figures_stand_beside_the_variants_of_the_published_methods() -> None:
     """At the budget of a row, and also after the study was stored with its run."""
     loaded = load_study("methods-flickr30k", ["data.source=scenes"])
-    again = read_description(json.loads(json.dumps(description_tree(loaded))), "store")
+    again = read_description(json.loads(json.dumps(loaded.tree())), "store")
     assert isinstance(again, LoadedStudy)
     for study in (loaded, again):
         check_published(study)

@@ -31,8 +31,7 @@ from vldd_dist.ray_backend.run_options import RunOptions
 
 if TYPE_CHECKING:
     from vldd_dist.artifacts.runs.run_status import RunStatus
-    from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.loading.load_study import LoadedStudy
+    from vldd_dist.config.described import Described
 
 
 def run(
@@ -75,7 +74,7 @@ def study(
     _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
 
 
-def _run(description: "Experiment | LoadedStudy", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
+def _run(description: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
     from vldd_dist.config.loading.load_study import LoadedStudy
     from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.monitoring.reports.published_figures import check_published
@@ -102,9 +101,7 @@ def _run(description: "Experiment | LoadedStudy", store: str | None, options: Ru
     raise typer.Exit(run_description(description, Store(store), console, options))
 
 
-def _plan(
-    description: "Experiment | LoadedStudy", store: str | None, until: str | None, as_json: bool, console: SafeConsole
-) -> None:
+def _plan(description: "Described", store: str | None, until: str | None, as_json: bool, console: SafeConsole) -> None:
     from vldd_dist.planner.document import plan_document
     from vldd_dist.planner.plan import plan
     from vldd_dist.planner.show_plan import print_plan
@@ -221,14 +218,15 @@ def config(
     variant: Annotated[str | None, typer.Option(help="The variant of a study to print; by default all variants.")] = None,
 ) -> None:
     """Print the resolved description: every key with its value. What it prints for a variant of a study can be run alone."""
-    from vldd_dist.config.loading.load_study import LoadedStudy, load_description
+    from vldd_dist.config.experiment import Experiment
+    from vldd_dist.config.loading.load_study import load_description
 
     described = load_description(config, overrides)
-    tree = described.model_dump(mode="json")
+    tree = described.resolved()
     if variant is not None:
-        if not (isinstance(described, LoadedStudy) and variant in tree):
-            if not isinstance(described, LoadedStudy):
-                raise ConfigError(f"--variant {variant}: {config} is not a study, so it has no variants: leave out --variant")
+        if isinstance(described, Experiment):
+            raise ConfigError(f"--variant {variant}: {config} is not a study, so it has no variants: leave out --variant")
+        if variant not in tree:
             raise ConfigError(f"--variant {variant}: the variants of {config} are {', '.join(tree)}")
         tree = tree[variant]
     say(yaml.safe_dump(tree, sort_keys=False), newline=False)

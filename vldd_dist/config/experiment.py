@@ -1,7 +1,8 @@
 """The typed description of an experiment. It is checked as a whole before anything runs."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +43,20 @@ class Experiment(Section):
         description="A unit whose worker has started and then reports nothing for this long is stopped and retried, on another "
         "machine if there is one; null: never. Choose it well above the longest time between two reports, for example the time of a validation.",
     )
+
+    @property
+    def experiments(self) -> Mapping[str, "Experiment"]:
+        """See `Described`."""
+        return {self.name: self}
+
+    def with_experiments(self, experiments: Mapping[str, "Experiment"]) -> "Experiment":
+        return experiments[self.name]
+
+    def resolved(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def tree(self) -> dict[str, Any]:
+        return self.resolved()
 
     def image_models(self) -> list[str]:
         """Names of the timm models that students are evaluated with; `model.image.model` is the first."""

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 
+from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.
 ROUNDING = 1e-3
 
 
-def advice_on(described: Experiment | LoadedStudy) -> list[str]:
+def advice_on(described: Described) -> list[str]:
     """The notes on an experiment or on the variants of a study, each once. Their image models exist."""
-    experiments = described.experiments.values() if isinstance(described, LoadedStudy) else [described]
+    experiments = described.experiments.values()
     return list(
         dict.fromkeys(note for experiment in experiments for note in (*_normalisation(experiment), *_augmentation(experiment)))
     )

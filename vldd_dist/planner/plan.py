@@ -2,11 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.described import Described
 from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
@@ -94,7 +93,7 @@ class Plan:
     notes: list[str]
 
 
-def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = None) -> Plan:
+def plan(described: Described, store: Store, until: str | None = None) -> Plan:
     """Plan a run in the store, without running anything. The first samples of each source are read.
 
     Args:
@@ -104,8 +103,8 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
         ConfigError: there is no such milestone, or the description has an error that only the graph shows.
         DataError: no sample that was read is usable.
     """
-    plannable, notes = _with_stated_data(described)
-    graph = graph_of(plannable)
+    experiments, notes = with_stated_data(described.experiments)
+    graph = graph_of(described.with_experiments(experiments))
     units, owners = graph.units(until), list(graph.owners(until))
     done = committed_units(store, units)
     for owner, _ in owners:
@@ -127,15 +126,6 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
         work=work,
         notes=[*notes, *uncounted],
     )
-
-
-def _with_stated_data(described: Experiment | LoadedStudy) -> tuple[Experiment | LoadedStudy, list[str]]:
-    """The description, and notes on it, as of `with_stated_data`."""
-    if isinstance(described, LoadedStudy):
-        experiments, notes = with_stated_data(described.experiments)
-        return replace(described, experiments=experiments), notes
-    experiments, notes = with_stated_data({described.name: described})
-    return experiments[described.name], notes
 
 
 def _check_source(graph: Graph, done: set[str]) -> None:

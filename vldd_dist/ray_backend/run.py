@@ -8,8 +8,7 @@ from rich.console import Console
 
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.described import Described
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
 from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import make_view
@@ -37,7 +36,7 @@ from vldd_dist.sharding.engines.sharded_model import require_engine
 from vldd_dist.store.store import Store
 
 
-def run_description(described: Experiment | LoadedStudy, store: Store, console: Console, options: RunOptions = DEFAULTS) -> int:
+def run_description(described: Described, store: Store, console: Console, options: RunOptions = DEFAULTS) -> int:
     """Run the units of an experiment or a study that are not committed yet, then write and print the report. Units that several
     variants of a study share are run once.
 
@@ -87,10 +86,8 @@ def run_description(described: Experiment | LoadedStudy, store: Store, console: 
     return result.exit_code
 
 
-def _stall_timeout(described: Experiment | LoadedStudy) -> float | None:
-    """The stall timeout of an experiment, or the longest of a study's variants; None if a variant has none."""
-    if isinstance(described, Experiment):
-        return described.stall_timeout_seconds
+def _stall_timeout(described: Described) -> float | None:
+    """The longest stall timeout of the experiments; None if one has none."""
     longest = max(experiment.stall_timeout_seconds or math.inf for experiment in described.experiments.values())
     return None if longest == math.inf else longest
 

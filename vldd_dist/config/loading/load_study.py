@@ -1,9 +1,9 @@
 """Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -34,9 +34,16 @@ class LoadedStudy:
     def name(self) -> str:
         return self.study.name
 
-    def model_dump(self, mode: str) -> dict[str, Any]:
-        """Variant -> its complete description, as for an experiment."""
-        return {variant: experiment.model_dump(mode=mode) for variant, experiment in self.experiments.items()}
+    def with_experiments(self, experiments: Mapping[str, Experiment]) -> Self:
+        """See `Described`."""
+        return replace(self, experiments=experiments)
+
+    def resolved(self) -> dict[str, Any]:
+        return {variant: experiment.resolved() for variant, experiment in self.experiments.items()}
+
+    def tree(self) -> dict[str, Any]:
+        # The base already contains the changes of `set` and of the command line.
+        return self.study.model_dump(mode="json") | {"set": {}}
 
 
 def load_description(path: str | Path, overrides: list[str] | None = None) -> Experiment | LoadedStudy:
@@ -64,16 +71,8 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
     return _checked_study(tree, path)
 
 
-def description_tree(described: Experiment | LoadedStudy) -> dict[str, Any]:
-    """The complete description as one tree of JSON values, from which `read_description` makes the experiment or study again."""
-    if isinstance(described, Experiment):
-        return described.model_dump(mode="json")
-    # The base already contains the changes of `set` and of the command line.
-    return described.study.model_dump(mode="json") | {"set": {}}
-
-
 def read_description(tree: dict[str, Any], source: str) -> Experiment | LoadedStudy:
-    """The experiment or study from which `description_tree` made the tree.
+    """The experiment or study from which `Described.tree` made the tree.
 
     Args:
         source: where the tree was read, for the error.

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.runs.run_units import read_run_units
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy, load_description
+from vldd_dist.config.described import Described
+from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import StoreError
 from vldd_dist.monitoring.live.status import is_outdated
 from vldd_dist.monitoring.reports.refresh import read_stored_description
@@ -26,7 +26,7 @@ def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
     return described.union(*_of_running_runs(store))
 
 
-def _described(store: Store, configs: Sequence[str]) -> Iterator[Experiment | LoadedStudy]:
+def _described(store: Store, configs: Sequence[str]) -> Iterator[Described]:
     for config in configs:
         yield (described := load_description(config))
         if ran := read_stored_description(store, described.name):

@@ -6,8 +6,8 @@ import json
 from vldd_dist import strict_json
 from vldd_dist.artifacts.runs.run_status import RunStatus, read_status
 from vldd_dist.artifacts.runs.run_units import RunUnits
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, read_description
+from vldd_dist.config.described import Described
+from vldd_dist.config.loading.load_study import read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.monitoring.live.live_report import progress_of
 from vldd_dist.monitoring.live.status import DIED, is_outdated
@@ -17,12 +17,12 @@ from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.store.store import MissingObject, Store
 
 
-def write_description(store: Store, described: Experiment | LoadedStudy) -> None:
+def write_description(store: Store, described: Described) -> None:
     """Store the description, which `refresh_report` needs. Raises StoreError."""
-    store.write(key_of(described.name, DESCRIPTION), (json.dumps(description_tree(described), indent=1) + "\n").encode())
+    store.write(key_of(described.name, DESCRIPTION), (json.dumps(described.tree(), indent=1) + "\n").encode())
 
 
-def read_stored_description(store: Store, name: str) -> Experiment | LoadedStudy | None:
+def read_stored_description(store: Store, name: str) -> Described | None:
     """The description that the latest run of this name stored; None if there is none.
 
     Raises:

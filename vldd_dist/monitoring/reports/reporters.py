@@ -1,6 +1,6 @@
 """The reporter of a description."""
 
-from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.described import Described
 from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.monitoring.live.live_report import Reports
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -8,7 +8,7 @@ from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.store.store import Store
 
 
-def reporter_of(described: Experiment | LoadedStudy, graph: Graph | StudyGraph, store: Store) -> Reports:
+def reporter_of(described: Described, graph: Graph | StudyGraph, store: Store) -> Reports:
     """The reporter of an experiment or of a study, whose graph is given.
 
     Raises:

@@ -15,8 +15,7 @@ import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.described import Described
 from vldd_dist.errors import ConfigError, first_line
 from vldd_dist.logs import VARIABLE
 from vldd_dist.ray_backend.joining import TOKEN
@@ -30,15 +29,15 @@ STOP_SECONDS = "60"
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
-def submission_name(description: Experiment | LoadedStudy, store_url: str) -> str:
+def submission_name(description: Described, store_url: str) -> str:
     """A name that is the same for the same description and store. A job's id is this name and a number, because the id of an
     ended job cannot be used again: Ray may still be cleaning up."""
-    identity = f"{json.dumps(description.model_dump(mode='json'))}\n{store_url}"
+    identity = f"{json.dumps(description.resolved())}\n{store_url}"
     return f"vldd-{description.name}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def submit(
-    described: Experiment | LoadedStudy,
+    described: Described,
     config: str,
     overrides: list[str],
     store: str,
@@ -69,7 +68,7 @@ def submit(
     Store(store).require_writable()
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")
-    named_files = dict(texts_of(described.model_dump(mode="json")))
+    named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
         named_files["the description"] = str(Path(config).resolve())
     check_named_files(root, named_files)
