@@ -9,7 +9,7 @@ import pytest
 from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import rows
 from tests.data.test_recognise import csv
-from vldd_dist.data.files.shards import expand
+from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.recognise import folders, recognise
 from vldd_dist.errors import DataError
 

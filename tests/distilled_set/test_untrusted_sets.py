@@ -21,7 +21,7 @@ from vldd_dist import build_towers, load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.files.shards import expand
+from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch

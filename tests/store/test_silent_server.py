@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from vldd_dist.data.files import range_reader as opener
-from vldd_dist.data.files.range_reader import open_shard
+from vldd_dist.data.files import opening
+from vldd_dist.data.files.opening import open_url
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
 from vldd_dist.store import store as store_module
@@ -68,7 +68,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single attempt of `retried`, with the usual client except for shorter time-outs. The attempt has a time-out of its own,
     because with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
-    for module in (store_module, opener):
+    for module in (store_module, opening):
         monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))
 
 
@@ -115,7 +115,7 @@ def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent:
 @pytest.mark.usefixtures("once")
 def test_reading_a_shard_from_a_silent_server_times_out(silent: SilentServer) -> None:
     with pytest.raises(ReadTimeoutError):
-        open_shard("s3://bucket/shard.tar")
+        open_url("s3://bucket/shard.tar")
     assert silent.count() == 1
 
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.opening import file_system
 from vldd_dist.data.files.outages import check_reachable, reason_of
-from vldd_dist.data.files.range_reader import file_system
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
 from vldd_dist.data.in_order import in_order

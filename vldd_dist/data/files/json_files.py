@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.errors import DataError, short
 
 
@@ -17,7 +17,7 @@ def read_json(url: str, where: str) -> Any:
     Raises:
         DataError: the file cannot be read or is not JSON.
     """
-    with reading(where), open_shard(url) as file:
+    with reading(where), open_url(url) as file:
         data = file.read()
     return parse_json(data, where)
 

@@ -1,34 +1,28 @@
 """Reading samples from WebDataset tars. Nothing is unpickled, and no command is run."""
 
-import glob
 import io
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import braceexpand
 import fsspec
 from webdataset import utils
+from webdataset.gopen import gopen_schemes
 from webdataset.tariterators import base_plus_ext
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import checked_captions
+from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS
 from vldd_dist.data.files.json_files import parse_json
-from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.range_reader import register_openers
+from vldd_dist.data.files.opening import REMOTE_SCHEMES, open_url
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 
 # Makes webdataset refuse pickles and commands in URLs and members' names.
 utils.enforce_security = True
-register_openers()
 
-MOST_SHARDS = 1_000_000
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
-_LIST = re.compile(r"\{([^{}]*)\}")
 # Members such as `__meta__/...`, which webdataset ignores too.
 META_MEMBER = re.compile(r"__[^/]*__($|/)")
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
@@ -91,70 +85,15 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
     return checked_captions([captions] if isinstance(captions, str) else captions, where)
 
 
-def checked_captions(captions: object, where: str) -> list[str]:
-    """The captions without surrounding white space.
-
-    Raises:
-        DataError: there are none, they are not texts, or one contains a lone surrogate (half a character, which JSON can
-            express but UTF-8 cannot).
-    """
-    if captions is None:
-        raise DataError(f"{where}: missing: each image needs a list of captions")
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise DataError(f"{where}: expected a list of texts")
-    stripped = [caption.strip() for caption in captions if caption.strip()]
-    if not stripped:
-        raise DataError(f"{where}: empty: give at least one caption, or remove the image")
-    for caption in stripped:
-        if not is_text(caption):
-            raise DataError(f"{where}: {one_line(caption)!r} contains half of a surrogate pair: correct the text")
-    return stripped
+def register_openers(worker: int = 0) -> None:
+    """Make plain `webdataset` open remote URLs by `open_url`. Also the `worker_init_fn` of a DataLoader that spawns processes,
+    which do not inherit the registration."""
+    for scheme in REMOTE_SCHEMES:
+        gopen_schemes[scheme] = _gopen
 
 
-def is_text(text: str) -> bool:
-    """Whether the text has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any:
+    return open_url(url) if mode == "rb" else fsspec.open(url, mode).open()
 
 
-def expand(pattern: str) -> list[str]:
-    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted.
-
-    Raises:
-        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
-            reached.
-    """
-    urls: list[str] = []
-    for part in pattern.split("::"):
-        # Checked first, because expanding the braces needs memory for all names.
-        if _count(part) > MOST_SHARDS:
-            raise DataError(f"{part[:200]}: the braces expand to more than {MOST_SHARDS:,} shards: correct the pattern")
-        with reading(part):
-            candidates = list(braceexpand.braceexpand(part))
-        for candidate in candidates:
-            with reading(candidate):
-                matches = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
-            if not matches:
-                raise DataError(f"{candidate}: matches no shard: correct the pattern")
-            urls.extend(matches)
-    return urls
-
-
-def _count(pattern: str) -> float:
-    """An upper bound of the number of names that the braces of a pattern expand to."""
-    ranges, lists = _RANGE.findall(pattern), _LIST.findall(pattern)
-    if any(len(bound) > 20 for pair in ranges for bound in pair):
-        return math.inf
-    return math.prod([abs(int(last) - int(first)) + 1 for first, last in ranges] + [text.count(",") + 1 for text in lists])
-
-
-def _glob(pattern: str) -> list[str]:
-    if "://" not in pattern:
-        return glob.glob(pattern)
-    filesystem, path = fsspec.core.url_to_fs(pattern)
-    # A cached listing may be out of date.
-    filesystem.invalidate_cache()
-    return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]
+register_openers()

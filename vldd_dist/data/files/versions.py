@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import fsspec
 
 from vldd_dist.data.files.image_folder import local_path
+from vldd_dist.data.files.opening import file_system, open_url
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.range_reader import file_system, open_shard
 from vldd_dist.store.retry import retried
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
@@ -108,7 +108,7 @@ def _sha256_of_state(url: str, *state: int) -> str:
 
 
 def sha256_of(url: str) -> str:
-    with open_shard(url) as file:
+    with open_url(url) as file:
         return file_digest(file, "sha256").hexdigest()
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable
 
-from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
+from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.annotations import annotation_file
 from vldd_dist.data.recognise.folders import annotations_in, hub_data_set, images_with_texts, library_folder, tars, tars_in
 from vldd_dist.data.recognise.found import Found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
+from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_file
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
@@ -184,7 +184,7 @@ def _images(folder: str) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and not name.startswith("."):
+            if has_image_extension(name) and not name.startswith("."):
                 yield Path(where, name)
 
 

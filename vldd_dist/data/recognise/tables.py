@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
+from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.image_folders import folder_of_images
 from vldd_dist.data.sources.base import split_called
@@ -194,8 +194,7 @@ def _folder_setting(table: Table, image: str, names: list[str]) -> str | None:
 
 def _is_image(cell: Any) -> bool:
     """Whether a cell is a file name with the extension of an image."""
-    stem, dot, ending = cell.rpartition(".") if isinstance(cell, str) else ("", "", "")
-    return bool(stem and dot) and ending.lower() in IMAGE_EXTENSIONS
+    return isinstance(cell, str) and bool(cell.rpartition(".")[0]) and has_image_extension(cell)
 
 
 def _has_words(cell: Any) -> bool:

@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.shards import checked_captions
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

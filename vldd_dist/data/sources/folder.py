@@ -11,9 +11,10 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
+from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS, has_image_extension
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions
 from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -90,7 +91,7 @@ class Folder(Source):
         """Split -> its images in the order of their paths."""
         images: dict[str, list[str]] = {}
         for name in sorted(self._listing):
-            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS:
+            if has_image_extension(name):
                 top, slash, _ = name.partition("/")
                 split = (split_called(top) if slash else None) or "train"
                 images.setdefault(split, []).append(name)

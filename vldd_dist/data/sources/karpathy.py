@@ -12,10 +12,10 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import parse_json
 from vldd_dist.data.files.regular_files import open_regular
-from vldd_dist.data.files.shards import checked_captions
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData

@@ -8,9 +8,11 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import is_text
+from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.range_reader import open_shard
-from vldd_dist.data.files.shards import captions_of, expand, image_of, is_text, samples_of
+from vldd_dist.data.files.shards import captions_of, image_of, samples_of
+from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.files.versions import versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -43,7 +45,7 @@ class Shards(Source):
         count = 0
         for number, url in list(enumerate(self._urls[split]))[part.start : part.stop]:
             with reading(f"data.source.{split}: the shard {url}"):
-                opened = open_shard(url)
+                opened = open_url(url)
             with opened as file:
                 for sample in samples_of(url, file):
                     if part.limit is not None and count == part.limit:

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Self
 
+from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.errors import DataError
 
@@ -33,7 +33,7 @@ class Lines:
     def __init__(self, url: str, start: int) -> None:
         self.url, self.position, self.count = url, start, 0
         with reading(f"data.source.path: {url}"):
-            self._file = open_shard(url, start)
+            self._file = open_url(url, start)
 
     def __enter__(self) -> Self:
         return self

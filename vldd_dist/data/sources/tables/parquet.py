@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from vldd_dist.data.files.image_folder import local_path
-from vldd_dist.data.files.range_reader import file_system
+from vldd_dist.data.files.opening import file_system
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError, short

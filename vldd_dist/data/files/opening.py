@@ -1,5 +1,5 @@
-"""Opening local and remote shards. Remote ones are read ahead in ranges. A range that fails is requested again, so that a
-broken connection costs one range and not the whole tar.
+"""Opening local and remote files. Remote ones are read ahead in ranges. A range that fails is requested again, so that a
+broken connection costs one range and not the whole file.
 """
 
 import io
@@ -9,7 +9,6 @@ from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
-from webdataset.gopen import gopen_schemes
 
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.store.backends.file_systems import open_file_system
@@ -20,8 +19,8 @@ RANGES_AHEAD = 2
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 
-def open_shard(url: str, start: int = 0) -> io.BufferedIOBase:
-    """A stream of the object's bytes from byte `start` on, to be read sequentially. If retries do not help, it raises the file
+def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
+    """A stream of the file's bytes from byte `start` on, to be read sequentially. If retries do not help, it raises the file
     system's exception."""
     filesystem, path = file_system(url)
     if "file" in _protocols(filesystem):
@@ -34,17 +33,6 @@ def open_shard(url: str, start: int = 0) -> io.BufferedIOBase:
     if start:
         opened.seek(start)
     return opened
-
-
-def register_openers(worker: int = 0) -> None:
-    """Make plain `webdataset` open remote URLs by `open_shard`. Also the `worker_init_fn` of a DataLoader that spawns
-    processes, which do not inherit the registration."""
-    for scheme in REMOTE_SCHEMES:
-        gopen_schemes[scheme] = _gopen
-
-
-def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any:
-    return open_shard(url) if mode == "rb" else fsspec.open(url, mode).open()
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:

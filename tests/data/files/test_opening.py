@@ -9,9 +9,9 @@ import pytest
 import torch
 import webdataset
 
-from vldd_dist.data.files import range_reader as opener
-from vldd_dist.data.files.range_reader import open_shard, register_openers
-from vldd_dist.data.files.shards import samples_of
+from vldd_dist.data.files import opening
+from vldd_dist.data.files.opening import open_url
+from vldd_dist.data.files.shards import register_openers, samples_of
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import S3Server
@@ -33,7 +33,7 @@ def tar_of_noise() -> bytes:
 @pytest.fixture
 def shard(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a shard of 2 MB, read in ranges of 100 kB."""
-    monkeypatch.setattr(opener, "RANGE_BYTES", 100_000)
+    monkeypatch.setattr(opening, "RANGE_BYTES", 100_000)
     store = Store("s3://opener/x")
     if not store.fs.exists("opener"):
         store.fs.mkdir("opener")
@@ -42,9 +42,9 @@ def shard(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_shard_is_read_in_ranges_no_further_than_asked(shard: str, s3: S3Server) -> None:
-    with open_shard(shard) as stream:
+    with open_url(shard) as stream:
         assert stream.read(50_000) == tar_of_noise()[:50_000]
-    with open_shard(shard) as stream:
+    with open_url(shard) as stream:
         assert stream.read() == tar_of_noise()
         assert stream.read(1) == b""
 
@@ -54,7 +54,7 @@ def test_a_fault_in_the_middle_of_a_tar_costs_a_range(shard: str, s3: S3Server, 
     expected = [sample["txt"] for sample in samples_of("a.tar", io.BytesIO(tar_of_noise()))]
     proxy.faults = [""] * 5 + [fault, "", "", fault, "", fault]
     before = proxy.bytes_sent
-    with open_shard(shard) as stream:
+    with open_url(shard) as stream:
         found = [sample["txt"] for sample in samples_of(shard, stream)]
     assert found == expected
     assert not proxy.faults
@@ -77,6 +77,6 @@ def test_names_with_spaces_and_accents(s3: S3Server) -> None:
     if not store.fs.exists("opener"):
         store.fs.mkdir("opener")
     store.write("a b é.tar", tar_of_noise())
-    with open_shard(store.url_of("a b é.tar")) as stream:
+    with open_url(store.url_of("a b é.tar")) as stream:
         assert len(stream.read()) == len(tar_of_noise())
     assert urllib.parse.quote("é") not in store.url_of("a b é.tar")

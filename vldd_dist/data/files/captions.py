@@ -1,0 +1,33 @@
+"""Checking captions that sources read from files of any format."""
+
+from vldd_dist.control_characters import one_line
+from vldd_dist.errors import DataError
+
+
+def checked_captions(captions: object, where: str) -> list[str]:
+    """The captions without surrounding white space.
+
+    Raises:
+        DataError: there are none, they are not texts, or one contains a lone surrogate (half a character, which JSON can
+            express but UTF-8 cannot).
+    """
+    if captions is None:
+        raise DataError(f"{where}: missing: each image needs a list of captions")
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise DataError(f"{where}: expected a list of texts")
+    stripped = [caption.strip() for caption in captions if caption.strip()]
+    if not stripped:
+        raise DataError(f"{where}: empty: give at least one caption, or remove the image")
+    for caption in stripped:
+        if not is_text(caption):
+            raise DataError(f"{where}: {one_line(caption)!r} contains half of a surrogate pair: correct the text")
+    return stripped
+
+
+def is_text(text: str) -> bool:
+    """Whether the text has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""Patterns of URLs: several separated by '::', with braces and globs."""
+
+import glob
+import math
+import re
+
+import braceexpand
+import fsspec
+
+from vldd_dist.data.files.outages import reading
+from vldd_dist.errors import DataError
+
+MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
+_LIST = re.compile(r"\{([^{}]*)\}")
+
+
+def expand(pattern: str) -> list[str]:
+    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted.
+
+    Raises:
+        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
+            reached.
+    """
+    urls: list[str] = []
+    for part in pattern.split("::"):
+        # Checked first, because expanding the braces needs memory for all names.
+        if _count(part) > MOST_SHARDS:
+            raise DataError(f"{part[:200]}: the braces expand to more than {MOST_SHARDS:,} shards: correct the pattern")
+        with reading(part):
+            candidates = list(braceexpand.braceexpand(part))
+        for candidate in candidates:
+            with reading(candidate):
+                matches = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+            if not matches:
+                raise DataError(f"{candidate}: matches no shard: correct the pattern")
+            urls.extend(matches)
+    return urls
+
+
+def _count(pattern: str) -> float:
+    """An upper bound of the number of names that the braces of a pattern expand to."""
+    ranges, lists = _RANGE.findall(pattern), _LIST.findall(pattern)
+    if any(len(bound) > 20 for pair in ranges for bound in pair):
+        return math.inf
+    return math.prod([abs(int(last) - int(first)) + 1 for first, last in ranges] + [text.count(",") + 1 for text in lists])
+
+
+def _glob(pattern: str) -> list[str]:
+    if "://" not in pattern:
+        return glob.glob(pattern)
+    filesystem, path = fsspec.core.url_to_fs(pattern)
+    # A cached listing may be out of date.
+    filesystem.invalidate_cache()
+    return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]
