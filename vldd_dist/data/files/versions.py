@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import file_digest
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import fsspec
 
@@ -38,13 +38,25 @@ SETTLED_SECONDS = 2
 MANY = 10
 
 
-def version_of(url: str) -> tuple[int, str]:
-    """Size in bytes, and ETag, checksum or time of the last change; the sha256 if the file system has none of these."""
+class FileVersion(NamedTuple):
+    """The version of a file.
+
+    Attributes:
+        size: bytes.
+        tag: a text that changes with the content.
+    """
+
+    size: int
+    tag: str
+
+
+def version_of(url: str) -> FileVersion:
+    """Size, and ETag, checksum or time of the last change; the sha256 if the file system has none of these."""
     filesystem, path = fsspec.core.url_to_fs(url)
     # A cached listing may be out of date.
     filesystem.invalidate_cache()
     info = retried(lambda seconds: filesystem.info(path))
-    return info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}"
+    return FileVersion(info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}")
 
 
 def recorded_version(info: dict[str, Any]) -> str:
@@ -53,7 +65,7 @@ def recorded_version(info: dict[str, Any]) -> str:
     return next((f"{name} {info[name]}".replace('"', "") for name in VERSIONS if info.get(name)), "")
 
 
-def versions_of(urls: Iterable[str], what: str) -> dict[str, tuple[int, str]]:
+def versions_of(urls: Iterable[str], what: str) -> dict[str, FileVersion]:
     """URL -> `version_of` it. A remote folder with many of the files is listed once.
 
     Args:
@@ -65,7 +77,7 @@ def versions_of(urls: Iterable[str], what: str) -> dict[str, tuple[int, str]]:
     urls_in: dict[str, list[str]] = {}
     for url in urls:
         urls_in.setdefault(url.rpartition("/")[0], []).append(url)
-    versions: dict[str, tuple[int, str]] = {}
+    versions: dict[str, FileVersion] = {}
     for folder, inside in urls_in.items():
         with reading(f"{what} {inside[0]}"):
             listed = _listed(folder) if len(inside) >= MANY and _listing_has_versions(folder) else {}
@@ -81,12 +93,12 @@ def _listing_has_versions(folder: str) -> bool:
     return local_path(folder) is None and not folder.startswith(("http://", "https://"))
 
 
-def _listed(folder: str) -> dict[str, tuple[int, str]]:
-    """Name -> size and version of each file in a folder whose version is recorded."""
+def _listed(folder: str) -> dict[str, FileVersion]:
+    """Name -> version of each file in a folder whose version is recorded."""
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.invalidate_cache()
     entries = {info["name"].rpartition("/")[2]: info for info in filesystem.ls(path, detail=True)}
-    return {name: (info["size"], recorded_version(info)) for name, info in entries.items() if recorded_version(info)}
+    return {name: FileVersion(info["size"], recorded_version(info)) for name, info in entries.items() if recorded_version(info)}
 
 
 def content_version(url: str) -> str:
@@ -97,8 +109,8 @@ def content_version(url: str) -> str:
         if time.time() - status.st_ctime < SETTLED_SECONDS:
             return f"sha256 {sha256_of(url)}"
         return f"sha256 {_sha256_of_state(url, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)}"
-    size, version = version_of(url)
-    return f"{size} bytes, {version}"
+    version = version_of(url)
+    return f"{version.size} bytes, {version.tag}"
 
 
 @lru_cache(maxsize=16)

@@ -1,6 +1,6 @@
 """The files that COCO publishes: captions_train2017.json etc. and the folders of their images."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -74,12 +75,12 @@ class Coco(Source):
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         """Positions count images, in the order of the file."""
-        count = len(self._content(split).images)
+        count = len(self._files[split].content.images)
         return parts_of(count if limit is None else min(count, limit), images)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(getattr(self, f"{split}_images"), f"data.source.{split}_images")
-        content = self._content(split)
+        content = self._files[split].content
         images = [_image(content, entry, folder) for entry in content.images[part.start : part.stop]]
         data = folder.read_all(image.name for image in images if image.error is None)
         for number, image in enumerate(images, part.start):
@@ -94,11 +95,11 @@ class Coco(Source):
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""
-        return {"captions": self._versions[split], "one_folder": self._one_folder}
+        return {"captions": self._files[split].version, "one_folder": self._one_folder}
 
     def known_count(self, split: str) -> int:
         """From the caption file."""
-        return len(self._content(split).images)
+        return len(self._files[split].content.images)
 
     @property
     def _one_folder(self) -> bool:
@@ -106,24 +107,10 @@ class Coco(Source):
         return len({getattr(self, f"{split}_images") for split in self.own_splits()}) == 1
 
     @cached_property
-    def _versions(self) -> dict[str, str]:
-        versions = {}
-        for split in self.own_splits():
-            url = getattr(self, split)
-            with reading(f"data.source.{split}: {url}"):
-                versions[split] = content_version(url)
-        return versions
-
-    @cached_property
-    def _contents(self) -> dict[str, _Content]:
-        return {}
-
-    def _content(self, split: str) -> _Content:
-        if split not in self._contents:
-            # First: if the file is replaced meanwhile, workers find another version than the one that is planned.
-            _ = self._versions
-            self._contents[split] = _read(getattr(self, split), split)
-        return self._contents[split]
+    def _files(self) -> dict[str, Pinned[_Content]]:
+        """Split -> its caption file."""
+        urls = {split: getattr(self, split) for split in self.own_splits()}
+        return {split: Pinned(partial(_version, url, split), partial(_read, url, split)) for split, url in urls.items()}
 
 
 def _image(content: _Content, entry: Any, folder: ImageFolder) -> _Image:
@@ -137,6 +124,11 @@ def _image(content: _Content, entry: Any, folder: ImageFolder) -> _Image:
         return _Image(folder.relative(entry["file_name"]), captions)
     except DataError as error:
         return _Image("", [], error)
+
+
+def _version(url: str, split: str) -> str:
+    with reading(f"data.source.{split}: {url}"):
+        return content_version(url)
 
 
 def _read(url: str, split: str) -> _Content:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from itertools import islice
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.outages import check_reachable
+from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
 from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
@@ -66,7 +67,7 @@ class HuggingFace(Source):
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         """Positions count the files of a stream, or the rows of a saved data set. With a limit, all files of a stream are one
         part, because a file's number of rows is known only after reading it."""
-        rows = self._rows(split)
+        rows = self._rows[split].content
         if not rows.streamed:
             return parts_of(rows.shards if limit is None else min(rows.shards, limit), images)
         if limit is not None:
@@ -75,7 +76,7 @@ class HuggingFace(Source):
         return parts_of(rows.shards, files_per_part)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
-        rows = self._rows(split)
+        rows = self._rows[split].content
         columns = self._columns(rows)
         for key, location, row in islice(self._between(rows, part, columns[0]), part.limit):
             where = f"{self.path}: {self.splits[split]}: {location}"
@@ -92,7 +93,7 @@ class HuggingFace(Source):
 
     def known_count(self, split: str) -> int | None:
         """From the data set's metadata, which some streams lack."""
-        return self._rows(split).count
+        return self._rows[split].content.count
 
     @cached_property
     def _version(self) -> str:
@@ -106,15 +107,12 @@ class HuggingFace(Source):
         return commit_of(self.path, self.revision)
 
     @cached_property
-    def _loaded(self) -> dict[str, Rows]:
-        return {}
-
-    def _rows(self, split: str) -> Rows:
-        if split not in self._loaded:
-            # First: if files are added meanwhile, workers find another version than the one that is planned.
-            _ = self._version
-            self._loaded[split] = load(self.path, self.config, self.revision, self.splits[split])
-        return self._loaded[split]
+    def _rows(self) -> dict[str, Pinned[Rows]]:
+        """Split -> its rows. All splits have one version, that of the data set."""
+        return {
+            split: Pinned(lambda: self._version, partial(load, self.path, self.config, self.revision, name))
+            for split, name in self.splits.items()
+        }
 
     def _columns(self, rows: Rows) -> list[str]:
         """The image column, followed by the caption columns."""

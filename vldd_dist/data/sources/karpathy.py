@@ -15,6 +15,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import parse_json
+from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -31,13 +32,11 @@ class Karpathy(Source):
     )
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        # First: if the file is replaced meanwhile, workers find another version than the one that is planned.
-        _ = self._digest
-        return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
+        return parts_of(sum(1 for _ in islice(_of_split(self._file.read(), split), limit)), images)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(self.images, "data.source.images")
-        for number, entry in islice(_of_split(self._entries(), split), part.start, part.stop):
+        for number, entry in islice(_of_split(self._file.read(), split), part.start, part.stop):
             try:
                 yield _raw(entry, folder, number, f"{self.annotations}: images[{number}]")
             except DataError as error:
@@ -47,9 +46,13 @@ class Karpathy(Source):
         """The JSON file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         if not Path(self.images).is_dir():
             raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
-        return {"annotations": self._digest}
+        return {"annotations": self._file.version}
 
     @cached_property
+    def _file(self) -> Pinned[list[Any]]:
+        """The entries of the JSON file. They are not kept: those of COCO need most of a gigabyte."""
+        return Pinned(self._digest, self._entries)
+
     def _digest(self) -> str:
         path = Path(self.annotations)
         try:
@@ -60,7 +63,7 @@ class Karpathy(Source):
 
     def known_count(self, split: str) -> int:
         """From the JSON file."""
-        return sum(1 for _ in _of_split(self._entries(), split))
+        return sum(1 for _ in _of_split(self._file.read(), split))
 
     def _entries(self) -> list[Any]:
         path = Path(self.annotations)

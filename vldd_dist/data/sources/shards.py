@@ -13,7 +13,7 @@ from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.data.files.url_patterns import expand
-from vldd_dist.data.files.versions import versions_of
+from vldd_dist.data.files.versions import FileVersion, versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
@@ -67,12 +67,12 @@ class Shards(Source):
         versions = versions_of(urls, f"data.source.{split}: the shard")
         return [self._described(split, part, versions) for part in parts]
 
-    def _described(self, split: str, part: Part, versions: dict[str, tuple[int, str]]) -> dict[str, Any]:
+    def _described(self, split: str, part: Part, versions: dict[str, FileVersion]) -> dict[str, Any]:
         urls = self._urls[split][part.start : part.stop]
         return {"shards": [(url.rpartition("/")[2], *versions[url]) for url in urls]}
 
     @cached_property
-    def _versions(self) -> dict[str, dict[str, tuple[int, str]]]:
+    def _versions(self) -> dict[str, dict[str, FileVersion]]:
         return {split: versions_of(urls, f"data.source.{split}: the shard") for split, urls in self._urls.items()}
 
     @cached_property

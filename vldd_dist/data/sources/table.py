@@ -12,6 +12,7 @@ from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, check_split, split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
@@ -81,7 +82,7 @@ class TableSource(Source):
     def own_splits(self) -> tuple[str, ...]:
         if self.split_column is None:
             return ("train",)
-        return tuple(split for split in SPLITS if split == "train" or split in self._index)
+        return tuple(split for split in SPLITS if split == "train" or split in self._rows.content)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         """Positions are byte offsets in a text file, row numbers in a parquet file."""
@@ -89,7 +90,7 @@ class TableSource(Source):
             f"{self.path}: rows of one image are too far apart for a table of this size: sort it by the column "
             f"{self._image_column!r}"
         )
-        return self._index[split].parts(images, limit, advice) if split in self._index else []
+        return self._rows.content[split].parts(images, limit, advice) if split in self._rows.content else []
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         row_names = RowNames(self.table, part.start)
@@ -105,14 +106,18 @@ class TableSource(Source):
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The table identifies the images too, so that a cluster without access to them finds the prepared unit."""
-        return {"table": self._version}
+        return {"table": self._rows.version}
 
     def known_count(self, split: str) -> int:
         """From the table."""
-        return self._index[split].images() if split in self._index else 0
+        return self._rows.content[split].images() if split in self._rows.content else 0
 
     @cached_property
-    def _version(self) -> str:
+    def _rows(self) -> Pinned[dict[str, RowIndex]]:
+        """Split -> index of its rows."""
+        return Pinned(self._find_version, self._read_index)
+
+    def _find_version(self) -> str:
         with reading(f"data.source.path: {self.path}"):
             return content_version(self.path)
 
@@ -151,11 +156,8 @@ class TableSource(Source):
     def _column(self, setting: str, name: str | None, usual: tuple[str, ...]) -> str:
         return find_column(self.table.columns, setting, name, usual, self.path, self.table.advice)
 
-    @cached_property
-    def _index(self) -> dict[str, RowIndex]:
+    def _read_index(self) -> dict[str, RowIndex]:
         """Split -> index of its rows, made in one pass over the table."""
-        # First: if the table is replaced meanwhile, workers find another version than the one that is planned.
-        _ = self._version
         indices: dict[str, RowIndex] = {}
         for row in self.table.rows(self._columns, 0, None):
             split = self._split_of(row)
