@@ -8,12 +8,12 @@ from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.annotations import annotation_file
 from vldd_dist.data.recognise.folders import annotations_in, hub_data_set, images_with_texts, library_folder, tars, tars_in
 from vldd_dist.data.recognise.found import Found
-from vldd_dist.data.recognise.tables import table, table_in
+from vldd_dist.data.recognise.tables import table_file, table_in
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
 
 # The order matters: a folder of images with a table beside them is recognised as a table.
-OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table)
+OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table_file)
 OF_FOLDERS: tuple[Callable[[str], Found | None], ...] = (library_folder, tars_in, annotations_in, table_in, images_with_texts)
 # A missing path with such an extension is a missing file and not a data set on the hub.
 FILE_ENDINGS = {*EXTENSIONS, *IMAGE_EXTENSIONS, "json", "tar", "txt", "zip", "gz"}

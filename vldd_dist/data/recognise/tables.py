@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.recognise.found import Found
@@ -26,15 +26,16 @@ SPLIT_COLUMNS = ("split", "set", "partition", "subset")
 MOST_SPLITS = 10
 
 
-def table(path: str) -> Found | None:
+def table_file(path: str) -> Found | None:
     """A table with a known extension, or any text file whose header has at least two columns."""
     format = EXTENSIONS.get(path.rpartition(".")[2].lower())
-    opened, settings = _opened(path, format)
+    opened = _opened(path, format)
     if opened is None:
         return None
+    table = opened.table
     try:
-        rows = _first_rows(opened)
-        columns = [name for name in opened.columns if opened.columns.count(name) == 1 and not opened.holds_images(name)]
+        columns = _usable_columns(table)
+        rows = _first_rows(table, columns)
     except DataError:
         if format is None:
             return None
@@ -43,15 +44,15 @@ def table(path: str) -> Found | None:
     if image is None and format is None:
         return None
     if image is None:
-        raise DataError(f"{path}: no column has paths of images; its columns are {', '.join(map(repr, opened.columns))}")
+        raise DataError(f"{path}: no column has paths of images; its columns are {', '.join(map(repr, table.columns))}")
     if _is_image(image):
         raise DataError(f"{path}: its first line is no header: begin it with column names, for example image,caption")
     captions = _caption_columns(path, [name for name in columns if name != image], rows)
     if not captions:
-        raise DataError(f"{path}: no column has captions; its columns are {', '.join(map(repr, opened.columns))}")
-    source = {"name": "table", "path": path, **settings, "image_column": image, "caption_columns": captions}
-    folder = _folder_setting(opened, image, [row[image] for row in rows if isinstance(row[image], str)])
-    split = _split_column(opened, columns, rows)
+        raise DataError(f"{path}: no column has captions; its columns are {', '.join(map(repr, table.columns))}")
+    source = {"name": "table", "path": path, **opened.settings, "image_column": image, "caption_columns": captions}
+    folder = _folder_setting(table, image, [row[image] for row in rows if isinstance(row[image], str)])
+    split = _split_column(table, columns, rows)
     if split is not None:
         source["split_column"] = split
     what = f"{path} is a table: images in the column {image!r}, captions in {', '.join(map(repr, captions))}"
@@ -68,49 +69,71 @@ def table_in(folder: str) -> Found | None:
     names = [name for name in names if f"{name.rpartition('.')[0]}_stats.json" not in files]
     if not names:
         texts = [os.path.join(folder, name) for name in files if name.endswith(".txt")][:MOST_TEXTS]
-        tables = (table(path) for path in texts if _can_be_opened(path))
+        tables = (table_file(path) for path in texts if _can_be_opened(path))
         return next((found for found in tables if found is not None), None)
     if len(names) > 1:
         raise DataError(f"--from {folder}: it has {len(names)} tables ({', '.join(names[:5])}): name one of them")
-    return table(os.path.join(folder, names[0]))
+    return table_file(os.path.join(folder, names[0]))
 
 
 def _can_be_opened(path: str) -> bool:
     try:
-        return _opened(path, None)[0] is not None
+        return _opened(path, None) is not None
     except DataError:
         return False
 
 
-def _opened(path: str, format: str | None) -> tuple[Table | None, dict[str, Any]]:
-    """The table, and the settings of the source that cannot be derived from its name."""
+class _Opened(NamedTuple):
+    """A table that could be opened.
+
+    Attributes:
+        settings: those of the source that the table's name does not show.
+    """
+
+    table: Table
+    settings: dict[str, Any]
+
+
+def _opened(path: str, format: str | None) -> _Opened | None:
+    """The table in a file.
+
+    Args:
+        format: as the extension of its name says; None: it does not say, and the file may be no table.
+
+    Returns:
+        None if a file of unknown format is no table.
+
+    Raises:
+        DataError: a file of known format is no table with two columns.
+    """
     if format == "jsonl":
-        return JsonLines(path), {}
+        return _Opened(JsonLines(path), {})
     if format == "parquet":
-        return Parquet(path), {}
+        return _Opened(Parquet(path), {})
     usual = SeparatedValues(path, None)
     if format == "csv" and not usual.columns:
         raise DataError(f"{path}: its header is empty: begin the table with a line of column names")
-    best, most = usual.separator if format else ",", 1 if format is None else len(usual.columns)
-    for separator in SEPARATORS:
-        try:
-            count = len(SeparatedValues(path, separator).columns)
-        except DataError:
-            continue
-        if count > most:
-            best, most = separator, count
-    if most < 2:
+    # Of several with as many columns, the first is taken; the source needs no setting for the usual one of a known format.
+    candidates = [usual.separator, *SEPARATORS] if format else [*SEPARATORS]
+    counts = {separator: usual.column_count(separator) for separator in candidates}
+    best = max(counts, key=counts.__getitem__)
+    if counts[best] < 2:
         if format is None:
-            return None, {}
+            return None
         raise DataError(f"{path}: its header has one column, {usual.columns[0]!r}: images and captions need two columns")
     settings = {} if format else {"format": "csv"}
     if best != usual.separator:
         settings["separator"] = best
-    return SeparatedValues(path, best), settings
+    return _Opened(SeparatedValues(path, best), settings)
 
 
-def _first_rows(table: Table) -> list[dict[str, Any]]:
-    columns = [name for name in table.columns if table.columns.count(name) == 1 and not table.holds_images(name)]
+def _usable_columns(table: Table) -> list[str]:
+    """The columns whose names are unique and whose cells are no images."""
+    return [name for name in table.columns if table.columns.count(name) == 1 and not table.holds_images(name)]
+
+
+def _first_rows(table: Table, columns: list[str]) -> list[dict[str, Any]]:
+    """The cells of the first rows that can be read, by column. Raises DataError if there is no such row."""
     rows = list(islice(table.rows(columns, 0, None), ROWS))
     readable = [dict(zip(columns, row.values, strict=True)) for row in rows if row.values is not None]
     if not readable:

@@ -129,13 +129,14 @@ class SeparatedValues(TextTable):
                 yield Row(position, number, None if values is None else [values[index] for index in indices], fault)
 
     def advice(self) -> str:
-        counts = {separator: self._column_count(separator) for separator in SEPARATORS if separator != self.separator}
+        counts = {separator: self.column_count(separator) for separator in SEPARATORS if separator != self.separator}
         best = max(counts, key=counts.__getitem__)
         if counts[best] <= max(len(self.columns), 1):
             return ""
         return f"; with a {SEPARATORS[best]} for `separator` there would be {counts[best]} columns"
 
-    def _column_count(self, separator: str) -> int:
+    def column_count(self, separator: str) -> int:
+        """The number of columns in the header with this separator; 0 if the header cannot be read with it."""
         try:
             return len(SeparatedValues(self.url, separator).columns)
         except DataError:
