@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,30 +63,43 @@ class NodeCache:
         # The digest becomes a file name, and the manifest that it comes from may have been tampered with.
         if size > self.limit_bytes or not SHA256.fullmatch(digest):
             return load()
-        with contextlib.ExitStack() as stack:
-            root: PrivateFolder | None = None
-            try:
-                opened = stack.enter_context(self.open())
-                if (data := _read(opened, digest, size)) is not None:
-                    return data
-                stack.enter_context(lock(opened, digest[:3]))
-                # Another process may have written the block while this one waited for the lock.
-                if (data := _read(opened, digest, size)) is not None:
-                    return data
-                root = opened
-            except OSError as error:
-                warn(f"the node's cache {self.folder} cannot be used", error)
+        if (cached := self._read_without_lock(digest, size)) is not None:
+            return cached
+        with self._locked(digest) as root:
+            if root is None:
+                return load()
+            # Another process may have written the block while this one waited for the lock.
+            if (cached := _read(root, digest, size)) is not None:
+                return cached
             data = load()
-            if root is not None:
-                try:
-                    self._fill(root, digest, data)
-                except OSError as error:
-                    warn(f"the node's cache {self.folder} cannot be filled", error)
+            try:
+                self._fill(root, digest, data)
+            except OSError as error:
+                warn(f"the node's cache {self.folder} cannot be filled", error)
             return data
 
     def open(self) -> PrivateFolder:
         """The cache's folder. Raises OSError if it cannot be created, or if other users can access it."""
         return PrivateFolder(self.folder)
+
+    def _read_without_lock(self, digest: str, size: int) -> bytes | None:
+        """The block; None if it is not cached, or if the cache cannot be used."""
+        with contextlib.suppress(OSError), self.open() as root:
+            return _read(root, digest, size)
+        return None
+
+    @contextlib.contextmanager
+    def _locked(self, digest: str) -> Iterator[PrivateFolder | None]:
+        """The cache's folder, and the lock of the block; None, after a warning, if the cache cannot be used."""
+        root: PrivateFolder | None
+        with contextlib.ExitStack() as held:
+            try:
+                root = held.enter_context(self.open())
+                held.enter_context(lock(root, digest[:3]))
+            except OSError as error:
+                warn(f"the node's cache {self.folder} cannot be used", error)
+                root = None
+            yield root
 
     def _fill(self, root: PrivateFolder, digest: str, data: bytes) -> None:
         if (missing := _missing_bytes(root, len(data))) > 0:
