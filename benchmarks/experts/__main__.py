@@ -41,10 +41,11 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.experts import AugmentSettings
+from vldd_dist.data.prepared.batches.image_cache import DecodedImages
+from vldd_dist.data.prepared.batches.stream import EpochStream, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.pieces import Pieces
-from vldd_dist.data.prepared.stream import EpochStream, StreamSettings
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -162,7 +163,7 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
     readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
     dataset = Dataset(readers[0])
     embeddings = CaptionEmbeddings(dataset, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
-    decoded = dataset.decoded("train", 1 << 30)
+    decoded = DecodedImages.of(dataset, "train", 1 << 30)
     _barrier.wait()
     started, images = time.monotonic(), 0
     for epoch in (1, 2, 3):

@@ -14,7 +14,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.data.prepared.real_batches import RealBatches
+from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.errors import ConfigError

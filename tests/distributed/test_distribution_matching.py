@@ -15,7 +15,7 @@ from tests.distributed.stopping import execute_until, rows_at_the_end
 from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.data.prepared.real_batches import RealBatches
+from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.objectives.distribution_matching import DistributionProblem
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import read_rows, read_tensors

@@ -17,7 +17,7 @@ from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops
-from vldd_dist.data.prepared.real_batches import RealBatches
+from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import bilevel
 from vldd_dist.distillation.objectives.base import OuterGradient

@@ -9,7 +9,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import groups
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.data.prepared import mean_pairs
+from vldd_dist.data.prepared.batches import mean_pairs
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.plugins import CORESETS

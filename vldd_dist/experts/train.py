@@ -17,9 +17,10 @@ from torch import Tensor
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.experts import ExpertSettings
+from vldd_dist.data.prepared.batches.image_cache import DecodedImages
+from vldd_dist.data.prepared.batches.stream import EpochStream, StreamSettings
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
-from vldd_dist.data.prepared.stream import EpochStream, StreamSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
@@ -109,7 +110,7 @@ class ExpertTraining:
         split = dataset.splits["train"]
         self.entries = split.images if settings.captions == "one" else split.captions
         self.forgetting = ForgettingCounts.empty(self.entries)
-        self.decoded = None if inputs.features else dataset.decoded("train", settings.cache_mib << 20)
+        self.decoded = None if inputs.features else DecodedImages.of(dataset, "train", settings.cache_mib << 20)
 
     def run(self) -> dict[str, Any]:
         """Returns the facts for the unit's manifest: the curves and the kept epochs.

@@ -19,10 +19,10 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.config.sections.experts import AugmentSettings
-from vldd_dist.data.prepared import stream
+from vldd_dist.data.prepared.batches import stream
+from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
-from vldd_dist.data.prepared.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.plugins import SOURCES

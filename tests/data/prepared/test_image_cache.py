@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from tests.data.prepared.test_dataset import SCENES, assert_same, epoch, jpeg, karpathy, prepare
-from vldd_dist.data.prepared import image_cache as decoded
-from vldd_dist.data.prepared import stream
+from vldd_dist.data.prepared.batches import image_cache as decoded
+from vldd_dist.data.prepared.batches import stream
+from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.dataset import Dataset
-from vldd_dist.data.prepared.image_cache import DecodedImages
 from vldd_dist.store.cache.node_cache import NodeCache
 from vldd_dist.store.store import Store
 
@@ -44,7 +44,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def shared(dataset: Dataset) -> DecodedImages:
-    found = dataset.decoded("train", NEEDED)
+    found = DecodedImages.of(dataset, "train", NEEDED)
     assert found is not None
     return found
 
@@ -102,7 +102,7 @@ def test_the_cache_distinguishes_equal_units_of_two_stores(tmp_path: Path, folde
     assert datasets[0].reader.prefix == datasets[1].reader.prefix
     arguments: dict[str, Any] = {"augment": None}
     for dataset in datasets * 2:
-        shared_images = dataset.decoded("train", 1 << 20)
+        shared_images = DecodedImages.of(dataset, "train", 1 << 20)
         assert shared_images is not None
         assert_same(epoch(dataset, **arguments), epoch(dataset, decoded=shared_images, **arguments))
     assert len(list(folder.iterdir())) == 2
@@ -119,9 +119,9 @@ def test_a_limit_that_is_too_small_is_logged_once(tmp_path: Path, caplog: pytest
 
 def test_what_is_too_large_is_not_kept(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = prepare(store, SCENES)
-    assert dataset.decoded("train", NEEDED - 1) is None
+    assert DecodedImages.of(dataset, "train", NEEDED - 1) is None
     monkeypatch.setenv("VLDD_CACHE_GIB", "0")
-    assert dataset.decoded("train", NEEDED) is None
+    assert DecodedImages.of(dataset, "train", NEEDED) is None
     assert not folder.exists()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.images import decode, to_tensor
-from vldd_dist.data.prepared.image_cache import DecodedImages
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
-from vldd_dist.store.cache.node_cache import node_cache
 
 # Largest number of groups whose manifests are kept in memory.
 OPEN_GROUPS = 64
@@ -94,10 +91,3 @@ class Dataset:
                 rows[position] = to_tensor(decode(data, line.key)), line.captions, line.key
         images, captions, keys = zip(*(row for row in rows if row is not None), strict=True)
         return Picked(torch.stack(images), list(captions), list(keys))
-
-    def decoded(self, split: str, limit_bytes: int) -> DecodedImages | None:
-        """The node's cache of the split's decoded images; None if they would take more than `limit_bytes`."""
-        # Named after the content of the shards and not after the unit, which may have other shards in another store.
-        info = self.splits[split]
-        content = sha256("".join(shard.sha256 for shard in info.shards).encode()).hexdigest()
-        return DecodedImages.open(node_cache(), content, info.images, self.image_size, limit_bytes)

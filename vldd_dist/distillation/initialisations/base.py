@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vldd_dist.config.base import Plugin
-from vldd_dist.data.prepared.real_pairs import real_pairs
+from vldd_dist.data.prepared.batches.real_pairs import real_pairs
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError

@@ -17,7 +17,7 @@ class RealFeatures:
 
     def __init__(self, context: RunContext, tower: FrozenTower | None, batch_size: int) -> None:
         # Imported here so that this module can be imported without the libraries that read shards.
-        from vldd_dist.data.prepared.real_batches import RealBatches
+        from vldd_dist.data.prepared.batches.real_batches import RealBatches
 
         self.context, self.tower = context, tower
         seed = context.run_seed("real")

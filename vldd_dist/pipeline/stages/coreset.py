@@ -11,8 +11,8 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.data.prepared.mean_pairs import mean_pairs
-from vldd_dist.data.prepared.real_pairs import real_pairs
+from vldd_dist.data.prepared.batches.mean_pairs import mean_pairs
+from vldd_dist.data.prepared.batches.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.stages.shared.inputs import captions_selected_by, load_candidates

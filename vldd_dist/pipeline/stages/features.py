@@ -11,7 +11,7 @@ from torch import Tensor
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.data.images import decode, to_tensor
-from vldd_dist.data.prepared.real_pairs import drawn_caption
+from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder

@@ -12,7 +12,7 @@ from ray.util.queue import Queue
 
 # These three are otherwise imported late: the first when an objective is opened, so that objectives can be loaded without the
 # libraries that read shards; the others by a publication and by an engine.
-import vldd_dist.data.prepared.real_batches
+import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.errors import VlddError, first_line

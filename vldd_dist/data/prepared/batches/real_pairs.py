@@ -1,14 +1,12 @@
 """Real training pairs, an image and one of its captions, by the index of the image."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.seeding import numpy_generator
-
-if TYPE_CHECKING:
-    from vldd_dist.data.prepared.dataset import Dataset
-    from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 
 
 class RealPairs(NamedTuple):
@@ -28,7 +26,7 @@ class RealPairs(NamedTuple):
 
 
 def real_pairs(
-    dataset: "Dataset", embeddings: "CaptionEmbeddings", indices: list[int], numbers: list[int] | None, seed: int
+    dataset: Dataset, embeddings: CaptionEmbeddings, indices: list[int], numbers: list[int] | None, seed: int
 ) -> RealPairs:
     """Training pairs with the given images.
 

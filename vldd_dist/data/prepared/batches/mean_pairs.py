@@ -1,20 +1,17 @@
 """Means of groups of real pairs: mean pixels and mean embeddings."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from vldd_dist.data.prepared.dataset import Dataset
-    from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 
 # Number of images in memory at a time, beside the sums.
 CHUNK = 256
 
 
 def mean_pairs(
-    dataset: "Dataset", embeddings: "CaptionEmbeddings", groups: list[Tensor], captions: Tensor
+    dataset: Dataset, embeddings: CaptionEmbeddings, groups: list[Tensor], captions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The mean of each of M groups of training pairs. Each image is read once, in the order of the shards.
 

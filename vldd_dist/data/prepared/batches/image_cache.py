@@ -19,7 +19,8 @@ import PIL
 import torch
 from torch import Tensor
 
-from vldd_dist.store.cache.node_cache import NodeCache
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.store.cache.node_cache import NodeCache, node_cache
 from vldd_dist.store.cache.private_folder import PrivateFolder, lock, warn
 
 DIGEST_BYTES = 32
@@ -39,6 +40,14 @@ class DecodedImages:
         self._file, self._images, self._size = file, images, size
         # Held until the process ends, so that `_remove_unused` of other processes sees that the file is in use.
         fcntl.flock(file, fcntl.LOCK_SH)
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str, limit_bytes: int) -> Self | None:
+        """The decoded images of a split on this node; None as for `open`."""
+        # Named after the content of the shards and not after the unit, which may have other shards in another store.
+        info = dataset.splits[split]
+        content = sha256("".join(shard.sha256 for shard in info.shards).encode()).hexdigest()
+        return cls.open(node_cache(), content, info.images, dataset.image_size, limit_bytes)
 
     @classmethod
     def open(cls, cache: NodeCache, name: str, images: int, size: int, limit_bytes: int) -> Self | None:

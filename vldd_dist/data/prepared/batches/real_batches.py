@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
-from vldd_dist.data.prepared.stream import EpochStream, PairBatch, StreamSettings
 
 
 class RealBatches:
