@@ -162,13 +162,13 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
     store = Store(f"{folder}/store-{tower}")
     readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
     dataset = Dataset(readers[0])
-    embeddings = CaptionEmbeddings(dataset, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
+    embeddings = CaptionEmbeddings(dataset.splits, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
     decoded = DecodedImages.of(dataset, "train", 1 << 30)
     _barrier.wait()
     started, images = time.monotonic(), 0
     for epoch in (1, 2, 3):
         settings = StreamSettings(BATCH, AugmentSettings() if augmented else None)
-        stream = EpochStream(embeddings, "train", settings, seed=index, epoch=epoch, decoded=decoded)
+        stream = EpochStream(embeddings, dataset, "train", settings, seed=index, epoch=epoch, decoded=decoded)
         images += sum(len(batch.texts) for batch in stream)
     return images / (time.monotonic() - started)
 

@@ -79,7 +79,9 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
     settings = described().distill.run_settings()
     pairs, _ = starting_pairs(run_context(context, settings, model))
     model.eval()
-    batches = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)
+    batches = RealBatches(
+        context.embeddings, context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute
+    )
     if trains:
         # The student is reset to its start before step 5; then it takes a step on each batch up to this one.
         torch.manual_seed(derive_seed(derive_seed(0, "distillation", 5, "heads"), 5))

@@ -68,7 +68,9 @@ def by_definition(store: Store) -> tuple[dict[str, float], list[int], dict[str, 
         a, b = (w1 - w0).ravel(), (w2 - w0).ravel()
         c = max(float(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b) or 1.0), 0.0)
         parameter.data = torch.from_numpy(w0 + c / (1 + c) * ((w1 + w2) / 2 - w0))
-    batch = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)[STEP]
+    batch = RealBatches(
+        context.embeddings, context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute
+    )[STEP]
     x, y = pairs.images[rows].double().requires_grad_(), pairs.texts[rows].double().requires_grad_()
     (v, t), (real_v, real_t) = (
         [functional.normalize(features) for features in model(images, texts)]

@@ -120,7 +120,9 @@ def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str
         if number < skip:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
             velocity = {name: u.detach() for name, u in velocity.items()}
-    batches = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)
+    batches = RealBatches(
+        context.embeddings, context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute
+    )
     batch = batches[step]
     loss = contrast(features(theta, model.normalise(batch.images), batch.texts))
     wanted = torch.autograd.grad(loss, [images, texts, log_rates])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _not_asked_for(*arguments: Any) -> Any:
-    raise AssertionError("an objective or initialisation used an input that its `needs` does not name")
+    raise AssertionError("an objective or initialisation used an input that its `needs` does not name, or that the run lacks")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class RunContext:
         total: M, the number of pairs over all ranks.
         seed: seed of the unit; every random draw derives from it.
         model: a dual encoder at its starting weights, on its device, the same on all ranks.
-        embeddings: the embeddings of the real captions, with their dataset.
+        embeddings: the embeddings of the real captions.
         image_features: the features of the real images by a frozen backbone; None if the images go through the backbone.
         report: reports progress.
         open_experts: opens the experts' trajectories, of which only the given slices are read (None: everything). Only for a
             plug-in whose `needs` has "experts".
         features: joint features of the training images and of one caption of each, by a trained expert: `image` and `text`
             (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
+        open_dataset: opens the real images and captions. A run on features in memory has none.
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
     """
 
@@ -56,6 +57,7 @@ class RunContext:
     ranks: Ranks = SOLO
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
     features: Callable[[], dict[str, Tensor]] = _not_asked_for
+    open_dataset: Callable[[], "Dataset"] = _not_asked_for
     taken: frozenset[int] = frozenset()
 
     def run_seed(self, *purpose: str) -> int:
@@ -64,7 +66,8 @@ class RunContext:
 
     @property
     def dataset(self) -> "Dataset":
-        return self.embeddings.dataset
+        """The real images and captions. Raises AssertionError if the run has none."""
+        return self.open_dataset()
 
     @property
     def device(self) -> torch.device:

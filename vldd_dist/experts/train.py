@@ -19,6 +19,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.batches.stream import EpochStream, StreamSettings
+from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.errors import DivergenceError
@@ -57,6 +58,7 @@ class ExpertInputs:
     """
 
     model: DualEncoder
+    dataset: Dataset
     embeddings: CaptionEmbeddings
     features: ImageFeatures | None
     validation: RetrievalSplit
@@ -106,11 +108,10 @@ class ExpertTraining:
         self.model = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
-        dataset = inputs.embeddings.dataset
-        split = dataset.splits["train"]
+        split = inputs.dataset.splits["train"]
         self.entries = split.images if settings.captions == "one" else split.captions
         self.forgetting = ForgettingCounts.empty(self.entries)
-        self.decoded = None if inputs.features else DecodedImages.of(dataset, "train", settings.cache_mib << 20)
+        self.decoded = None if inputs.features else DecodedImages.of(inputs.dataset, "train", settings.cache_mib << 20)
 
     def run(self) -> dict[str, Any]:
         """Returns the facts for the unit's manifest: the curves and the kept epochs.
@@ -170,12 +171,12 @@ class ExpertTraining:
         inputs, settings = self.inputs, self.settings
         stream = EpochStream(
             inputs.embeddings,
+            inputs.features or inputs.dataset,
             "train",
             StreamSettings(settings.batch_size, settings.augment, settings.readers, settings.captions),
             seed=derive_seed(self.seed, "expert", self.index),
             epoch=epoch,
             decoded=self.decoded,
-            features=inputs.features,
             rows=inputs.ranks.rows_to_compute,
         )
         for batch in stream:
@@ -193,7 +194,7 @@ class ExpertTraining:
     def _forgetting_of_images(self) -> ForgettingCounts:
         if self.settings.captions == "one":
             return self.forgetting
-        captions = self.inputs.embeddings.dataset.captions("train")
+        captions = self.inputs.dataset.captions("train")
         return self.forgetting.of_images([len(of_image) for of_image in captions])
 
     def _finish_epoch(self, epoch: int, uploads: AsyncWriter) -> None:

@@ -67,14 +67,14 @@ class StageContext:
     @cached_property
     def embeddings(self) -> CaptionEmbeddings:
         index = self.reader("embeddings")
-        return CaptionEmbeddings(self.dataset, Pieces(index, "embedding_group"), index.facts["dim"])
+        return CaptionEmbeddings(self.dataset.splits, Pieces(index, "embedding_group"), index.facts["dim"])
 
     @cached_property
     def image_features(self) -> ImageFeatures | None:
         """The stored features of a frozen image tower; None if the unit passes its images through the tower itself."""
         if "image_features" not in self.order.inputs:
             return None
-        return ImageFeatures(self.dataset, Pieces(self.reader("image_features"), "feature_group"))
+        return ImageFeatures(self.dataset.splits, Pieces(self.reader("image_features"), "feature_group"))
 
     @cached_property
     def device(self) -> torch.device:

@@ -60,7 +60,9 @@ def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
 def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
     settings: dict[str, Any] = {"batch_size": 4, "augment": AugmentSettings()}
     settings |= {name: changes.pop(name) for name in ("augment", "readers", "captions") if name in changes}
-    return list(EpochStream(numbered(dataset), "train", StreamSettings(**settings), **{"seed": 1, "epoch": 2} | changes))
+    return list(
+        EpochStream(numbered(dataset), dataset, "train", StreamSettings(**settings), **{"seed": 1, "epoch": 2} | changes)
+    )
 
 
 def numbered(dataset: Dataset) -> CaptionEmbeddings:
@@ -303,10 +305,11 @@ def test_embeddings_by_image_and_nearest_captions(store: Store) -> None:
 
 def test_the_nearest_caption_is_one_of_the_split(tmp_path: Path, store: Store) -> None:
     settings = shards(tmp_path, {"a.jpg": jpeg(), "a.txt": b"two", "b.jpg": jpeg(), "b.txt": b"train only"})
-    embeddings = embed(prepare(store, settings), dict(zip(["one", "two", "train only"], torch.eye(3), strict=True)))
+    dataset = prepare(store, settings)
+    embeddings = embed(dataset, dict(zip(["one", "two", "train only"], torch.eye(3), strict=True)))
     towards_test = torch.tensor([[9.0, 0.2, 0.1]])
-    assert embeddings.nearest("test", towards_test)[0][0] == "one"
-    assert embeddings.nearest("train", towards_test)[0][0] == "two"
+    assert embeddings.nearest(dataset, "test", towards_test)[0][0] == "one"
+    assert embeddings.nearest(dataset, "train", towards_test)[0][0] == "two"
 
 
 def test_a_caption_with_separators_is_read_back(tmp_path: Path, store: Store) -> None:
@@ -327,14 +330,14 @@ def test_threads_that_need_the_same_piece_read_it_once(store: Store, monkeypatch
     monkeypatch.setattr(UnitReader, "read", slow)
     with ThreadPoolExecutor(4) as pool:
         pieces = list(pool.map(lambda _: embeddings.of_shard(0, "train").vectors, range(4)))
-    assert reads == [f"{embeddings.dataset.splits['train'].shards[0].name}.safetensors"]
+    assert reads == [f"{embeddings.splits['train'].shards[0].name}.safetensors"]
     assert all(torch.equal(piece, pieces[0]) for piece in pieces)
 
 
 def test_an_epoch_that_is_not_read_to_its_end_leaves_no_thread(store: Store) -> None:
     dataset = prepare(store, SCENES)
     before = threading.active_count()
-    batches = iter(EpochStream(numbered(dataset), "train", StreamSettings(2, readers=3), seed=0, epoch=0))
+    batches = iter(EpochStream(numbered(dataset), dataset, "train", StreamSettings(2, readers=3), seed=0, epoch=0))
     next(batches)
     assert threading.active_count() > before
     batches.close()  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Caption embeddings: the vector of each caption from the frozen text encoder, aligned with the shards."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vldd_dist.data.prepared.dataset import Dataset
-from vldd_dist.data.prepared.pieces import Piece, Pieces
+from vldd_dist.data.prepared.pieces import Piece, PieceSource
+from vldd_dist.data.prepared.shard_index import SplitInfo
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ShardTexts:
     vectors: Tensor
     first: Tensor
 
-    def captions_of(self, position: int) -> int:
+    def caption_count(self, position: int) -> int:
         """The number of captions of the image at a position in the shard."""
         return int(self.first[position + 1] - self.first[position])
 
@@ -38,21 +40,22 @@ class CaptionEmbeddings:
     """The embeddings of all captions of a data set, read shard by shard.
 
     Attributes:
+        splits: the shards of each split.
         dim: D.
     """
 
-    def __init__(self, dataset: Dataset, pieces: Pieces, dim: int) -> None:
-        self.dataset, self.pieces, self.dim = dataset, pieces, dim
+    def __init__(self, splits: Mapping[str, SplitInfo], pieces: PieceSource, dim: int) -> None:
+        self.splits, self.pieces, self.dim = splits, pieces, dim
 
     def of_shard(self, number: int, split: str) -> ShardTexts:
         """The embeddings of the shard with this number in the split."""
-        piece = self.pieces.of(self.dataset.splits[split].shards[number])
+        piece = self.pieces.of(self.splits[split].shards[number])
         return ShardTexts(piece["embeddings"], piece["first"])
 
     def rows(self, split: str, indices: list[int], numbers: list[int]) -> Tensor:
         """The embeddings (k, D) of one caption of each of these images: of the caption with the given number."""
         vectors = torch.empty(len(indices), self.dim)
-        for shard, positions in self.dataset.splits[split].shards_with(indices):
+        for shard, positions in self.splits[split].shards_with(indices):
             piece = self.pieces.of(shard)
             texts = ShardTexts(piece["embeddings"], piece["first"])
             for position in positions:
@@ -61,32 +64,36 @@ class CaptionEmbeddings:
 
     def of_split(self, split: str) -> tuple[Tensor, Tensor]:
         """All embeddings of a split (C, D), grouped by image, and the index of each caption's image (C,) int64."""
-        shards = [self.of_shard(number, split) for number in range(len(self.dataset.splits[split].shards))]
+        shards = [self.of_shard(number, split) for number in range(len(self.splits[split].shards))]
         counts = torch.cat([texts.first.diff() for texts in shards])
         return torch.cat([texts.vectors for texts in shards]), torch.arange(len(counts)).repeat_interleave(counts)
 
     def mean_and_std(self, split: str) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (D,) float32 over all captions of a split; one shard at a time is in memory."""
         total, squares, count = torch.zeros(self.dim).double(), torch.zeros(self.dim).double(), 0
-        for number in range(len(self.dataset.splits[split].shards)):
+        for number in range(len(self.splits[split].shards)):
             vectors = self.of_shard(number, split).vectors.double()
             total, squares, count = total + vectors.sum(0), squares + vectors.square().sum(0), count + len(vectors)
         mean = total / count
         variance = (squares - count * mean.square()) / max(count - 1, 1)
         return mean.float(), variance.clamp(min=0).sqrt().float()
 
-    def nearest(self, split: str, vectors: Tensor) -> list[tuple[str, float]]:
-        """For each of the vectors (k, D), the caption of a split with the largest cosine similarity, and that similarity."""
+    def nearest(self, dataset: Dataset, split: str, vectors: Tensor) -> list[tuple[str, float]]:
+        """For each of the vectors (k, D), the caption of a split with the largest cosine similarity, and that similarity.
+
+        Args:
+            dataset: has the captions' text.
+        """
         queries = functional.normalize(vectors.float())
         best = torch.full((len(queries),), -2.0)
         rows, shards = torch.zeros(len(queries), dtype=torch.int64), torch.zeros(len(queries), dtype=torch.int64)
-        for number in range(len(self.dataset.splits[split].shards)):
+        for number in range(len(self.splits[split].shards)):
             cosine, row = (queries @ functional.normalize(self.of_shard(number, split).vectors).T).max(dim=1)
             better = cosine > best
             best[better], rows[better], shards[better] = cosine[better], row[better], number
         captions: dict[int, list[str]] = {}
         for number in shards.unique().tolist():
-            lines = self.dataset.lines(self.dataset.splits[split].shards[number])
+            lines = dataset.lines(self.splits[split].shards[number])
             captions[number] = [caption for line in lines for caption in line.captions]
         where = zip(shards.tolist(), rows.tolist(), best.tolist(), strict=True)
         return [(captions[shard][row], cosine) for shard, row, cosine in where]

@@ -5,6 +5,7 @@ The index unit has the object GROUPS, a JSON mapping: id of a `shard_group` unit
 
 import json
 from functools import lru_cache
+from typing import Protocol
 
 from torch import Tensor
 
@@ -25,6 +26,13 @@ def encode_groups(unit_of: dict[str, str]) -> bytes:
     return json.dumps(unit_of).encode()
 
 
+class PieceSource(Protocol):
+    """The pieces of a data set's shards."""
+
+    def of(self, shard: Shard) -> Piece:
+        """The tensors of a shard. They are shared and must not be changed."""
+
+
 class Pieces:
     """The pieces of all shards, read one at a time. The most recently used ones stay in memory.
 
@@ -39,7 +47,6 @@ class Pieces:
         self._cache = SnapshotCache(CACHE_BYTES)
 
     def of(self, shard: Shard) -> Piece:
-        """The tensors of a shard. They are shared and must not be changed."""
         return self._cache.get(f"{shard.group}/{shard.name}", lambda: self._read(shard))
 
     def _read(self, shard: Shard) -> Piece:

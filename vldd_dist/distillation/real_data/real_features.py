@@ -21,7 +21,8 @@ class RealFeatures:
 
         self.context, self.tower = context, tower
         seed = context.run_seed("real")
-        self._batches = RealBatches(context.embeddings, context.image_features, batch_size, seed, context.ranks.rows_to_compute)
+        images = context.image_features or context.dataset
+        self._batches = RealBatches(context.embeddings, images, batch_size, seed, context.ranks.rows_to_compute)
         # The step read last, and its batch.
         self._last: tuple[int, tuple[Tensor, Tensor, int]] | None = None
 

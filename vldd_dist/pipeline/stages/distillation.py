@@ -165,6 +165,7 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
         context.ranks,
         open_experts,
         lambda: read_tensors(context.reader("features"), "features.safetensors"),
+        lambda: context.dataset,
         images_of_earlier_phases(context),
     )
 

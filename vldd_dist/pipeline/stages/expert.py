@@ -68,6 +68,7 @@ def run(context: StageContext) -> dict[str, Any]:
     settings = context.settings(ExpertSettings, "training")
     inputs = ExpertInputs(
         model,
+        context.dataset,
         context.embeddings,
         context.image_features if settings.augment is None else None,
         load_retrieval_split(context, model, "val"),

@@ -52,7 +52,7 @@ def run(context: StageContext) -> dict[str, Any]:
     images, texts, drawn = [], [], []
     for number, shard in enumerate(context.dataset.splits["train"].shards):
         embeddings = context.embeddings.of_shard(number, "train")
-        chosen = [drawn_caption(seed, shard.first + i, embeddings.captions_of(i)) for i in range(shard.images)]
+        chosen = [drawn_caption(seed, shard.first + i, embeddings.caption_count(i)) for i in range(shard.images)]
         vectors = torch.stack([embeddings.vector(position, caption) for position, caption in enumerate(chosen)])
         images.append(_image_features(context, model, shard).cpu())
         texts.append(encode_texts(model, vectors, size).cpu())

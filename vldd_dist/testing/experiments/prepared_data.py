@@ -45,4 +45,4 @@ def embed(dataset: Dataset, vectors: dict[str, Tensor]) -> CaptionEmbeddings:
     writer.put(GROUPS, encode_groups(groups))
     writer.commit({"captions": 0, "dim": dim, "encoder": {}})
     index = UnitReader(store, "caption_embeddings", dataset.reader.manifest.unit)
-    return CaptionEmbeddings(dataset, Pieces(index, "embedding_group"), dim)
+    return CaptionEmbeddings(dataset.splits, Pieces(index, "embedding_group"), dim)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
+from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 
@@ -12,7 +13,7 @@ class RealBatches:
     stream; any other step, for example after a resumption, reads its epoch again from the beginning.
 
     Args:
-        features: features that are streamed instead of the images; None: images.
+        images: the data set, or features that are streamed instead of its images.
         batch_size: over all ranks; the last, smaller batch of an epoch is dropped.
         rows: function from the size of a batch to the rows [start, stop) of it that this rank needs.
     """
@@ -20,15 +21,15 @@ class RealBatches:
     def __init__(
         self,
         embeddings: CaptionEmbeddings,
-        features: ImageFeatures | None,
+        images: Dataset | ImageFeatures,
         batch_size: int,
         seed: int,
         rows: Callable[[int], tuple[int, int]],
     ) -> None:
-        self.embeddings, self.features, self.seed, self.rows = embeddings, features, seed, rows
-        images = embeddings.dataset.splits["train"].images
-        self.batch_size = min(batch_size, images)
-        self.batches_per_epoch = images // self.batch_size
+        self.embeddings, self.images, self.seed, self.rows = embeddings, images, seed, rows
+        count = embeddings.splits["train"].images
+        self.batch_size = min(batch_size, count)
+        self.batches_per_epoch = count // self.batch_size
         self._batches: Iterator[PairBatch] = iter(())
         self._next = -1
 
@@ -45,10 +46,10 @@ class RealBatches:
     def _stream(self, epoch: int) -> EpochStream:
         return EpochStream(
             self.embeddings,
+            self.images,
             "train",
             StreamSettings(self.batch_size),
             seed=self.seed,
             epoch=epoch,
-            features=self.features,
             rows=self.rows,
         )

@@ -23,7 +23,7 @@ from vldd_dist.data.augment import augment as augment_image
 from vldd_dist.data.images import decode, to_pil, to_tensor
 from vldd_dist.data.in_order import in_order
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
-from vldd_dist.data.prepared.dataset import EncodedImage
+from vldd_dist.data.prepared.dataset import Dataset, EncodedImage
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.errors import ConfigError
@@ -94,7 +94,7 @@ class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
-        features: features that are streamed instead of the images; None: images.
+        images: the data set, whose images are streamed; or features, which are streamed instead of them.
         decoded: cache of the split's decoded images.
         rows: function from the size of a batch to the rows [start, stop) of it that are decoded.
 
@@ -105,18 +105,18 @@ class EpochStream:
     def __init__(
         self,
         embeddings: CaptionEmbeddings,
+        images: Dataset | ImageFeatures,
         split: str,
         settings: StreamSettings,
         *,
         seed: int,
         epoch: int,
         decoded: DecodedImages | None = None,
-        features: ImageFeatures | None = None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
     ) -> None:
-        self.embeddings, self.dataset, self.split = embeddings, embeddings.dataset, split
-        self.info, self.seed, self.epoch, self.settings = self.dataset.splits[split], seed, epoch, settings
-        self.decoded, self.features, self.rows = decoded, features, rows
+        self.embeddings, self.images, self.split = embeddings, images, split
+        self.info, self.seed, self.epoch, self.settings = embeddings.splits[split], seed, epoch, settings
+        self.decoded, self.rows = decoded, rows
         # The number of each shard's first entry.
         counts = [shard.images if settings.captions == "one" else shard.captions for shard in self.info.shards]
         self.first = [0, *accumulate(counts)]
@@ -136,14 +136,14 @@ class EpochStream:
 
     def _read_shard(self, number: int) -> list[_Item]:
         shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
-        images = self.dataset.read_shard(shard) if self.features is None else self.features.of_shard(shard)
+        images = self.images.read_shard(shard) if isinstance(self.images, Dataset) else self.images.of_shard(shard)
         first = self.first[number]
         if self.settings.captions == "one":
             return [_Item(image, first + position, position, texts, None) for position, image in enumerate(images)]
         return [
             _Item(image, first + int(texts.first[position]) + caption, position, texts, caption)
             for position, image in enumerate(images)
-            for caption in range(texts.captions_of(position))
+            for caption in range(texts.caption_count(position))
         ]
 
     def _permuted(self, windows: Iterator[list[Item]]) -> Iterator[Item]:
@@ -170,7 +170,7 @@ class EpochStream:
         generator = numpy_generator(self.seed, "picture", self.epoch, item.entry)
         number = item.caption
         if number is None:
-            number = int(generator.integers(item.texts.captions_of(item.position)))
+            number = int(generator.integers(item.texts.caption_count(item.position)))
         if self.settings.augment is not None:
             image = to_tensor(augment_image(to_pil(image), self.settings.augment, generator))
         return image, item.texts.vector(item.position, number)
