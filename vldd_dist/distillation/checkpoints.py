@@ -5,7 +5,6 @@ rows.safetensors      one row for each pair: the pairs; of the tensors that are 
 shared.safetensors    the same for the shared tensors, and the curves; equal on all ranks, so that rank 0 writes it
 """
 
-import logging
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,13 +15,11 @@ from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_file_n
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
+from vldd_dist.sharding.checkpoints import checkpoint_to_resume, save_together
 from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.store.async_writer import AsyncWriter
 
 ROWS, SHARED = "rows", "shared.safetensors"
-
-logger = logging.getLogger(__name__)
 
 
 class LoopState(NamedTuple):
@@ -70,13 +67,11 @@ class RunCheckpoints:
             number = row_file_number(ROWS, name)
             return name == SHARED or (number is not None and bool(self._own_rows(*number)))
 
-        checkpoint = newest_checkpoint(self.writer, self.ranks, is_needed)
+        def is_current(checkpoint: Checkpoint) -> bool:
+            return any(row_file_number(ROWS, name) for name in checkpoint.listed)
+
+        checkpoint = checkpoint_to_resume(self.writer, self.ranks, is_current, "outer step", is_needed)
         if checkpoint is None:
-            return None
-        if not any(row_file_number(ROWS, name) for name in checkpoint.listed):
-            logger.warning("the checkpoint of outer step %d is of an earlier version and is ignored", checkpoint.step)
-            if self.ranks.is_main:
-                self.writer.checkpoints.remove_all()
             return None
         return checkpoint.step, self._load(checkpoint, state), checkpoint.facts
 

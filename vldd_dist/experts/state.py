@@ -7,7 +7,6 @@ Objects of a checkpoint (`row_files` of them if there are several ranks):
     forgetting.safetensors                counts, equal on all ranks
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,14 +21,12 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS
-from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
+from vldd_dist.sharding.checkpoints import checkpoint_to_resume, save_together
 from vldd_dist.sharding.engines.sharded_model import ShardedModel
 from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.objects import ObjectInfo
-
-logger = logging.getLogger(__name__)
 
 
 class ExpertState:
@@ -99,13 +96,12 @@ class ExpertState:
 
     def restore(self) -> tuple[int, ForgettingCounts, dict[str, Any]] | None:
         """Load the newest checkpoint into the model. Returns (epoch, counts, facts), or None if there is no checkpoint."""
-        checkpoint = newest_checkpoint(self.writer, self.ranks)
+
+        def is_current(checkpoint: Checkpoint) -> bool:
+            return any(name.startswith(snapshot_stem(checkpoint.step, TOWERS[0])) for name in checkpoint.names)
+
+        checkpoint = checkpoint_to_resume(self.writer, self.ranks, is_current, "epoch")
         if checkpoint is None:
-            return None
-        if not any(name.startswith(snapshot_stem(checkpoint.step, TOWERS[0])) for name in checkpoint.names):
-            logger.warning("the checkpoint of epoch %d is of an earlier version and is ignored", checkpoint.step)
-            if self.ranks.is_main:
-                self.writer.checkpoints.remove_all()
             return None
         self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
         self.model.write_momentum(self._shards(checkpoint, ["momentum"]))
