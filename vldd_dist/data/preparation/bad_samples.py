@@ -14,14 +14,15 @@ ENOUGH_TO_JUDGE = 20
 logger = logging.getLogger(__name__)
 
 
-def too_many(how_many: str, split: str, worst: tuple[str, int], max_fraction: float) -> DataError:
+def too_many(how_many: str, split: str, *, worst: str, in_worst: int, max_fraction: float) -> DataError:
     """The error for too many bad samples.
 
     Args:
-        worst: the shard or folder with the most of them, and their number there.
+        worst: the shard or folder with the most of them.
+        in_worst: their number there.
     """
     return DataError(
-        f"data: {how_many} of the {split} split cannot be read, {worst[1]} of them in {worst[0]}; more than "
+        f"data: {how_many} of the {split} split cannot be read, {in_worst} of them in {worst}; more than "
         f"data.max_bad_fraction ({max_fraction:g}): correct the source or raise it"
     )
 
@@ -58,8 +59,9 @@ class BadSamples:
         self.of_container[container] += 1
         self._log(error)
         if self.count >= ENOUGH_TO_JUDGE and self.count > 2 * self.max_fraction * seen:
-            worst = self.of_container.most_common(1)[0]
-            raise too_many(f"{self.count} of the first {seen} images", self.split, worst, self.max_fraction)
+            ((worst, in_worst),) = self.of_container.most_common(1)
+            how_many = f"{self.count} of the first {seen} images"
+            raise too_many(how_many, self.split, worst=worst, in_worst=in_worst, max_fraction=self.max_fraction)
 
     def _log(self, error: DataError) -> None:
         now = time.monotonic()

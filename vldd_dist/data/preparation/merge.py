@@ -55,7 +55,8 @@ def bad_images(groups: Iterable[UnitReader], max_fraction: float) -> dict[str, i
         totals[split] = count + bad["count"], samples + group.facts["samples"], most, worst
     for split, (count, samples, most, worst) in totals.items():
         if count > max_fraction * samples:
-            raise too_many(f"{count} of {samples} images", split, (worst, most), max_fraction)
+            how_many = f"{count} of {samples} images"
+            raise too_many(how_many, split, worst=worst, in_worst=most, max_fraction=max_fraction)
     return {split: count for split, (count, *_) in totals.items()}
 
 

@@ -63,10 +63,7 @@ def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitW
     """
     with AsyncWriter(UPLOADS_AT_ONCE) as uploads:
         preparation = _Preparation(settings, group, writer, uploads)
-        for member in preparation.members(_samples(settings.source, group, settings, seed)):
-            preparation.add(member)
-            report(Progress(preparation.processed, group.samples))
-        preparation.finish()
+        preparation.run(_samples(settings.source, group, settings, seed), report)
     return preparation.facts()
 
 
@@ -76,6 +73,12 @@ def _samples(source: Source, group: Group, settings: DataSettings, seed: int) ->
 
 
 class _Preparation:
+    """Puts the samples of a group into shards.
+
+    Args:
+        uploads: writes the shards, while the next ones are filled.
+    """
+
     def __init__(self, settings: DataSettings, group: Group, writer: UnitWriter, uploads: AsyncWriter) -> None:
         self.settings, self.group, self.writer, self.uploads = settings, group, writer, uploads
         self.bad, self.seen, self.processed = BadSamples(group.split, settings.max_bad_fraction), 0, 0
@@ -85,7 +88,14 @@ class _Preparation:
         self.counts = dict.fromkeys(group.splits, 0)
         self.fingerprints: defaultdict[str, list[int]] = defaultdict(list)
 
-    def members(self, samples: Samples) -> Iterator[Member]:
+    def run(self, samples: Samples, report: Report) -> None:
+        """Write all shards, and then the fingerprints; then there are `facts`. Raises DataError as `prepare_group` does."""
+        for member in self._members(samples):
+            self._add(member)
+            report(Progress(self.processed, self.group.samples))
+        self._finish()
+
+    def _members(self, samples: Samples) -> Iterator[Member]:
         """The usable samples, until every split has reached its limit."""
         for sample in samples:
             self.seen += 1
@@ -104,7 +114,7 @@ class _Preparation:
             if len(self.group.limits) == len(self.group.splits) and not any(map(self._takes_more, self.group.splits)):
                 return
 
-    def add(self, member: Member) -> None:
+    def _add(self, member: Member) -> None:
         """Put an image into its split, unless the split has reached its limit."""
         split = self.group.split_of(member.identity or member.key)
         self.processed += 1
@@ -118,7 +128,7 @@ class _Preparation:
         if len(waiting) == self.settings.shard_images:
             self._write(split)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         for split, waiting in self.waiting.items():
             if waiting:
                 self._write(split)
