@@ -42,7 +42,8 @@ from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.limits import RunClock
-from vldd_dist.store.store import Limit, Store
+from vldd_dist.store.backends.base import Limit
+from vldd_dist.store.store import Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 SIZES = (1_000, 10_000)

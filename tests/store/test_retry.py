@@ -163,11 +163,11 @@ def test_an_expired_token_is_renewed_in_a_write_in_parts(
     s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
-    before, data = s3_store._fs_for_parts, random.Random(0).randbytes(11 << 20)
+    before, data = s3_store.backend.fs_for_parts, random.Random(0).randbytes(11 << 20)
     # After the HEAD request, when the upload starts.
     proxy.faults = ["", "ExpiredToken"]
     s3_store.write("large", data)
-    assert s3_store._fs_for_parts is not before
+    assert s3_store.backend.fs_for_parts is not before
     assert not proxy.faults
     assert s3_store.read("large") == data
 

@@ -67,20 +67,19 @@ def test_a_pickled_store_works_and_carries_no_file_system(any_store: Store) -> N
     any_store.write("x", b"1")
     copied = pickle.loads(pickle.dumps(any_store))
     assert SECRET.encode() not in pickle.dumps(any_store)
-    if any_store.scheme != "memory":
-        assert "fs" not in copied.__dict__
+    assert "fs" not in copied.backend.__dict__
     assert copied.read("x") == b"1"
 
 
 def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Store._create_file
+    original = store.backend.create
 
-    def answer_lost(self: Store, *arguments: Any) -> None:
-        monkeypatch.setattr(Store, "_create_file", original)
-        original(self, *arguments)
+    def answer_lost(*arguments: Any) -> None:
+        monkeypatch.setattr(store.backend, "create", original)
+        original(*arguments)
         raise ConnectionResetError("the put arrived, its answer did not")
 
-    monkeypatch.setattr(Store, "_create_file", answer_lost)
+    monkeypatch.setattr(store.backend, "create", answer_lost)
     assert store.create("mark", b"ours")
 
 
@@ -92,7 +91,7 @@ def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store,
             raise failures.pop()
         replace_file(path, data)
 
-    monkeypatch.setattr("vldd_dist.store.store.replace_file", flaky)
+    monkeypatch.setattr("vldd_dist.store.backends.kinds.replace_file", flaky)
     store.write("x", b"1")
     assert store.read("x") == b"1"
     assert not retry.is_transient(PermissionError())
@@ -237,7 +236,7 @@ def test_a_write_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: p
         sent.append(path)
         return original(path, data if len(sent) > 1 else b"y" + data[1:], **options)
 
-    for fs in (store.fs, store._fs_for_parts):
+    for fs in (store.fs, store.backend.fs_for_parts):
         monkeypatch.setattr(fs, "pipe_file", damaging)
     cat = store.fs.cat_file
     monkeypatch.setattr(store.fs, "cat_file", lambda path, **options: read.append(path) or cat(path, **options))

@@ -8,24 +8,18 @@ environment, a profile or a role, and never appear in a message, pickle or objec
 
 import builtins
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import StoreError
-from vldd_dist.store.backends import s3, web
-from vldd_dist.store.backends.file_systems import HUB, PART_ATTEMPTS, missing_library, open_file_system
-from vldd_dist.store.backends.listing import NEVER, Listed, find_objects
-from vldd_dist.store.backends.local_files import create_file, replace_file
-from vldd_dist.store.backends.remote_writes import create_object, ensure_object, is_multipart, put_object
+from vldd_dist.store.backends.base import Limit
+from vldd_dist.store.backends.kinds import backend_of
+from vldd_dist.store.backends.listing import NEVER, Listed
 from vldd_dist.store.location import Location, parse_location
 from vldd_dist.store.retry import (
     retried,
@@ -37,10 +31,6 @@ from vldd_dist.store.retry import (
 )
 
 Out = TypeVar("Out")
-# Further arguments of a file system's call: the seconds that it may take, if the file system supports such a limit.
-Limit = dict[str, float]
-
-_memory_lock = threading.Lock()
 
 
 class MissingObject(StoreError):
@@ -62,41 +52,24 @@ class Store:
         self.scheme, self.root = parse_location(url)
         self.url = f"{self.scheme}://{self.root}"
         self.storage_options = storage_options
+        self.backend = backend_of(self.scheme, self.root, storage_options)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A file system holds sockets and threads of this process; an unpickled store opens its own.
-        return {key: value for key, value in self.__dict__.items() if key not in ("fs", "_fs_for_parts")}
-
-    @cached_property
+    @property
     def fs(self) -> AbstractFileSystem:
-        """The fsspec file system. Its client makes one attempt at each request, because `_guarded` retries."""
-        return self._open(attempts=1)
-
-    @cached_property
-    def _fs_for_parts(self) -> AbstractFileSystem:
-        """The file system for multipart uploads, whose client retries each part."""
-        return self._open(PART_ATTEMPTS)
-
-    def _open(self, attempts: int) -> AbstractFileSystem:
-        try:
-            return open_file_system(self.scheme, self.storage_options, attempts)
-        except ImportError as error:
-            raise StoreError(f"{self.url}: {missing_library(self.scheme, error)}") from None
+        """The fsspec file system."""
+        return self.backend.fs
 
     @property
     def is_local(self) -> bool:
         """Whether objects can be read without a network."""
-        return self.scheme in ("file", "memory")
+        return self.backend.is_local
 
     def require_writable(self) -> None:
         """Raises StoreError if stores with this scheme can only be read."""
-        if self.scheme in web.SCHEMES:
-            raise StoreError(f"{self.url}: {self.scheme}:// can only be read: write to a folder, file://, s3:// or gs://")
-        if self.scheme == HUB:
-            raise StoreError(f"{self.url}: hf:// can only be read: write elsewhere, then `vldd push` a distilled set there")
+        self.backend.require_writable()
 
     def url_of(self, key: str) -> str:
         """The full URL of a key or a key prefix."""
@@ -108,40 +81,18 @@ class Store:
         Args:
             at_most: the size that the object should have. Of a larger one on a web server, `at_most` + 1 bytes are read.
         """
-
-        # The size is unknown, so the duration of the call is not limited; the client limits the wait for each byte.
-        def read(path: str, limit: Limit) -> bytes:
-            if at_most is not None and self.scheme in web.SCHEMES:
-                return web.read(self.fs, path, at_most)
-            return bytes(self.fs.cat_file(path))
-
-        return self._guarded(key, read)
+        return self._guarded(key, lambda path, limit: self.backend.read(path, at_most))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from byte `start`."""
-
-        def read(path: str, limit: Limit) -> bytes:
-            if self.scheme in web.SCHEMES:
-                return web.read_range(self.fs, path, start, length)
-            return bytes(self.fs.cat_file(path, start=start, end=start + length, **limit))
-
-        return self._guarded(key, read, size=length)
+        return self._guarded(key, lambda path, limit: self.backend.read_range(path, start, length, limit), size=length)
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace an object. A concurrent reader sees the old or the new bytes, never a mixture."""
         self.require_writable()
-
-        def put(path: str, limit: Limit) -> None:
-            if self.scheme == "file":
-                replace_file(path, data)
-            elif self.scheme == "memory":
-                self.fs.pipe_file(path, data)
-            else:
-                put_object(self.fs, self._sender(data), self.scheme, path, data, limit)
-
-        if self.scheme in s3.SCHEMES and len(data) > s3.SMALL_BYTES:
-            self._guarded(key, lambda path, limit: s3.await_answer(self.fs, path, limit))
-        self._guarded(key, put, size=len(data))
+        if (first_request := self.backend.first_request(len(data))) is not None:
+            self._guarded(key, first_request)
+        self._guarded(key, lambda path, limit: self.backend.write(path, data, limit), size=len(data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Create an object unless it exists. Returns True for the one caller that created it.
@@ -157,7 +108,7 @@ class Store:
             nonlocal attempts
             attempts += 1
             try:
-                self._create_file(path, data, limit)
+                self.backend.create(path, data, limit)
                 return True
             except OSError as error:
                 if not says_exists(error):
@@ -165,14 +116,14 @@ class Store:
                 repeated = attempts > 1 or not self.is_local
                 return repeated and self.fs.cat_file(path, **limit) == data
 
-        def ensure(path: str, limit: Limit) -> None:
+        def confirm(path: str, limit: Limit) -> None:
             # If it was removed in the meantime, there is nothing to compare.
             with contextlib.suppress(FileNotFoundError):
-                ensure_object(self.fs, self._sender(data), self.scheme, path, data, limit)
+                self.backend.confirm(path, data, limit)
 
         created = self._guarded(key, put, size=len(data))
         if created and not self.is_local:
-            self._guarded(key, ensure, size=len(data))
+            self._guarded(key, confirm, size=len(data))
         return created
 
     def creates_conditionally(self) -> bool:
@@ -182,7 +133,7 @@ class Store:
         def refused(path: str, limit: Limit) -> bool:
             try:
                 for data in (b"one", b"another"):
-                    self._create_file(path, data, limit, fall_back=False)
+                    self.backend.create(path, data, limit, fall_back=False)
             except (OSError, NotImplementedError) as error:
                 if says_exists(error):
                     return True
@@ -238,15 +189,8 @@ class Store:
         Raises:
             StoreError: the store is a web server, which has no listings.
         """
-        if self.scheme in web.SCHEMES:
-            raise StoreError(f"{self.url}: a web server does not list objects: name the folder of one distilled set")
-
-        def find(path: str, limit: Limit) -> dict[str, Listed]:
-            root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
-            return find_objects(self.fs, self.scheme, path, root, temporary)
-
         with contextlib.suppress(FileNotFoundError):
-            return self._guarded(prefix, find, missing_is_error=False)
+            return self._guarded(prefix, lambda path, limit: self.backend.find(path, temporary), missing_is_error=False)
         return {}
 
     def delete(self, keys: "builtins.list[str]") -> None:
@@ -274,24 +218,10 @@ class Store:
         Returns:
             Their keys. Only S3 has such uploads.
         """
-        if self.scheme not in s3.SCHEMES:
-            return []
-        bucket = self.root.partition("/")[0]
-
-        def find(path: str, limit: Limit) -> builtins.list[str]:
-            # The slash keeps `units-old` out of the prefix `units`.
-            unfinished = s3.unfinished_uploads(self.fs, bucket, f"{path.partition('/')[2]}/", before)
-            for upload in unfinished if abort else ():
-                self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-            return [f"{bucket}/{upload['Key']}".removeprefix(f"{self.root}/") for upload in unfinished]
-
-        return self._guarded(prefix, find)
+        return self._guarded(prefix, lambda path, limit: self.backend.abort_uploads(path, before, abort))
 
     def _info(self, key: str) -> dict[str, Any]:
-        def info(path: str, limit: Limit) -> dict[str, Any]:
-            return web.info(self.fs, path, limit) if self.scheme in web.SCHEMES else dict(self.fs.info(path, **limit))
-
-        return self._guarded(key, info)
+        return self._guarded(key, lambda path, limit: self.backend.info(path, limit))
 
     def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
         """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.
@@ -300,11 +230,11 @@ class Store:
             missing_is_error: False: a FileNotFoundError is not turned into MissingObject.
             size: bytes that the operation sends or receives, if known; they extend the deadline.
         """
-        path = f"{self.url}/{quote(_checked(key))}" if self.scheme in web.SCHEMES else f"{self.root}/{_checked(key)}"
+        path = self.backend.path_of(_checked(key))
         started = time.monotonic()
 
         def attempt(seconds: float) -> Out:
-            return operation(path, {"timeout": seconds} if isinstance(self.fs, AsyncFileSystem) else {})
+            return operation(path, self.backend.limit(seconds))
 
         try:
             try:
@@ -312,9 +242,7 @@ class Store:
             except OSError as error:
                 if not token_expired(error):
                     raise
-                # A new file system reads the profile or role again, which may hold a fresh token by now.
-                for opened in ("fs", "_fs_for_parts"):
-                    self.__dict__.pop(opened, None)
+                self.backend.renew()
                 return retried(attempt, size)
         except FileNotFoundError as error:
             if says_no_bucket(error):
@@ -326,20 +254,6 @@ class Store:
             raise
         except Exception as error:
             raise store_error(error, self.url, key, time.monotonic() - started) from None
-
-    def _sender(self, data: bytes) -> AbstractFileSystem:
-        return self._fs_for_parts if is_multipart(self.scheme, len(data)) else self.fs
-
-    def _create_file(self, path: str, data: bytes, limit: Limit, fall_back: bool = True) -> None:
-        if self.scheme == "file":
-            create_file(path, data, fall_back)
-        elif self.scheme == "memory":
-            with _memory_lock:
-                if self.fs.exists(path):
-                    raise FileExistsError(path)
-                self.fs.pipe_file(path, data)
-        else:
-            create_object(self.fs, path, data, limit, fall_back)
 
 
 def _checked(key: str) -> str:

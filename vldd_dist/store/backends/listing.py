@@ -3,9 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from fsspec.spec import AbstractFileSystem
-
-from vldd_dist.store.backends.local_files import TEMPORARY, find_files
+from vldd_dist.store.backends.local_files import TEMPORARY
 
 # The time of an object whose file system reports none: such an object is never old enough to be garbage.
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -29,15 +27,11 @@ class Listed(NamedTuple):
         return cls(int(info["size"]), moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def find_objects(fs: AbstractFileSystem, scheme: str, path: str, root: str, temporary: bool) -> dict[str, Listed]:
-    """All objects below `path`: key relative to `root` -> size and time, sorted by key.
+def by_key(by_path: dict[str, Listed], root: str, temporary: bool) -> dict[str, Listed]:
+    """Objects by path -> the same by key, which is the path relative to `root`, sorted.
 
     Args:
         temporary: whether to include files that local writers have not finished, or left behind when they were killed.
     """
-    if scheme == "file":
-        by_path = {name: Listed.of({"size": status.st_size, "mtime": status.st_mtime}) for name, status in find_files(path)}
-    else:
-        by_path = {str(name): Listed.of(info) for name, info in fs.find(path, detail=True).items()}
-    by_key = {name.removeprefix(root.rstrip("/") + "/"): listed for name, listed in sorted(by_path.items())}
-    return {key: by_key[key] for key in by_key if temporary or not key.rpartition("/")[2].startswith(TEMPORARY)}
+    found = {path.removeprefix(root.rstrip("/") + "/"): listed for path, listed in sorted(by_path.items())}
+    return {key: found[key] for key in found if temporary or not key.rpartition("/")[2].startswith(TEMPORARY)}
