@@ -12,7 +12,8 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import digests, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_units import digests
 
 OF_CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.06 GiB is free. "

@@ -10,7 +10,8 @@ from vldd_dist.errors import InterruptedRun
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import digests, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_units import digests
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])

@@ -69,10 +69,6 @@ def _copy(unit: WorkUnit, source: Store, target: Store) -> None:
         target.write(key, source.read(key))
 
 
-def digests(store: Store, unit: WorkUnit) -> dict[str, str]:
-    return {name: info.sha256 for name, info in UnitReader(store, unit.kind, unit.id).manifest.objects.items()}
-
-
 def units_of(tree: Experiment, kind: str) -> list[WorkUnit]:
     return [unit for unit in Graph(tree).units() if unit.kind == kind]
 
