@@ -22,7 +22,7 @@ from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs in minibatches of four, and seven real pairs, so that the ranks' rows differ in number. Noise, a teacher, dropout
-# on the real pairs, and at odd outer steps inner steps that are not differentiated.
+# on the real pairs, a learned temperature, and at odd outer steps inner steps that are not differentiated.
 OVERRIDES = [
     "distill.pairs=[5]",
     "distill.batch_size=4",
@@ -31,6 +31,7 @@ OVERRIDES = [
     "distill.objective.inner_lr_image=0.05",
     "distill.objective.inner_lr_text=0.05",
     "experts.count=2",
+    "model.loss.learn_temperature=true",
     "model.text.head={kind: projection, dropout: 0.2}",
 ]
 HEADS = ["model.image.train=head", "model.image.head={kind: projection, dropout: 0.2}", "model.joint_dim=16"]
@@ -64,7 +65,9 @@ def test_ranks_find_the_gradient_of_one_process(
     assert torch.cat([part.rows for part in parts]).tolist() == wanted.rows.tolist()
     for part in parts:
         assert part.terms["real_pairs"] == pytest.approx(wanted.terms["real_pairs"], rel=1e-5)
-        assert relative(part.shared_gradients["log_rates"], wanted.shared_gradients["log_rates"]) < 1e-3
+        assert set(part.shared_gradients) == {"log_rates", "log_temperature"}
+        for name, gradient in wanted.shared_gradients.items():
+            assert relative(part.shared_gradients[name], gradient) < 1e-3, name
     for name, gradient in wanted.row_gradients.items():
         assert float(gradient.norm()) > 0
         assert relative(torch.cat([part.row_gradients[name] for part in parts]), gradient) < 1e-3, name

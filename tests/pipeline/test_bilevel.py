@@ -1,6 +1,7 @@
 """The bilevel objective compared with a student trained by an explicit loop, and a whole distillation without experts."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -88,8 +89,17 @@ def contrast(features: tuple[Tensor, Tensor]) -> Tensor:
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
 
-def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The outer loss, and its gradient with respect to pixels, texts and log rates, by one graph over the last three steps."""
+def plain(images: Tensor, texts: Tensor, rows: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> Tensor:
+    return contrast((images, texts))
+
+
+def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain) -> tuple[Tensor, dict[str, Tensor]]:
+    """The outer loss, and its gradient with respect to the pairs' rows, log rates and the loss's shared tensors, by one graph
+    over the last three steps.
+
+    Args:
+        of_features: called like a `Loss`.
+    """
     context = context_of(store, tree)
     model = context.build_model(0)
     settings = tree.distill.run_settings()
@@ -99,8 +109,10 @@ def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str
     model.image_head = build_head(tree.model.image.head, model.image_backbone.num_features, 16)
     model.text_head = build_head(tree.model.text.head, model.text_dim, 16)
     skip = int(numpy_generator(seed, "bilevel", step).integers(5)) if step % 2 else 0
-    images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
-    log_rates = torch.tensor(RATES).log().requires_grad_()
+    leaves = {**pairs.rows, **pairs.shared, "log_rates": torch.tensor(RATES).log()}
+    learned = [name for name, tensor in leaves.items() if tensor.is_floating_point()]
+    for name in learned:
+        leaves[name].requires_grad_()
     theta = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
     velocity = {name: torch.zeros_like(p) for name, p in theta.items()}
 
@@ -109,14 +121,13 @@ def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str
         return torch.func.functional_call(model, theta, (inputs, texts))
 
     for number in range(skip + 3):
-        on, rates = (images, texts), log_rates.exp()
-        if number < skip:
-            on, rates = (images.detach(), texts.detach()), rates.detach()
-        loss = contrast(features(theta, *on))
+        on = {name: tensor.detach() if number < skip else tensor for name, tensor in leaves.items()}
+        rows, shared = ({name: on[name] for name in of} for of in (pairs.rows, pairs.shared))
+        loss = of_features(*features(theta, on["images"], on["texts"]), rows, shared)
         gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=number >= skip)
         for (name, parameter), gradient in zip(list(theta.items()), gradients, strict=True):
             velocity[name] = 0.9 * velocity[name] + gradient + 5e-4 * parameter
-            theta[name] = parameter - rates[int(name.startswith("text"))] * velocity[name]
+            theta[name] = parameter - on["log_rates"].exp()[int(name.startswith("text"))] * velocity[name]
         if number < skip:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
             velocity = {name: u.detach() for name, u in velocity.items()}
@@ -124,9 +135,9 @@ def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str
         context.embeddings, context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute
     )
     batch = batches[step]
-    loss = contrast(features(theta, model.normalise(batch.images), batch.texts))
-    wanted = torch.autograd.grad(loss, [images, texts, log_rates])
-    return loss.detach(), dict(zip(("images", "texts", "log_rates"), wanted, strict=True))
+    loss = of_features(*features(theta, model.normalise(batch.images), batch.texts), {}, {})
+    wanted = torch.autograd.grad(loss, [leaves[name] for name in learned])
+    return loss.detach(), dict(zip(learned, wanted, strict=True))
 
 
 @pytest.mark.parametrize("train", ["head", "full"])

@@ -1,4 +1,4 @@
-"""A learned similarity in the unroll: every gradient reaches it."""
+"""A learned similarity in the unroll, together with a learned temperature: every gradient reaches both."""
 
 from typing import Any
 
@@ -27,13 +27,19 @@ def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> No
         (torch.float64, {"exact": 1e-10}),
         (torch.float32, {"exact": 1e-5, "finite_difference": 2e-3}),
     ):
-        case = dual_encoder_case(loss=WeightedBCE(temperature=0.07, similarity=similarity), dtype=dtype).in_model_inputs()
+        loss = WeightedBCE(temperature=0.07, similarity=similarity, learn_temperature=True)
+        case = dual_encoder_case(loss=loss, dtype=dtype).in_model_inputs()
         full = case.gradient("full")
         assert len(of_similarity(full)) == 3 * NUMBERS[similarity["kind"]]
         for name, tolerance in tolerances.items():
             found = case.gradient(name)
             assert relative(of_similarity(found), of_similarity(full)) < tolerance
             assert relative(flat(found), flat(full)) < tolerance
+            assert relative(found.shared[0], full.shared[0]) < tolerance
+    # In fp32, which the loop ends with.
+    forward = case.gradient("finite_difference", "forward")
+    assert relative(of_similarity(forward), of_similarity(full)) < 1e-2
+    assert relative(forward.shared[0], full.shared[0]) < 1e-2
     # `tesla` is not exact, because it does not update the adjoint.
     tesla = of_similarity(case.gradient("tesla"))
     assert torch.nn.functional.cosine_similarity(tesla, of_similarity(full), dim=0) > 0.5

@@ -6,20 +6,32 @@ from torch import Tensor
 
 from vldd_dist.distillation.unroll import Params, Sgd, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
-from vldd_dist.testing.unroll_problems import Perceptron, dual_encoder_case, flat, relative
+from vldd_dist.models.losses import Loss
+from vldd_dist.models.losses.wbce import WeightedBCE
+from vldd_dist.testing.unroll_problems import Perceptron, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 
 def _squares(theta: Params) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in theta])
 
 
+# The losses own no tensors, row tensors and a shared one, or row tensors of which one is fixed.
+LOSSES = {
+    "plain": None,
+    "shared": ScaledInfoNCE(),
+    "similarity": WeightedBCE.model_validate({"temperature": 0.07, "similarity": {"kind": "full"}}),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("sgd", [Sgd(momentum=0.9), Sgd(weight_decay=0.3), Sgd(0.9, 0.1, skip=3)], ids=str)
-def test_momentum_weight_decay_and_skipped_steps_are_those_of_the_full_graph(sgd: Sgd) -> None:
-    case = dual_encoder_case(6, torch.float64)
+def test_momentum_weight_decay_and_skipped_steps_are_those_of_the_full_graph(sgd: Sgd, loss: Loss | None) -> None:
+    case = dual_encoder_case(6, torch.float64, loss=loss)
     found, wanted = (case.gradient(name, sgd=sgd) for name in ("exact", "full"))
     assert len(found.batches) == len(wanted.batches) == 6 - sgd.skip
     assert relative(flat(found), flat(wanted)) < 1e-12
     torch.testing.assert_close(found.rates, wanted.rates, rtol=1e-8, atol=0)
+    torch.testing.assert_close(found.shared, wanted.shared, rtol=1e-8, atol=0)
     torch.testing.assert_close(found.terms, wanted.terms)
     assert relative(flat(case.gradient("finite_difference", sgd=sgd)), flat(wanted)) < 1e-4
 
