@@ -1,6 +1,8 @@
-"""Whitened covariance matching compared with numpy, on one and on two ranks."""
+"""Whitened covariance matching compared with numpy, on one and on two ranks, and a distillation by it."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from tests.distributed.feature_runs import FIVE_PAIRS, compare, prepare, start
+from tests.distributed.stopping import execute_until
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.processes.group import Group
 
 SUBSETS, STEP, RIDGE = 3, 5, 0.05
@@ -66,6 +71,27 @@ def test_the_gradient_is_that_of_the_definition(prepared: Store, overrides: list
     assert min(values.values()) > 0
     expected = values, list(range(5)), {"images": of_images.float(), "texts": of_texts.float()}
     compare(expected, group, prepared.url, overrides, STEP)
+
+
+def test_a_distillation_lowers_its_loss_and_resumes_bit_identically(
+    prepared: Store, overrides: list[str], tmp_path: Path
+) -> None:
+    steps = ["distill.outer_steps=12", "distill.validate_every=12", "distill.checkpoint_every=4"]
+    (unit,) = units_of(experiment(*overrides, *steps), "distillation")
+    ends, readers = [], []
+    for name, stops in (("straight", [None]), ("broken", [8, None])):
+        shutil.copytree(prepared.root, tmp_path / name)
+        store = Store(str(tmp_path / name))
+        ends.append([execute_until(SOLO, store.url, unit, stop) for stop in stops][-1])
+        readers.append(UnitReader(store, "distillation", unit.id))
+    assert ends[1] == ends[0]
+    curves, resumed = (read_tensors(reader, "curves.safetensors") for reader in readers)
+    assert set(curves) == set(resumed) == {"loss", "terms.covariance", "terms.means"}
+    for name, values in curves.items():
+        assert len(values) == 12
+        assert torch.equal(resumed[name], values), name
+    # A third of the steps uses each subset of the captions.
+    assert float(curves["loss"][-SUBSETS:].mean()) < 0.99 * float(curves["loss"][:SUBSETS].mean())
 
 
 def test_a_backbone_that_moves_is_refused() -> None:
