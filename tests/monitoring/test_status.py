@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -85,6 +86,7 @@ def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_st
 
 def test_description_of_a_status(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     status = RunStatus.model_validate(STATUS)
+    assert re.search(r":\d\d\.\d{6}\+00:00$", status.written_at)
     text = describe_status(status)
     assert "scenes: running" in text
     assert "1/3 done" in text
@@ -132,6 +134,12 @@ def test_all_running_runs_and_otherwise_the_latest_are_shown(store: Store, capsy
         ("dead", "00000005", "done", late),
         ("ended", "00000006", "done", early),
         ("ended", "00000007", "stopped", late),
+        # Two that ended within a second; the earlier one is listed first.
+        ("tied", "00000008", "done", "2026-01-02T00:00:00.000001+00:00"),
+        ("tied", "00000009", "stopped", "2026-01-02T00:00:00.000002+00:00"),
+        # The later moment has the smaller text.
+        ("zones", "0000000a", "done", "2026-01-02T00:00:00+01:00"),
+        ("zones", "0000000b", "stopped", "2026-01-01T23:30:00+00:00"),
     ):
         fields = {"experiment": name, "run": run, "state": state, "written_at": written_at}
         write_status(store, RunStatus.model_validate(STATUS | fields))
@@ -139,11 +147,12 @@ def test_all_running_runs_and_otherwise_the_latest_are_shown(store: Store, capsy
     document = json.loads(capsys.readouterr().out)
     shown = [(one["experiment"], one["run"][-1], one["outdated"]) for one in document["experiments"]]
     alive, dead = [("alive", "1", False), ("alive", "2", True)], [("dead", "4", True), ("dead", "5", False)]
-    assert shown == [*alive, *dead, ("ended", "7", False)]
+    assert shown == [*alive, *dead, ("ended", "7", False), ("tied", "9", False), ("zones", "b", False)]
     main_exits(["status", store.url])
     told = [line.partition(",")[0] for line in capsys.readouterr().out.splitlines() if ", written" in line]
     runs = ["alive (run 00000001): running", "alive (run 00000002): running"]
-    assert told == [*runs, "dead (run 00000004): running", "dead (run 00000005): done", "ended: stopped"]
+    runs += ["dead (run 00000004): running", "dead (run 00000005): done"]
+    assert told == [*runs, *(f"{name}: stopped" for name in ("ended", "tied", "zones"))]
 
 
 def main_exits(arguments: list[str]) -> None:

@@ -91,13 +91,18 @@ class RunStatus(Sealed):
     time_left: str
     notices: list[str] = Field(description="the latest failures, retries and other messages for users")
     written_at: Annotated[str, AfterValidator(_moment)] = Field(
-        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds")
     )
+
+    @property
+    def moment(self) -> datetime:
+        """When it was written."""
+        return datetime.fromisoformat(self.written_at)
 
     @property
     def age_seconds(self) -> float:
         """Seconds since it was written."""
-        return (datetime.now(UTC) - datetime.fromisoformat(self.written_at)).total_seconds()
+        return (datetime.now(UTC) - self.moment).total_seconds()
 
 
 def write_status(store: Store, status: RunStatus) -> None:

@@ -129,7 +129,7 @@ def shown_statuses(statuses: Sequence[RunStatus]) -> list[RunStatus]:
     shown = []
     for runs in of_name.values():
         running = [status for status in runs if status.state == "running"]
-        latest = [] if any(not is_outdated(status) for status in running) else [min(runs, key=lambda run: run.age_seconds)]
+        latest = [] if any(not is_outdated(status) for status in running) else [max(runs, key=lambda run: run.moment)]
         shown += [status for status in runs if status in running or status in latest]
     return shown
 
