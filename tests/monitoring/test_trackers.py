@@ -1,6 +1,7 @@
 """Curves in the files of other tools, written and read back by each tool's real library."""
 
 import json
+import re
 import struct
 import threading
 import time
@@ -112,10 +113,13 @@ def test_an_unknown_tracker_is_a_one_sentence_error(description: str) -> None:
         make_tracking(description, "scenes")
 
 
-def test_a_tracker_that_cannot_start_is_a_one_sentence_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("description", ["mlflow=nowhere://x", "tensorboard={tmp}/file/runs"])
+def test_a_tracker_that_cannot_start_is_a_one_sentence_error(description: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"^--track mlflow=nowhere://x: "):
-        make_tracking("mlflow=nowhere://x", "scenes")
+    description = description.format(tmp=tmp_path)
+    with pytest.raises(ConfigError, match=f"^--track {re.escape(description)}: ") as caught:
+        make_tracking(description, "scenes")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

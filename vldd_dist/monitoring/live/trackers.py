@@ -33,7 +33,10 @@ class TensorBoard:
         # Imported here, as in the other trackers, because most runs use no tracker.
         from tensorboardX import SummaryWriter
 
-        self._make = lambda unit: SummaryWriter(str(Path(target) / unit.replace(" ", "-")))
+        folder = Path(target)
+        # A folder that cannot be made is noticed here and not when the first curve is written.
+        folder.mkdir(parents=True, exist_ok=True)
+        self._make = lambda unit: SummaryWriter(str(folder / unit.replace(" ", "-")))
         self._writers: dict[str, SummaryWriter] = {}
 
     def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:

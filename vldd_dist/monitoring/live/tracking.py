@@ -109,7 +109,8 @@ def make_tracking(description: str, experiment: str) -> Tracking:
     """The view for NAME=TARGET. TARGET is a folder for tensorboard, a project for wandb, and a tracking URI for mlflow.
 
     Raises:
-        ConfigError: there is no such tracker, its package is not installed, or its server cannot be reached.
+        ConfigError: there is no such tracker, its package is not installed, its server cannot be reached, or its folder
+            cannot be made.
     """
     name, target = check_tracking(description)
     make, package = TRACKERS[name]
