@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from tests.distributed.feature_runs import found_gradient
+from tests.gpu.objectives import OBJECTIVES, STEP, prepared
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.loading.load import resource_overrides
 from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
@@ -21,6 +24,21 @@ def test_a_gpu_finds_the_gradient_that_a_cpu_finds(name: str, gpu: torch.device)
     found = flat(dual_encoder_case().to(gpu).gradient(name))
     assert found.is_cuda
     assert relative(found.cpu().double(), wanted) < 0.03
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_outer_step_on_a_gpu_is_that_on_a_cpu(name: str, gpu: torch.device, store: Store) -> None:
+    overrides = prepared(name, store)
+    wanted = found_gradient(SOLO, store.url, overrides, STEP)
+    found = found_gradient(SOLO, store.url, [*overrides, *resource_overrides(1)], STEP)
+    assert found.rows.tolist() == wanted.rows.tolist()
+    assert found.terms == pytest.approx(wanted.terms, rel=0.01)
+    gradients, others = (one.row_gradients | one.shared_gradients for one in (found, wanted))
+    assert set(gradients) == set(others)
+    for key, gradient in others.items():
+        assert gradients[key].is_cuda, key
+        # Convolutions use TF32.
+        assert relative(gradients[key].cpu(), gradient) < 0.05, key
 
 
 def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.device, store: Store) -> None:

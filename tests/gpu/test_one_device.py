@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from benchmarks.gpu.distilling import distilling, run_settings
+from tests.distributed.feature_runs import start
+from tests.gpu.objectives import OBJECTIVES, STEP, prepared
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.real_data import online_model
+from vldd_dist.distillation.student import local_unrolling
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.retrieval.encode import retrieval_split
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.pretended_device import DEVICE, pretended_device, put_there
 
@@ -54,6 +60,24 @@ def test_an_outer_step_keeps_to_one_device(image: dict[str, Any], objective: dic
             run.outer_step(0)
             run._validate(1)
         assert {tensor.device for tensor in run.pairs.rows.values()} == {DEVICE}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_outer_step_of_an_objective_with_real_pairs_keeps_to_one_device(
+    name: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It moves a copy of the heads to the CPU, which `Module.cpu` cannot do with this device's parameters.
+    for module in (local_unrolling, online_model):
+        monkeypatch.setattr(module, "redraw", lambda modules, seed: None)
+    _, inputs, _ = start(SOLO, store.url, prepared(name, store))
+    with pretended_device():
+        put_there(inputs.model)
+        pairs, _ = starting_pairs(inputs)
+        with inputs.settings.objective.open(inputs) as problem:
+            found = problem.gradient(STEP, pairs)
+        gradients = found.row_gradients | found.shared_gradients
+        assert {name: tensor.device for name, tensor in gradients.items()} == dict.fromkeys(gradients, DEVICE)
+        assert {"images", "texts"} <= set(gradients)
 
 
 @pytest.mark.parametrize("train", ["full", "head"])

@@ -236,7 +236,11 @@ def test_the_number_of_loss_evaluations_of_each_gradient(name: str, difference: 
 
 
 @pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]),
+    ],
 )
 @pytest.mark.parametrize("name", ["exact", "finite_difference"])
 def test_offloaded_snapshots_give_bit_identical_results(name: str, device: str, tmp_path: Path) -> None:
