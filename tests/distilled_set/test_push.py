@@ -222,6 +222,19 @@ def test_to_the_hub_in_one_commit(sets: tuple[str, str]) -> None:
     assert hub.files == tree(one) | {".gitattributes": b""}
 
 
+def test_a_new_data_set_is_private_unless_the_command_asks_for_a_public_one(
+    sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options, private in (([], True), (["--public"], False)):
+        hub = Hub()
+        hub.folder = str(tmp_path)
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda hub=hub: hub)
+        with pytest.raises(SystemExit) as ended:
+            main(["push", sets[0], "hf://datasets/user/name", *options])
+        assert (ended.value.code, hub.private) == (0, private)
+        assert hub.files == tree(sets[0]) | {".gitattributes": b""}
+
+
 def test_failed_pushes_to_the_hub_are_one_sentence_errors(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"other files \(data\.csv\) are there"):
         to_hub(sets[0], Hub({"data.csv": b"x"}))
