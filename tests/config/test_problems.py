@@ -9,6 +9,7 @@ import yaml
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.errors import ConfigError
+from vldd_dist.plugins import LOSSES
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,32 @@ from vldd_dist.errors import ConfigError
         ("seed='inf'", "expected a whole number (found 'inf')"),
         ("distill.pairs=", "distill.pairs: expected a list (found None)"),
         ("seed=one", "seed: expected a whole number (found 'one')"),
+        (
+            ["model.image.train=frozen", "model.text.train=frozen", "model.text.head.kind=none"],
+            "model.image.train and model.text.train are both frozen, so that nothing is trained: set one to head",
+        ),
+        ("data.split={val: 0.6, test: 0.4}", "val (0.6) and test (0.4) leave nothing to train on: lower one of them"),
+        (
+            "coresets.methods=[3]",
+            "coresets.methods.0: expected the name of a coreset, or a mapping with `name` and its settings",
+        ),
+        ("distill..pairs=[1]", "--set distill..pairs=[1]: expected section.key=value, for example"),
+        (
+            ["distill.objective.temperature=0.4", "model.loss=squares"],
+            "model.loss: squares has no temperature: leave distill.objective.temperature out",
+        ),
+        (
+            ["distill.objective={name: bilevel}", "model.loss=squares"],
+            "model.loss: squares has no temperature: set distill.objective.teacher to 0",
+        ),
     ],
 )
-def test_a_likely_mistake_is_answered_with_what_to_write(override: str, sentence: str) -> None:
+def test_a_likely_mistake_is_answered_with_what_to_write(
+    override: str | list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES.entries, "squares", "tests.models.test_losses:Squares")
     with pytest.raises(ConfigError) as caught:
-        load_experiment("scenes", [override])
+        load_experiment("scenes", [override] if isinstance(override, str) else override)
     assert sentence in str(caught.value)
 
 
@@ -105,7 +127,9 @@ def test_values_that_are_lists_are_written_as_lists(study: dict[str, Any], sente
     assert sentence in str(caught.value)
 
 
-def test_a_folder_and_a_tab_are_answered_with_what_to_write(tmp_path: Path) -> None:
+def test_a_path_a_folder_and_a_tab_are_answered_with_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x{300}: cannot be read: File name too long: name a YAML file"):
+        load_experiment(tmp_path / ("x" * 300))
     with pytest.raises(ConfigError, match=rf"{tmp_path}: is a folder: name a YAML file"):
         load_experiment(tmp_path)
     path = tmp_path / "experiment.yaml"
