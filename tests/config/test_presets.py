@@ -1,8 +1,5 @@
-"""Presets by name, and the contents of a wheel."""
+"""Presets by name."""
 
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -49,19 +46,3 @@ def test_a_study_has_a_table_with_each_coreset_and_no_row_twice(name: str) -> No
 
 def test_both_folders_hold_the_same_presets() -> None:
     assert FOLDERS[0].resolve() == FOLDERS[1].resolve()
-
-
-def test_a_wheel_has_the_presets_and_one_top_level_package(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
-    source = tmp_path / "source"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
-    subprocess.run([*build, str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {
-        "vldd_dist/presets/scenes.yaml",
-        "vldd_dist/distilled_set/publishing/card.md",
-        "vldd_dist/reporting/published/lors.yaml",
-        "vldd_dist/reporting/templates/table.html.j2",
-    } <= set(names)
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"vldd_dist"}
