@@ -116,5 +116,10 @@ def test_the_pool_of_experts_grows_over_the_first_half() -> None:
     growing = sampler(experts=5, min_experts=2, outer_steps=12)
     assert [growing.pool(step) for step in range(12)] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5]
     assert [sampler(experts=5, outer_steps=12).pool(step) for step in (0, 11)] == [5, 5]
+    many = sampler(experts=30, min_experts=10, outer_steps=100)
+    assert [many.pool(step) for step in (0, 2, 3, 25, 49, 50, 99)] == [10, 10, 11, 20, 29, 30, 30]
+    assert sampler(experts=5, min_experts=1, outer_steps=1).pool(0) == 1
     slow = sampler(experts=5, min_experts=2, outer_steps=10**6)
     assert {slow.draw(step).expert for step in range(50)} == {0, 1}
+    ended = sampler(experts=6, min_experts=2, outer_steps=1)
+    assert {ended.draw(step).expert for step in range(200)} == set(range(6))

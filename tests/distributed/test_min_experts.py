@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
@@ -16,27 +15,12 @@ from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, digests, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_units import digests
 from vldd_dist.testing.processes.group import Group
 
 # Of six outer steps the first two draw from one expert, the third from two, the fourth and later ones from three.
 OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")
-
-
-def sampler(outer_steps: int, min_experts: int | None, experts: int, seed: int = 0) -> Sampler:
-    return Sampler(4, experts, 4, 8, [(0, 0), (1, 1), (2, 2)], min_experts, outer_steps, seed)
-
-
-def test_the_pool_grows_to_all_experts_in_half_of_the_steps() -> None:
-    assert [sampler(6, 1, 3).pool(step) for step in range(6)] == [1, 1, 2, 3, 3, 3]
-    assert [sampler(100, 10, 30).pool(step) for step in (0, 2, 3, 25, 49, 50, 99)] == [10, 10, 11, 20, 29, 30, 30]
-    assert [sampler(1, 1, 5).pool(0), sampler(9, None, 5).pool(0)] == [1, 5]
-
-
-def test_draws_stay_in_the_pool_and_use_all_of_it() -> None:
-    early = {sampler(400, 2, 6, seed).draw(10).expert for seed in range(200)}
-    late = {sampler(400, 2, 6, seed).draw(300).expert for seed in range(200)}
-    assert (early, late) == ({0, 1}, set(range(6)))
 
 
 def test_more_than_there_are_is_refused() -> None:
