@@ -1,27 +1,31 @@
 """Decoded snapshots in memory, read by several threads."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from vldd_dist.artifacts.tensor_files.snapshot_cache import Snapshot, SnapshotCache
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 
 def test_threads_that_need_the_same_snapshot_load_it_once() -> None:
-    cache, loads, begun = SnapshotCache(), [], threading.Event()
+    cache, loads, asking = SnapshotCache(), [], threading.Barrier(4)
 
     def load() -> Snapshot:
         loads.append(threading.get_ident())
-        begun.wait(5)
+        # Meanwhile the other threads ask for it.
+        time.sleep(0.2)
         return {"w": torch.ones(3)}
 
+    def get() -> Snapshot:
+        asking.wait(HANG_SECONDS)
+        return cache.get("digest", load)
+
     with ThreadPoolExecutor(4) as pool:
-        threads = [pool.submit(cache.get, "digest", load) for _ in range(4)]
-        while not loads:
-            pass
-        begun.set()
+        threads = [pool.submit(get) for _ in range(4)]
         snapshots = [thread.result() for thread in threads]
     assert len(loads) == 1
     assert all(snapshot is snapshots[0] for snapshot in snapshots)

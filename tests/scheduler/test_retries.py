@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
@@ -176,9 +177,11 @@ def test_a_unit_too_large_is_refused_only_when_no_pause_is_left(store: Store) ->
     executor = Timed(store, {"a": [KILLED]})
     state = RunState([], executor.clock)
     controller = Controller([make("a"), big], store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
-    with pytest.raises(Exception, match="big asks for 9 CPUs"):
+    sentence = "big asks for 9 CPUs and 0 GPUs, the machines have 2 CPUs and 0 GPUs: lower its resources"
+    with pytest.raises(ConfigError, match=sentence):
         controller.run()
     assert executor.submitted == ["a", "a"]
+    assert executor.clock() < 60, "it did not wait for other machines"
 
 
 def test_pauses_and_final_outcome() -> None:
