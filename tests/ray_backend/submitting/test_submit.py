@@ -1,14 +1,19 @@
 """Errors of `vldd submit` and `vldd status`. Submissions themselves are tested in tests/cluster/test_jobs.py."""
 
 import os
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.job_submission import JobStatus
+from ray.scripts.scripts import cli as ray_cli
+from typer.main import get_command
 
 from tests.cli.test_cli import vldd
+from vldd_dist.cli.main import app
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
@@ -60,7 +65,20 @@ def test_the_cluster_is_the_named_one_and_not_that_of_rays_variables(variable: s
 
 
 def test_the_suggested_commands_are_valid() -> None:
-    assert "vldd status 's3://bucket/a b'" in next_commands("job", NOBODY, "s3://bucket/a b")
+    """Each names a command that exists, with arguments and options that it takes."""
+    tools: dict[str, Any] = {"vldd": get_command(app), "ray": ray_cli}
+    seen = []
+    for line in next_commands("job", NOBODY, "s3://bucket/a b").splitlines():
+        # Without the line's title, a note after the command, and the variable that names the cluster.
+        typed = [word for word in shlex.split(line.partition("      (")[0])[1:] if "=" not in word]
+        seen.append(" ".join(typed))
+        tool, name, *words = typed
+        found = tools[tool].commands[name]
+        if hasattr(found, "commands"):
+            found, words = found.commands[words[0]], words[1:]
+        found.make_context(name, words)
+    jobs = ["ray job logs --follow job", "ray job stop job"]
+    assert seen == [*jobs, "vldd status s3://bucket/a b", "vldd list s3://bucket/a b"]
 
 
 def test_options_that_a_running_job_does_not_take_are_named(
