@@ -15,10 +15,9 @@ from tests.ray_backend.workers.test_broken_workers import one_node
 from vldd_dist.events import Progress
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.workers.messages import encode
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 pytestmark = pytest.mark.ray
-
-SECONDS = 60.0
 
 
 @ray.remote
@@ -31,7 +30,7 @@ def reporting(events: Any, message: Any) -> None:
 
 
 def await_reports(executor: RayExecutor) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while not executor.reports():
         assert time.monotonic() < deadline, "no report arrives"
         time.sleep(0.1)

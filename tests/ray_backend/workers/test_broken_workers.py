@@ -28,6 +28,7 @@ from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 from vldd_dist.testing.scripted_executor import Notices
 
@@ -92,12 +93,13 @@ def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
 
     holder = ray.remote(num_cpus=0.5, num_gpus=1)(Holder).remote()
     assert ray.get(holder.pid.remote()) != os.getpid()
-    deadline = time.monotonic() + RESCUE_SECONDS
     # Ray's figures of free resources are some seconds old.
+    deadline = time.monotonic() + HANG_SECONDS
     while (capacity := executor.capacity()).used_gpus != 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (capacity.cpus, capacity.gpus, capacity.used_cpus, capacity.used_gpus) == (1, 1, 0.5, 1)
     ray.kill(holder)
+    deadline = time.monotonic() + HANG_SECONDS
     while executor.capacity().used_gpus and time.monotonic() < deadline:
         time.sleep(0.1)
     assert executor.capacity().used_cpus == 0
