@@ -45,7 +45,7 @@ test-servers: setup
 
 # On a machine with a CUDA GPU: the tests that need one, and checks and figures in nine minutes (build/gpu/gpu.md).
 gpu: setup
-	$(BIN)/pytest -m gpu -rs
+	$(BIN)/pytest -m gpu
 	$(BIN)/python -m benchmarks.gpu --minutes 9 --out build/gpu
 
 lint: setup
