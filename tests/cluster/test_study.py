@@ -82,6 +82,7 @@ def test_every_table_is_complete(store: Path, printed: str) -> None:
         full = (1 if len(experts) == 1 else len(variants)) if FULL in settings.methods else 0
         wanted = len(variants) * len(limited) + full
         assert len(figures) >= wanted * len(settings.metrics)
+        assert [note for note in table.notes if note.startswith("Incomplete")] == []
         assert not [column for column in table.columns if column.head == ""]
 
 
