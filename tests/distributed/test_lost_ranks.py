@@ -1,6 +1,5 @@
 """The main job, started by its command, with two ranks for each distillation: one rank is killed, others hang."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_units import digests
 from vldd_dist.testing.processes.group import Group
 
 pytestmark = pytest.mark.ray
@@ -43,11 +43,6 @@ def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
     return tmp_path / "done"
 
 
-def digests(store: Path) -> dict[str, str]:
-    (manifest,) = (store / "units/distillation").glob("*/manifest.json")
-    return {name: info["sha256"] for name, info in json.loads(manifest.read_text())["objects"].items()}
-
-
 class Ranks:
     """The ranks of the distillation that a running command has started."""
 
@@ -70,7 +65,7 @@ class Ranks:
 
 def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight: Path, tmp_path: Path) -> None:
     """One rank is killed, then rank 0 of the group that replaces it hangs, then rank 1 of the next."""
-    process = start(tmp_path / "store", RANKS)
+    process = start(tmp_path / "store", RANKS, more=("--until", "distillations"))
     ranks = Ranks(process, tmp_path / "store")
     ranks.after_a_checkpoint()[1].kill()
     hanging = []
@@ -84,4 +79,5 @@ def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight
     assert output.count("of 2 took no part in a collective operation for 10 s: it hangs") == 2, output
     for rank in hanging:
         assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
-    assert digests(tmp_path / "store") == digests(straight)
+    (unit,) = units_of(experiment(*RANKS), "distillation")
+    assert digests(Store(str(tmp_path / "store")), unit) == digests(Store(str(straight)), unit)
