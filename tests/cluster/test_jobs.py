@@ -7,10 +7,15 @@ from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
 from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
+from tests.distributed.conftest import group  # noqa: F401 (a fixture)
+from tests.distributed.test_lost_ranks import RANKS, straight  # noqa: F401 (the second is a fixture)
 from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.ray_backend.submitting.submit import submission_name
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_units import digests
 
 pytestmark = pytest.mark.ray
 
@@ -69,3 +74,23 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     session = Path(cluster.nodes.head_node.get_session_dir_path())
     packages = [path.parents[1].name for path in session.glob("*/working_dir_files/_ray_pkg_*") if path.is_dir()]
     assert len(set(packages)) >= 3, packages
+
+
+def test_a_group_of_ranks_that_loses_a_node_resumes_on_other_nodes(
+    cluster: LocalCluster,
+    straight: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "store"
+    (unit,) = units_of(experiment(*RANKS), "distillation")
+    job, _ = cluster.submit(store, RANKS)
+    cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
+    ranks = cluster.processes("RankActor.run")
+    assert len({rank.ppid() for rank in ranks}) == len(ranks) == 2, "each on a node of its own"
+    cluster.lose_the_node_of("RankActor.run")
+    cluster.wait(job, lambda: is_done(Store(str(store)), unit.kind, unit.id))
+    # What follows needs no ranks.
+    cluster.client.stop_job(job)
+    cluster.ends(job)
+    assert f"{unit.label}: retried: " in cluster.client.get_job_logs(job)
+    assert digests(Store(str(store)), unit) == digests(Store(str(straight)), unit)
