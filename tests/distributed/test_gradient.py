@@ -90,7 +90,7 @@ def case_of(student: str, gradient: str) -> Case:
 def of_one_process(student: str, on_ranks: str, gradient: str, blend: Blend | None) -> tuple[Case, UnrollResult]:
     """The case of the gradient `on_ranks`, and its `gradient` in one process."""
     case = case_of(student, on_ranks)
-    case.student.blend = blend
+    case.student = case.student.with_inputs(replace(case.student.step_inputs, blend=blend))
     return case, case.gradient(gradient)
 
 

@@ -10,7 +10,7 @@ from vldd_dist.cost_model.distillation_memory import unroll_memory
 from vldd_dist.cost_model.memory_model import Step, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.blending import Blending
-from vldd_dist.distillation.student.student import Student
+from vldd_dist.distillation.student.student import StepInputs, Student
 from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import build
@@ -30,7 +30,7 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     assert estimates[0] < estimates[1]
 
     student = Student(build(settings, TEXT_DIM, None, 0), InfoNCE(), dropout=False, fused_attention=False)
-    student.blend = blend
+    student = student.with_inputs(StepInputs(blend=blend))
     features = student.model.image_head.projection.in_features
     batches = [[torch.randn(pairs, features), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.student.blending import Blend
-from vldd_dist.distillation.student.student import Student, without_fixed
+from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower
@@ -277,16 +277,16 @@ class MemoryTrace:
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
         """A student, its parameters, and the learned tensors of a batch. The student gets the fixed tensors, which are the same
         for both of two steps."""
-        model = self.model(fused)
-        student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
-        student.blend = blend
+        model, loss = self.model(fused), self.settings.loss
+        student = Student(model, loss, dropout=dropout, fused_attention=fused)
         fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
         batch = self._batch(model, pairs)
         fixed_positions = frozenset(position for position, name in enumerate(batch) if name in fixed)
         learned, fixed_tensors = without_fixed(list(batch.values()), fixed_positions)
-        student.fixed = [fixed_tensors, fixed_tensors] if fixed_tensors else ()
-        shared = [one.start.to(META) for one in self.settings.loss.learned_shared().values()]
-        return student, [parameter.detach() for parameter in student.view.parameters], [*learned, *shared]
+        step_inputs = StepInputs(fixed=[fixed_tensors, fixed_tensors] if fixed_tensors else (), blend=blend)
+        shared = [one.start.to(META) for one in loss.learned_shared().values()]
+        theta = [parameter.detach() for parameter in student.view.parameters]
+        return student.with_inputs(step_inputs), theta, [*learned, *shared]
 
 
 def _leaves(tensors: Sequence[Tensor], requires_grad: bool) -> list[Tensor]:

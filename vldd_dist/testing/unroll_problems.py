@@ -1,7 +1,7 @@
 """Small students for tests, and small problems for the unroll."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
-from vldd_dist.distillation.student.student import Student, without_fixed
+from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
 from vldd_dist.distillation.unroll import PLAIN, Params, Sgd, SnapshotStack, Unroll, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs
@@ -81,15 +81,15 @@ class Case:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
-        parts = [without_fixed(batch, self.fixed) for batch in self.batches]
-        self.student.fixed = [fixed for _, fixed in parts]
-        learned = [batch for batch, _ in parts]
+        divided = [without_fixed(batch, self.fixed) for batch in self.batches]
+        student = self.student.with_inputs(replace(self.student.step_inputs, fixed=[fixed for _, fixed in divided]))
+        learned = [batch for batch, _ in divided]
         shared = self.shared if shared is None else shared
         unroll = Unroll(self.theta, self.rates, learned, outer, self.student.towers, shared, sgd)
         return unrolled_gradient(
             unroll,
             GRADIENTS.load(name),
-            self.student,
+            student,
             difference,
             relative_epsilon=relative_epsilon,
             snapshots=snapshots,
@@ -132,8 +132,7 @@ def dual_encoder_case(
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0.3))
     model = build(ModelSettings(image=image_settings, text=text, joint_dim=joint_dim), TEXT_DIM, None, 0).to(dtype)
     loss = loss or InfoNCE()
-    student = Student(model, loss, dropout=dropout, fused_attention=False)
-    student.seed = 11
+    student = Student(model, loss, dropout=dropout, fused_attention=False).with_inputs(StepInputs(seed=11))
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:

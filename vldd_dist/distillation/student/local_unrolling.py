@@ -85,12 +85,11 @@ class LocalUnrolling:
         return choose_epsilon(partial(self.gradient, small_segment), exact, inner_products, epsilon_in_use)
 
     def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
-        self.student.seed, self.student.blend = segment.seed, segment.blend
-        unroll, self.student.fixed = segment.learned_and_fixed()
+        unroll, step_inputs = segment.prepared()
         return unrolled_gradient(
             unroll,
             method,
-            self.student,
+            self.student.with_inputs(step_inputs),
             self.settings.difference_scheme(),
             relative_epsilon=relative_epsilon,
             snapshots=self.snapshots,

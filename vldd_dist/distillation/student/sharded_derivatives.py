@@ -4,18 +4,18 @@ Theta, the snapshots, the adjoint and the expert's snapshots are lists of this r
 batch is this rank's rows of an inner step's pairs, followed by the shared tensors.
 
 Every rank encodes its rows; the features are gathered; each rank computes the same loss over all rows and takes 1/world_size of
-it as its part, so that the loss is the sum of the parts. The collectives have true adjoints, so every derivative is the sum of
-the derivatives of the parts (docs/decisions.md). The gradient of a row is already that sum, because a row lies on one rank. Of
-the gradient of a shared tensor each rank has its part, and one all-reduce after the sweep sums them.
+it as its share, so that the loss is the sum of the shares. The collectives have true adjoints, so every derivative is the sum
+of the derivatives of the shares (docs/decisions.md). The gradient of a row is already that sum, because a row lies on one rank.
+Of the gradient of a shared tensor each rank has its share, and one all-reduce after the sweep sums them.
 """
 
-from collections.abc import Sequence
+import copy
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.student.blending import Blend, Mix
-from vldd_dist.distillation.student.student import BatchLayout, Fixed, with_fixed
+from vldd_dist.distillation.student.student import BatchLayout, StepInputs
 from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -34,41 +34,36 @@ class ShardedFirstOrder:
         encoder: the dual encoder that `model` was made of; it gathers rows.
 
     Attributes:
-        seed: seed of the dropout masks, as in `unroll.InnerProblem`.
-        fixed: for each inner step, this rank's rows of the tensors that are not learned; empty if all are learned.
-        blend: mixing of the features of all rows, as in `Student`.
+        step_inputs: what the student's steps take; of fixed tensors this rank's rows. `blend` mixes the features of all rows.
     """
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
         self.model, self.encoder, self.layout, self.ranks = model, encoder, BatchLayout(loss), ranks
-        self.seed = 0
-        self.fixed: Sequence[Fixed] = ()
-        self.blend: Blend | None = None
+        self.step_inputs = StepInputs()
+
+    def with_inputs(self, step_inputs: StepInputs) -> Self:
+        """The first derivatives of the same student, whose steps take these inputs."""
+        first_order = copy.copy(self)
+        first_order.step_inputs = step_inputs
+        return first_order
 
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `unroll.FirstOrder`. The engine computes the gradient of theta in any case."""
         self.model.write(theta)
-        with torch.enable_grad(), replayed_randomness(self.seed, step, batch[0].device):
+        with torch.enable_grad(), replayed_randomness(self.step_inputs.seed, step, batch[0].device):
             batch_leaves = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
-            inputs, texts, *learned = self.whole(batch_leaves, step)
-            gradient = self.model.backward(self.part(self.model(inputs, texts, self.mix(step)), learned, self.encoder))
+            inputs, texts, *learned = self.step_inputs.batch(batch_leaves, step)
+            features = self.model(inputs, texts, self.step_inputs.mix(step))
+            gradient = self.model.backward(self.loss_share(features, learned, self.encoder))
         batch_gradient = [
             torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in batch_leaves if of_batch
         ]
         return gradient if of_theta else [], batch_gradient
 
-    def whole(self, batch: Params, step: int) -> list[Tensor]:
-        """The batch of an inner step, with its fixed tensors."""
-        return with_fixed(batch, self.fixed[step] if self.fixed else {})
-
-    def mix(self, step: int) -> Mix | None:
-        """The mixing function of an inner step; None if features are not mixed."""
-        return self.blend.at(step) if self.blend else None
-
-    def part(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
-        """This rank's part of the loss, from the features of all rows."""
+    def loss_share(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
+        """This rank's share of the loss, from the features of all rows."""
         return self.layout.loss_of(features, learned, encoder) / self.ranks.world_size
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
@@ -96,7 +91,7 @@ class ShardedDoubleBackward:
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         layout = self.first_order.model.layout
-        local = DoubleBackward(_LossPart(self.skeleton, self.first_order))
+        local = DoubleBackward(_LossShare(self.skeleton, self.first_order))
         with self.skeleton.with_frozen(self.first_order.model):
             products = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
         return StepProducts(
@@ -109,13 +104,17 @@ class ShardedDoubleBackward:
         return self.first_order.inner_products(a, b)
 
 
-class _LossPart:
-    """A rank's part of the student's loss, as an `unroll.InnerProblem` of the unsharded parameters."""
+class _LossShare:
+    """A rank's share of the student's loss, as an `unroll.InnerProblem` of the unsharded parameters."""
 
     def __init__(self, skeleton: Skeleton, first_order: ShardedFirstOrder) -> None:
-        self.skeleton, self.first_order, self.seed = skeleton, first_order, first_order.seed
+        self.skeleton, self.first_order, self.step_inputs = skeleton, first_order, first_order.step_inputs
+
+    @property
+    def seed(self) -> int:
+        return self.step_inputs.seed
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        inputs, texts, *learned = self.first_order.whole(batch, step)
-        features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts, self.first_order.mix(step))
-        return self.first_order.part(features, learned, self.skeleton.model)
+        inputs, texts, *learned = self.step_inputs.batch(batch, step)
+        features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts, self.step_inputs.mix(step))
+        return self.first_order.loss_share(features, learned, self.skeleton.model)

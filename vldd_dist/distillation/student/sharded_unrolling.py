@@ -78,24 +78,18 @@ class ShardedUnrolling:
         # The engine requires an optimiser, but its steps are never taken: the unroll writes the parameters itself.
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
-        self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
+        self.first_order = ShardedFirstOrder(sharded, model, loss, ranks)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
         self.part: ShardSlices | None = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
-
-    def first_order(self) -> FirstOrder:
-        return self.passes
-
-    def second_order(self) -> StepDerivatives:
-        return ShardedDoubleBackward(self.passes, self.skeleton)
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         snapshot, device = {**image, **text}, self.model.mean.device
         return tuple(snapshot[name].to(device) for name in self.names)
 
     def fresh_starts(self) -> Callable[[int], Params]:
-        starting_shards = self.passes.model.read()
+        starting_shards = self.first_order.model.read()
 
         def start(seed: int) -> Params:
             redraw(self.drawn_modules.values(), seed)
@@ -114,12 +108,12 @@ class ShardedUnrolling:
     @torch.no_grad()
     def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
         with in_mode(self.model, training=False), self._gathering(rows.total):
-            self.passes.model.write(theta)
-            features: tuple[Tensor, Tensor] = self.passes.model(rows.inputs, rows.texts)
+            self.first_order.model.write(theta)
+            features: tuple[Tensor, Tensor] = self.first_order.model(rows.inputs, rows.texts)
             return features
 
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
-        engine, world_size = self.passes.model, self.ranks.world_size
+        engine, world_size = self.first_order.model, self.ranks.world_size
 
         def outer(theta: Params) -> Tensor:
             with in_mode(self.model, training=True), self._gathering(rows.total):
@@ -135,8 +129,7 @@ class ShardedUnrolling:
         return outer
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        assert self.method.derivatives is not None, "`full` needs one process: the description was checked for that"
-        return self._sweep(self.method.derivatives(self, self.settings.difference_scheme(), relative_epsilon), segment)
+        return self._gradient(self.method, segment, relative_epsilon)
 
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         world_size = self.ranks.world_size
@@ -146,15 +139,19 @@ class ShardedUnrolling:
         small_segment = segment.of_few_pairs(rows)
         # The reference must be more exact than the differences: TF32 convolutions are not.
         with self._gathering(rows * world_size), all_bits_of_fp32():
-            exact = self._sweep(self.second_order(), small_segment) if self.ranks.all_agree(self._exact_fits()) else None
-            return choose_epsilon(partial(self.gradient, small_segment), exact, self.passes.inner_products, epsilon_in_use)
+            fits = self.ranks.all_agree(self._exact_fits())
+            exact = self._gradient(GRADIENTS.load("exact"), small_segment) if fits else None
+            by_differences, inner_products = partial(self.gradient, small_segment), self.first_order.inner_products
+            return choose_epsilon(by_differences, exact, inner_products, epsilon_in_use)
 
-    def _sweep(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
-        self.passes.seed, self.passes.blend = segment.seed, segment.blend
-        unroll, self.passes.fixed = segment.learned_and_fixed()
-        result = swept_gradient(unroll, derivatives, update_adjoint=self.method.update_adjoint, snapshots=self.snapshots)
-        # Each rank has the gradient of its own part of the loss.
-        return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
+    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
+        assert method.derivatives is not None, "`full` needs one process: the description was checked for that"
+        unroll, step_inputs = segment.prepared()
+        passes = _ShardedPasses(self.first_order.with_inputs(step_inputs), self.skeleton)
+        derivatives = method.derivatives(passes, self.settings.difference_scheme(), relative_epsilon)
+        result = swept_gradient(unroll, derivatives, update_adjoint=method.update_adjoint, snapshots=self.snapshots)
+        # Each rank has the gradient of its own share of the loss.
+        return replace(result, shared=[self.ranks.all_reduce(share) for share in result.shared])
 
     @contextmanager
     def _gathering(self, total: int) -> Iterator[None]:
@@ -175,3 +172,16 @@ class ShardedUnrolling:
         _, total = torch.cuda.mem_get_info(device)
         whole = sum(shape.numel() for shape in self.layout.shapes) * torch.float32.itemsize
         return 16 * whole < total
+
+
+class _ShardedPasses:
+    """Implements `unroll.Passes` for a student on several ranks."""
+
+    def __init__(self, first_order: ShardedFirstOrder, skeleton: Skeleton) -> None:
+        self._first_order, self._skeleton = first_order, skeleton
+
+    def first_order(self) -> FirstOrder:
+        return self._first_order
+
+    def second_order(self) -> StepDerivatives:
+        return ShardedDoubleBackward(self._first_order, self._skeleton)

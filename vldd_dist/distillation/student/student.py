@@ -1,10 +1,13 @@
 """The student: a dual encoder that gets its trainable parameters as arguments, which is what the unroll needs."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
-from vldd_dist.distillation.student.blending import Blend
+from vldd_dist.distillation.student.blending import Blend, Mix
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -22,10 +25,29 @@ def without_fixed(batch: Params, positions: frozenset[int]) -> tuple[list[Tensor
     return [tensor for position, tensor in enumerate(batch) if position not in positions], fixed
 
 
-def with_fixed(learned: Params, fixed: Fixed) -> list[Tensor]:
-    """Put the fixed tensors back among the learned ones. The shared tensors, which follow the learned ones, stay at the end."""
-    rest = iter(learned)
-    return [fixed[position] if position in fixed else next(rest) for position in range(len(learned) + len(fixed))]
+@dataclass(frozen=True)
+class StepInputs:
+    """What the student's steps take beside its parameters and the learned tensors; another for each outer step.
+
+    Attributes:
+        seed: seed of the dropout masks.
+        fixed: for each inner step the tensors of its batch that are not learned; empty if all are learned.
+        blend: mixing of the features that enter the heads; None: they are not mixed.
+    """
+
+    seed: int = 0
+    fixed: Sequence[Fixed] = ()
+    blend: Blend | None = None
+
+    def batch(self, learned: Params, step: int) -> list[Tensor]:
+        """The batch of an inner step: the fixed tensors are put back among the learned ones. The shared tensors, which follow
+        the learned ones, stay at the end."""
+        fixed, rest = self.fixed[step] if self.fixed else {}, iter(learned)
+        return [fixed[position] if position in fixed else next(rest) for position in range(len(learned) + len(fixed))]
+
+    def mix(self, step: int) -> Mix | None:
+        """The mixing function of an inner step; None if features are not mixed."""
+        return self.blend.at(step) if self.blend else None
 
 
 class BatchLayout:
@@ -65,25 +87,29 @@ class Student:
         fused_attention: allow attention kernels that have no second derivative (finite differences need none).
 
     Attributes:
-        fixed: for each inner step the tensors of its batch that are not learned; empty if all are learned.
-        blend: mixing of the features that enter the heads; None: they are not mixed.
+        step_inputs: what its steps take; `with_inputs` makes the student of an outer step.
     """
 
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
-        self.model, self.layout = model, BatchLayout(loss)
+        self.model, self.layout, self.step_inputs = model, BatchLayout(loss), StepInputs()
         self.view = ParameterView(model)
         self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
-        # Set anew for each outer step.
-        self.seed = 0
-        self.fixed: Sequence[Fixed] = ()
-        self.blend: Blend | None = None
         model.train(dropout)
         if not fused_attention:
             set_unfused_attention(model)
 
+    @property
+    def seed(self) -> int:
+        return self.step_inputs.seed
+
+    def with_inputs(self, step_inputs: StepInputs) -> Self:
+        """The same student, with the same model, whose steps take these inputs."""
+        student = copy.copy(self)
+        student.step_inputs = step_inputs
+        return student
+
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         """The scalar loss at parameters theta of a batch that is laid out like `BatchLayout`, but without the fixed tensors."""
-        inputs, texts, *learned = with_fixed(batch, self.fixed[step] if self.fixed else {})
-        mix = self.blend.at(step) if self.blend else None
-        features = call(self.model, self.view, theta, inputs, texts, mix)
+        inputs, texts, *learned = self.step_inputs.batch(batch, step)
+        features = call(self.model, self.view, theta, inputs, texts, self.step_inputs.mix(step))
         return self.layout.loss_of(features, learned, self.model)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.distillation.student.blending import Blend
-from vldd_dist.distillation.student.student import Fixed, without_fixed
+from vldd_dist.distillation.student.student import StepInputs, without_fixed
 from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll, UnrollResult
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import FrozenTower
@@ -61,10 +61,11 @@ class Segment:
         batches = [[tensor[:pairs] for tensor in batch] for batch in self.unroll.batches]
         return replace(self, unroll=replace(self.unroll, batches=batches))
 
-    def learned_and_fixed(self) -> tuple[Unroll, list[Fixed]]:
-        """The unroll with only the learned tensors of each batch, and the fixed tensors of each batch."""
-        parts = [without_fixed(batch, self.fixed) for batch in self.unroll.batches]
-        return replace(self.unroll, batches=[learned for learned, _ in parts]), [fixed for _, fixed in parts]
+    def prepared(self) -> tuple[Unroll, StepInputs]:
+        """The unroll with only the learned tensors of each batch, and what the student's steps take beside them."""
+        divided = [without_fixed(batch, self.fixed) for batch in self.unroll.batches]
+        step_inputs = StepInputs(self.seed, [fixed for _, fixed in divided], self.blend)
+        return replace(self.unroll, batches=[learned for learned, _ in divided]), step_inputs
 
 
 # Joint features of the images and texts of all rows, (B, d) each -> a scalar loss.
