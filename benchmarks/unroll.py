@@ -23,7 +23,14 @@ from benchmarks._measure import FreshProcess, cpu_seconds, peak_memory, print_js
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, UnrollResult, unrolled_gradient
+from vldd_dist.distillation.unroll import (
+    DifferenceSettings,
+    DoubleBackward,
+    Params,
+    Unroll,
+    UnrollResult,
+    unrolled_gradient,
+)
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.plugins import GRADIENTS
@@ -70,7 +77,7 @@ class Case:
     def gradient(self, method: str) -> UnrollResult:
         name, difference = METHODS[method]
         unroll = Unroll(self.start, torch.tensor(RATES), self.batches, self._outer, self.student.towers)
-        return unrolled_gradient(unroll, GRADIENTS.load(name), self.student, difference)
+        return unrolled_gradient(unroll, GRADIENTS.load(name), self.student, DifferenceSettings(difference))
 
     def _outer(self, theta: Params) -> Tensor:
         return matching_loss(theta, self.start, self.target, self.student.towers)

@@ -14,6 +14,7 @@ from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import (
     Autograd,
     Differences,
+    DifferenceSettings,
     DoubleBackward,
     EpsilonChoice,
     Unroll,
@@ -60,7 +61,8 @@ def larger_case(pairs: int, rate: float, **image: object) -> Case:
 
 def error_of_a_step(case: Case, relative_epsilon: float) -> float:
     """The relative error of the products of the first inner step alone, along the adjoint after it."""
-    exact, differences = DoubleBackward(case.student), Differences(Autograd(case.student), "central", relative_epsilon)
+    exact = DoubleBackward(case.student)
+    differences = Differences(Autograd(case.student), DifferenceSettings("central", relative_epsilon))
     gradient = exact.gradient(case.theta, case.batches[0], 0, last=False).theta
     rates = [float(case.rates[tower]) for tower in case.student.towers]
     stepped = [theta - rate * g for theta, rate, g in zip(case.theta, rates, gradient, strict=True)]

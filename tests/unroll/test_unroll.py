@@ -17,6 +17,7 @@ from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,
     Differences,
+    DifferenceSettings,
     DoubleBackward,
     OnDisk,
     OnHost,
@@ -120,7 +121,8 @@ def test_the_gradient_beside_central_differences_is_of_second_order() -> None:
     wanted = DoubleBackward(Perceptron()).gradient(theta, batch, 0, last=False).theta
     errors = []
     for step in (1e-2, 1e-3):
-        products = Differences(Autograd(Perceptron()), "central", step).products(theta, batch, 0, v, None, with_theta=True)
+        differences = Differences(Autograd(Perceptron()), DifferenceSettings("central", step))
+        products = differences.products(theta, batch, 0, v, None, with_theta=True)
         off = zip(products.gradient, wanted, strict=True)
         errors.append(float(torch.cat([(found - right).flatten() for found, right in off]).norm()))
     assert errors[1] == pytest.approx(errors[0] / 100, rel=0.2)
@@ -271,7 +273,7 @@ def test_a_rate_of_zero_is_refused() -> None:
 @pytest.mark.parametrize("difference", ["central", "forward"])
 def test_a_direction_with_nan_is_not_taken_for_zero(difference: str) -> None:
     case = dual_encoder_case(steps=1)
-    derivatives, batch = Differences(Autograd(case.student), difference), case.batches[0]
+    derivatives, batch = Differences(Autograd(case.student), DifferenceSettings(difference)), case.batches[0]
     v = [torch.full_like(tensor, torch.nan) for tensor in case.theta]
     first = derivatives.gradient(case.theta, batch, 0, last=True)
     products = derivatives.products(case.theta, batch, 0, v, first, with_theta=True)

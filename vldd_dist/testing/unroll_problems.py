@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
-from vldd_dist.distillation.unroll import PLAIN, Params, Sgd, SnapshotStack, Unroll, UnrollResult, unrolled_gradient
+from vldd_dist.distillation.unroll import (
+    PLAIN,
+    DifferenceSettings,
+    Params,
+    Sgd,
+    SnapshotStack,
+    Unroll,
+    UnrollResult,
+    unrolled_gradient,
+)
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import Learned, Loss
@@ -71,10 +80,11 @@ class Case:
         relative_epsilon: float | None = None,
         snapshots: SnapshotStack | None = None,
     ) -> UnrollResult:
-        """The gradient of the matching loss. The other arguments are those of `unrolled_gradient`.
+        """The gradient of the matching loss. The other arguments are those of `Unroll` and `unrolled_gradient`.
 
         Args:
             name: of a gradient in `plugins.GRADIENTS`.
+            difference, relative_epsilon: see `DifferenceSettings`.
             shared: used in place of the case's shared tensors.
         """
 
@@ -86,14 +96,8 @@ class Case:
         learned = [batch for batch, _ in divided]
         shared = self.shared if shared is None else shared
         unroll = Unroll(self.theta, self.rates, learned, outer, self.student.towers, shared, sgd)
-        return unrolled_gradient(
-            unroll,
-            GRADIENTS.load(name),
-            student,
-            difference,
-            relative_epsilon=relative_epsilon,
-            snapshots=snapshots,
-        )
+        differences = DifferenceSettings(difference, relative_epsilon)
+        return unrolled_gradient(unroll, GRADIENTS.load(name), student, differences, snapshots=snapshots)
 
     def to(self, target: torch.device | torch.dtype) -> Self:
         """The same case on a device, or in another precision."""

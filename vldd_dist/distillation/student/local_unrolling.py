@@ -17,6 +17,7 @@ from vldd_dist.distillation.student.unrolling import (
     in_mode,
 )
 from vldd_dist.distillation.unroll import (
+    DifferenceSettings,
     EpsilonChoice,
     Gradient,
     OuterLoss,
@@ -86,11 +87,6 @@ class LocalUnrolling:
 
     def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
         unroll, step_inputs = segment.prepared()
-        return unrolled_gradient(
-            unroll,
-            method,
-            self.student.with_inputs(step_inputs),
-            self.settings.difference_scheme(),
-            relative_epsilon=relative_epsilon,
-            snapshots=self.snapshots,
-        )
+        student = self.student.with_inputs(step_inputs)
+        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
+        return unrolled_gradient(unroll, method, student, differences, snapshots=self.snapshots)

@@ -21,6 +21,7 @@ from vldd_dist.distillation.student.unrolling import (
     in_mode,
 )
 from vldd_dist.distillation.unroll import (
+    DifferenceSettings,
     EpsilonChoice,
     FirstOrder,
     Gradient,
@@ -148,7 +149,8 @@ class ShardedUnrolling:
         assert method.derivatives is not None, "`full` needs one process: the description was checked for that"
         unroll, step_inputs = segment.prepared()
         passes = _ShardedPasses(self.first_order.with_inputs(step_inputs), self.skeleton)
-        derivatives = method.derivatives(passes, self.settings.difference_scheme(), relative_epsilon)
+        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
+        derivatives = method.derivatives(passes, differences)
         result = swept_gradient(unroll, derivatives, update_adjoint=method.update_adjoint, snapshots=self.snapshots)
         # Each rank has the gradient of its own share of the loss.
         return replace(result, shared=[self.ranks.all_reduce(share) for share in result.shared])

@@ -28,7 +28,9 @@ from vldd_dist.distillation.unroll.exact import DoubleBackward
 from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences
 from vldd_dist.distillation.unroll.full import full_gradient
 from vldd_dist.distillation.unroll.protocol import (
+    CENTRAL,
     PLAIN,
+    DifferenceSettings,
     FirstOrder,
     Gradient,
     InnerProblem,
@@ -47,8 +49,10 @@ from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, Snapsho
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
 
 __all__ = [
+    "CENTRAL",
     "PLAIN",
     "Autograd",
+    "DifferenceSettings",
     "Differences",
     "DoubleBackward",
     "EpsilonChoice",
@@ -81,16 +85,15 @@ def unrolled_gradient(
     unroll: Unroll,
     gradient: Gradient,
     problem: InnerProblem,
-    difference: str = "central",
+    differences: DifferenceSettings = CENTRAL,
     *,
-    relative_epsilon: float | None = None,
     snapshots: SnapshotStack | None = None,
 ) -> UnrollResult:
     """Compute the gradient on one process.
 
     Args:
         gradient: one of `plugins.GRADIENTS`.
-        difference, relative_epsilon: see `Differences`; used by finite_difference only.
+        differences: used by finite_difference only.
         snapshots: keeps the snapshots until the sweep back, see `swept_gradient`; used by every gradient except full.
 
     Raises:
@@ -98,7 +101,7 @@ def unrolled_gradient(
     """
     if gradient.derivatives is None:
         return full_gradient(unroll, problem)
-    derivatives = gradient.derivatives(_WholePasses(problem), difference, relative_epsilon)
+    derivatives = gradient.derivatives(_WholePasses(problem), differences)
     return swept_gradient(unroll, derivatives, update_adjoint=gradient.update_adjoint, snapshots=snapshots)
 
 

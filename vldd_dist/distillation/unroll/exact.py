@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
+    DifferenceSettings,
     Gradient,
     InnerProblem,
     Params,
@@ -62,8 +63,8 @@ class DoubleBackward:
         return inner_products(a, b)
 
 
-def by_double_backward(passes: Passes, difference: str, relative_epsilon: float | None) -> StepDerivatives:
-    """See `Gradient.derivatives`; the last two arguments are for finite_difference."""
+def by_double_backward(passes: Passes, differences: DifferenceSettings) -> StepDerivatives:
+    """See `Gradient.derivatives`; the last argument is for finite_difference."""
     return passes.second_order()
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
+    CENTRAL,
+    DifferenceSettings,
     FirstOrder,
     Gradient,
     InnerProblem,
@@ -66,16 +68,11 @@ def all_bits_of_fp32() -> Iterator[None]:
 
 
 class Differences:
-    """Implements `StepDerivatives` approximately.
+    """Implements `StepDerivatives` approximately."""
 
-    Args:
-        difference: "central" (two passes a step) or "forward" (one).
-        relative_epsilon: |epsilon v| / |th|; None: the scheme's default in `RELATIVE_EPSILONS`.
-    """
-
-    def __init__(self, first_order: FirstOrder, difference: str = "central", relative_epsilon: float | None = None) -> None:
-        self.first_order, self.central = first_order, difference == "central"
-        self.relative_epsilon = relative_epsilon or RELATIVE_EPSILONS[difference]
+    def __init__(self, first_order: FirstOrder, settings: DifferenceSettings = CENTRAL) -> None:
+        self.first_order, self.central = first_order, settings.scheme == "central"
+        self.relative_epsilon = settings.relative_epsilon or RELATIVE_EPSILONS[settings.scheme]
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
         """Raises ValueError for 16-bit parameters: their rounding error is larger than the difference of the gradients."""
@@ -129,8 +126,8 @@ class Differences:
         return self.first_order.inner_products(a, b)
 
 
-def _by_differences(passes: Passes, difference: str, relative_epsilon: float | None) -> StepDerivatives:
-    return Differences(passes.first_order(), difference, relative_epsilon)
+def _by_differences(passes: Passes, differences: DifferenceSettings) -> StepDerivatives:
+    return Differences(passes.first_order(), differences)
 
 
 FINITE_DIFFERENCE = Gradient(_by_differences, first_order_only=True)

@@ -158,19 +158,34 @@ class Passes(Protocol):
         ...
 
 
+class DifferenceSettings(NamedTuple):
+    """The settings of finite differences.
+
+    Attributes:
+        scheme: "central" (two passes a step) or "forward" (one).
+        relative_epsilon: |epsilon v| / |th|; None: the scheme's default in `finite_difference.RELATIVE_EPSILONS`.
+    """
+
+    scheme: str = "central"
+    relative_epsilon: float | None = None
+
+
+CENTRAL = DifferenceSettings()
+
+
 @dataclass(frozen=True)
 class Gradient:
     """One way to differentiate the unroll.
 
     Attributes:
-        derivatives: (passes, difference scheme, relative epsilon) -> the derivatives of an inner step, for the sweep. None: one
+        derivatives: (passes, settings of finite differences) -> the derivatives of an inner step, for the sweep. None: one
             autograd graph over all steps instead of a sweep, on one process.
         update_adjoint: whether the sweep updates the adjoint from step to step.
         first_order_only: whether no second derivative is taken. Then any kernel and any sharding can be used, but activations
             must be smooth, and the result is checked against `exact`.
     """
 
-    derivatives: Callable[[Passes, str, float | None], StepDerivatives] | None
+    derivatives: Callable[[Passes, DifferenceSettings], StepDerivatives] | None
     update_adjoint: bool = True
     first_order_only: bool = False
 

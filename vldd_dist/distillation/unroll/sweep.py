@@ -49,7 +49,9 @@ class _Sweep:
     Attributes:
         alphas: the rate of each tensor of theta.
         snapshots: for each differentiated step theta before it.
-        firsts: for each of them what the way back needs of its first derivatives.
+        last: the first derivatives of the last step, with their graph; None once it has been propagated back through.
+        batch_gradients: for each step before it the batch's gradient, if the derivatives need it. The gradient of theta, which
+            is as large as a snapshot, is not kept: with plain SGD it is recomputed from two snapshots.
         end: theta after the last of them.
         adjoint: lam at `end`.
         v: v of the step after the last of them; empty if there is none.
@@ -59,7 +61,8 @@ class _Sweep:
         self.unroll, self.derivatives, self.snapshots = unroll, derivatives, snapshots
         values = unroll.rates.tolist()
         self.alphas: list[float] = [values[tower] for tower in unroll.towers]
-        self.firsts: list[StepGradient | None] = []
+        self.last: StepGradient | None = None
+        self.batch_gradients: list[Params | None] = []
         self.end: Params = list(unroll.theta)
         self.adjoint: list[Tensor] = []
         self.v: list[Tensor] = []
@@ -72,7 +75,11 @@ class _Sweep:
             first = self.derivatives.gradient(self.end, self.unroll.tensors_of(step), step, step == last)
             if step >= sgd.skip:
                 self.snapshots.push(self.end)
-                self.firsts.append(first if step == last else _without_theta(first, sgd))
+                if step == last:
+                    self.last = first
+                else:
+                    assert first.batch is None or sgd.is_plain, "forward differences are for plain SGD"
+                    self.batch_gradients.append(first.batch)
             velocity = _next_velocity(velocity, first.theta, self.end, sgd)
             next_theta = torch._foreach_mul(list(velocity), [-alpha for alpha in self.alphas])
             torch._foreach_add_(next_theta, list(self.end))
@@ -116,9 +123,8 @@ class _Sweep:
         Returns:
             grad_b <g, v> for the tensors of the step, and for each tensor of theta <u, lam> of this step.
         """
-        sgd, begin, first = self.unroll.sgd, self.snapshots.pop(), self.firsts.pop()
-        if first is not None and not first.theta:
-            first = StepGradient(_velocity_between(begin, self.end, self.alphas), first.batch)
+        sgd, begin = self.unroll.sgd, self.snapshots.pop()
+        first = self._first_derivatives(begin)
         scaled = torch._foreach_mul(self.adjoint, self.alphas)
         v = self.v = list(torch._foreach_add(scaled, self.v, alpha=sgd.momentum) if self.v and sgd.momentum else scaled)
         products = self.derivatives.products(begin, self.unroll.tensors_of(step), step, v, first, with_theta=with_theta)
@@ -131,19 +137,20 @@ class _Sweep:
         self.end = begin
         return products.batch, rate_terms
 
+    def _first_derivatives(self, begin: Params) -> StepGradient | None:
+        """What `StepDerivatives.products` is given of the first derivatives of the step from `begin` to `end`."""
+        if self.last is not None:
+            first, self.last = self.last, None
+            return first
+        batch_gradient = self.batch_gradients.pop()
+        return None if batch_gradient is None else StepGradient(_velocity_between(begin, self.end, self.alphas), batch_gradient)
+
 
 def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd: Sgd) -> Params:
     """u_{t+1} = m * u_t + g + w * th; without `velocity`, u_t is zero."""
     if sgd.weight_decay:
         gradient = torch._foreach_add(list(gradient), list(theta), alpha=sgd.weight_decay)
     return gradient if velocity is None else torch._foreach_add(list(gradient), list(velocity), alpha=sgd.momentum)
-
-
-def _without_theta(first: StepGradient, sgd: Sgd) -> StepGradient | None:
-    """What is kept of a step's first derivatives: the batch's gradient. The gradient of theta is as large as a snapshot, and
-    with plain SGD it can be recomputed from two snapshots."""
-    assert first.batch is None or sgd.is_plain, "forward differences are for plain SGD"
-    return None if first.batch is None else StepGradient((), first.batch)
 
 
 def _velocity_between(begin: Params, end: Params, alphas: list[float]) -> Params:
