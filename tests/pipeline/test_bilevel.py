@@ -23,10 +23,10 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import bilevel
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import RealRows
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView
@@ -216,19 +216,24 @@ def test_the_soft_cross_entropy_is_that_of_its_definition() -> None:
 
 
 def test_noise_has_the_size_asked_for_and_is_drawn_anew_each_step() -> None:
-    rows = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1)) * 3
-    one, other = (with_noise(rows, 4000, 0.5, torch.Generator().manual_seed(seed)) - rows for seed in (0, 1))
-    assert float(one.std()) == pytest.approx(1.5, rel=0.02)
-    assert not torch.equal(one, other)
-    assert with_noise(rows, 4000, 0.0, torch.Generator()) is rows
+    generator = torch.Generator().manual_seed(1)
+    inputs, texts = (torch.randn(4000, 8, generator=generator) * size for size in (3, 5))
+    rows = RealRows(inputs, texts, 4000)
+    noisy = [with_noise(rows, 0.5, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    (of_images, of_texts), (other, _) = ((one.inputs - inputs, one.texts - texts) for one in noisy)
+    assert float(of_images.std()) == pytest.approx(1.5, rel=0.02)
+    assert float(of_texts.std()) == pytest.approx(2.5, rel=0.02)
+    assert not torch.equal(of_images, other)
+    assert float(functional.cosine_similarity(of_images.flatten(), of_texts.flatten(), dim=0)) == pytest.approx(0, abs=0.02)
+    assert with_noise(rows, 0.0, torch.Generator()) is rows
 
 
 def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[float, int]] = []
 
-    def recorded(rows: Tensor, total: int, scale: float, generator: torch.Generator, ranks: Ranks) -> Tensor:
+    def recorded(rows: RealRows, scale: float, generator: torch.Generator, ranks: Ranks) -> RealRows:
         calls.append((scale, generator.initial_seed()))
-        return with_noise(rows, total, scale, generator, ranks)
+        return with_noise(rows, scale, generator, ranks)
 
     monkeypatch.setattr(bilevel, "with_noise", recorded)
     loss = {
@@ -236,9 +241,8 @@ def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, mon
         for scale in (0, 0.5)
         for step in (2, 3)
     }
-    # Noise of images and texts is drawn from one generator.
     seeds = {step: derive_seed(derive_seed(0, "distillation", 5), "noise", step) % 2**63 for step in (2, 3)}
-    assert calls == [(scale, seeds[step]) for scale, step in loss for _ in range(2)]
+    assert calls == [(scale, seeds[step]) for scale, step in loss]
     assert all(abs(loss[0.5, step] - loss[0, step]) > 1e-3 for step in (2, 3))
 
 

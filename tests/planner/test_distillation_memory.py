@@ -17,8 +17,9 @@ from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives import OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import RealRows, Segment
+from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import Sgd, Unroll
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower

@@ -20,10 +20,11 @@ from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem, 
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size
 from vldd_dist.distillation.student.batch_exchange import ImageInputs
-from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
+from vldd_dist.distillation.student.unrolling import Segment, Unrolling
 from vldd_dist.distillation.unroll import OuterLoss, Sgd, Unroll
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
@@ -186,10 +187,7 @@ class BilevelProblem(OuterProblem):
     def _outer(self, step: int) -> OuterLoss:
         """The outer loss: theta_T -> (1,), the loss on the real pairs of this outer step."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
-        inputs, texts, total = self.real.inputs(step)
-        scale, ranks = self.settings.noise, self.context.ranks
-        inputs, texts = (with_noise(tensor, total, scale, generator, ranks) for tensor in (inputs, texts))
-        rows = RealRows(inputs, texts, total)
+        rows = with_noise(self.real.rows(step), self.settings.noise, generator, self.context.ranks)
         loss, weight, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
         targets = self.teacher.similarities(rows) if self.teacher else None
 
@@ -203,20 +201,21 @@ class BilevelProblem(OuterProblem):
         return self.unrolling.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), loss_of_features)
 
 
-def with_noise(rows: Tensor, total: int, scale: float, generator: torch.Generator, ranks: Ranks = SOLO) -> Tensor:
-    """Add Gaussian noise to the rows. Its standard deviation is `scale` times that of the features over all rows, averaged over
-    the features; a single row has none and is returned unchanged. The noise is drawn on the CPU, so that it is the same on all
-    devices and for any number of ranks.
-
-    Args:
-        rows: (b, ...), this rank's `rows_to_compute` of `total` rows.
-    """
+def with_noise(rows: RealRows, scale: float, generator: torch.Generator, ranks: Ranks = SOLO) -> RealRows:
+    """Add Gaussian noise to the inputs and to the texts. Its standard deviation is `scale` times that of their features over
+    all rows, averaged over the features; a single row has none and is returned unchanged. The noise is drawn on the CPU, so
+    that it is the same on all devices and for any number of ranks."""
+    total = rows.total
     if scale == 0 or total < 2:
         return rows
     owned, computed = ranks.rows(total), ranks.rows_to_compute(total)
-    # A rank that owns no row computes another rank's first row, which must not be counted twice.
-    own_rows = rows[: owned[1] - owned[0]]
-    mean = ranks.all_reduce(own_rows.sum(dim=0)) / total
-    deviation = (ranks.all_reduce((own_rows - mean).square().sum(dim=0)) / (total - 1)).sqrt()
-    noise = torch.randn((total, *rows.shape[1:]), generator=generator)[slice(*computed)].to(rows)
-    return rows + scale * deviation.mean() * noise
+
+    def noisy(tensor: Tensor) -> Tensor:
+        # A rank that owns no row computes another rank's first row, which must not be counted twice.
+        own_rows = tensor[: owned[1] - owned[0]]
+        mean = ranks.all_reduce(own_rows.sum(dim=0)) / total
+        deviation = (ranks.all_reduce((own_rows - mean).square().sum(dim=0)) / (total - 1)).sqrt()
+        noise = torch.randn((total, *tensor.shape[1:]), generator=generator)[slice(*computed)].to(tensor)
+        return tensor + scale * deviation.mean() * noise
+
+    return RealRows(noisy(rows.inputs), noisy(rows.texts), total)

@@ -65,9 +65,8 @@ class OnlineModel:
         self._step = step
 
     def _train(self) -> None:
-        inputs, texts, size = self.real.inputs(self._step)
-        ranks = self.context.ranks
-        self.model.gather_rows = ranks.rows_gatherer(size)
-        loss = self.context.loss(*self.model(inputs, texts)) / ranks.world_size
+        rows, ranks = self.real.rows(self._step), self.context.ranks
+        self.model.gather_rows = ranks.rows_gatherer(rows.total)
+        loss = self.context.loss(*self.model(rows.inputs, rows.texts)) / ranks.world_size
         self._trained.step(loss)
         self._step += 1

@@ -1,9 +1,12 @@
 """The real pairs that an objective compares with the synthetic ones at an outer step."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 
@@ -23,32 +26,31 @@ class RealFeatures:
         seed = context.run_seed("real")
         images = context.image_features or context.dataset
         self._batches = RealBatches(context.embeddings, images, batch_size, seed, context.ranks.rows_to_compute)
-        # The step read last, and its batch.
-        self._last: tuple[int, tuple[Tensor, Tensor, int]] | None = None
+        # The step read last, and what was read.
+        self._step: int | None = None
+        self._kept: RealRows
 
-    def read(self, step: int) -> tuple[Tensor, Tensor, int]:
-        """This rank's rows of the batch: normalised images (b, 3, H, W), or features (b, F) if those of a frozen backbone are
-        stored; caption embeddings (b, D); and B. The last batch read is kept, so that it can be asked for again."""
-        if self._last is None or step != self._last[0]:
-            batch, device = self._batches[step], self.context.device
-            images, texts = batch.images.to(device), batch.texts.to(device)
-            images = images if self._has_features else self.context.model.normalise(images)
-            self._last = step, (images, texts, len(batch.entries))
-        return self._last[1]
-
-    def inputs(self, step: int) -> tuple[Tensor, Tensor, int]:
-        """The same as `read`, with model inputs in place of the images."""
-        images, texts, size = self.read(step)
-        if self.context.model.frozen_backbone:
-            images = self._features(images)
-        return images, texts, size
+    def rows(self, step: int) -> RealRows:
+        """This rank's rows of the batch."""
+        read = self._read(step)
+        return replace(read, inputs=self._features(read.inputs)) if self.context.model.frozen_backbone else read
 
     @torch.no_grad()
     def all_rows(self, step: int) -> tuple[Tensor, Tensor]:
         """Backbone features (B, F) and caption embeddings (B, D) of the whole batch."""
-        images, texts, size = self.read(step)
-        gather_rows = self.context.ranks.rows_gatherer(size)
-        return gather_rows(self._features(images)), gather_rows(texts)
+        read = self._read(step)
+        gather_rows = self.context.ranks.rows_gatherer(read.total)
+        return gather_rows(self._features(read.inputs)), gather_rows(read.texts)
+
+    def _read(self, step: int) -> RealRows:
+        """This rank's rows; their inputs are normalised images (b, 3, H, W), or features (b, F) if those of a frozen backbone
+        are stored. What was read last is kept, so that it can be asked for again."""
+        if step != self._step:
+            batch, device = self._batches[step], self.context.device
+            images, texts = batch.images.to(device), batch.texts.to(device)
+            images = images if self._has_features else self.context.model.normalise(images)
+            self._step, self._kept = step, RealRows(images, texts, len(batch.entries))
+        return self._kept
 
     def _features(self, images: Tensor) -> Tensor:
         if self._has_features:

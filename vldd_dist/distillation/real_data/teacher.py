@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vldd_dist.distillation.expert_trajectories import Experts
-from vldd_dist.distillation.student.unrolling import RealRows, Unrolling
+from vldd_dist.distillation.real_data.real_rows import RealRows
+from vldd_dist.distillation.student.unrolling import Unrolling
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import TOWERS
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
     FeatureLoss,
-    RealRows,
     Segment,
     UnrollSettings,
     in_mode,

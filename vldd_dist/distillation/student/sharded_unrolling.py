@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.config.base import Sharding
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.sharded_derivatives import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
     FeatureLoss,
-    RealRows,
     Segment,
     UnrollSettings,
     in_mode,

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
+from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import StepInputs, without_fixed
 from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll, UnrollResult
@@ -70,21 +71,6 @@ class Segment:
 
 # Joint features of the images and texts of all rows, (B, d) each -> a scalar loss.
 FeatureLoss = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class RealRows:
-    """Real pairs on which the outer loss measures the student.
-
-    Attributes:
-        inputs: model inputs (b, ...) of the images of this rank's `rows_to_compute`.
-        texts: (b, D) text embeddings of the same rows.
-        total: B, the number of rows over all ranks.
-    """
-
-    inputs: Tensor
-    texts: Tensor
-    total: int
 
 
 class Unrolling(Protocol):
