@@ -8,7 +8,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size, part_of
+from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
+from vldd_dist.distillation.student.batch_exchange import rank_rows
 from vldd_dist.sharding.ranks import rows_of
 
 
@@ -97,19 +98,19 @@ def test_a_draw_is_divided_among_the_ranks(world: int, pairs: int, batch_size: i
     """For any number of ranks the same pairs are drawn; each rank computes an equal part, mostly of pairs that it stores
     itself."""
     one = drawn(pairs, batch_size, 3, outer_step=5)
-    parts_of_ranks = [part_of(one.batches, rank, world) for rank in range(world)]
+    of_ranks = [rank_rows(one.batches, rank, world) for rank in range(world)]
     for step, batch in enumerate(one.batches):
-        parts = [part.used[part.places[step]] for part in parts_of_ranks]
-        assert torch.equal(torch.cat(parts), batch)
-        assert max(len(part) for part in parts) - min(len(part) for part in parts) <= 1
+        slices = [rows.used[rows.places[step]] for rows in of_ranks]
+        assert torch.equal(torch.cat(slices), batch)
+        assert max(map(len, slices)) - min(map(len, slices)) <= 1
         assert torch.equal(batch, batch.unique())
     at_home = sum(
-        int(((part.used >= start) & (part.used < stop)).sum())
-        for rank, part in enumerate(parts_of_ranks)
+        int(((rows.used >= start) & (rows.used < stop)).sum())
+        for rank, rows in enumerate(of_ranks)
         for start, stop in [rows_of(rank, world, pairs)]
     )
-    assert at_home > 0.7 * sum(len(part.used) for part in parts_of_ranks)
-    assert all(len(part.used) == len(torch.unique(part.used)) for part in parts_of_ranks)
+    assert at_home > 0.7 * sum(len(rows.used) for rows in of_ranks)
+    assert all(len(rows.used) == len(torch.unique(rows.used)) for rows in of_ranks)
 
 
 def test_the_pool_of_experts_grows_over_the_first_half() -> None:

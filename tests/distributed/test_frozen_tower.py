@@ -51,7 +51,7 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     outer = distance_to(target, start, unrolling.towers, ranks)
     segment = Segment(Unroll(start, case.rates, exchange.batches, outer, unrolling.towers), 11)
     found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
-    return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.part.used), **gradients}
+    return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.own.used), **gradients}
 
 
 def by_the_backbone() -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
-from vldd_dist.applications.feature_space.inputs import Inputs, part_of, select
+from vldd_dist.applications.feature_space.inputs import Inputs, select, subset
 from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
 from vldd_dist.applications.feature_space.parts import Clusters, joined, set_bytes
 from vldd_dist.applications.feature_space.planned import Planned
@@ -49,8 +49,7 @@ class Tasks:
         clusters = Clusters.of(given.train, count, derive_seed(given.seed, "tasks") % 2**32)
         self.given = given
         self.train, self.validation, self.test = (
-            [part_of(split, images) for images in clusters.parts(split)]
-            for split in (given.train, given.validation, given.test)
+            [subset(split, images) for images in clusters.parts(split)] for split in (given.train, given.validation, given.test)
         )
         self.validation_images = clusters.parts(given.validation)
         for parts, least in ((self.train, pairs), (self.validation, 1), (self.test, 1)):
@@ -62,7 +61,7 @@ class Tasks:
 
     def seen(self, task: int) -> RetrievalSplit:
         """The validation pairs of this task and of all tasks before it."""
-        return part_of(self.given.validation, torch.cat(self.validation_images[: task + 1]).sort().values)
+        return subset(self.given.validation, torch.cat(self.validation_images[: task + 1]).sort().values)
 
     def recalls(self, students: Students, student: DualEncoder, task: int) -> list[float]:
         """The recall of each task up to this one, on the task's own test pairs."""

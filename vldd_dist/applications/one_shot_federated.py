@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
-from vldd_dist.applications.feature_space.inputs import Inputs, part_of, select
+from vldd_dist.applications.feature_space.inputs import Inputs, select, subset
 from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
 from vldd_dist.applications.feature_space.parts import Clusters, dirichlet_clients, joined, set_bytes
 from vldd_dist.applications.feature_space.planned import Planned
@@ -101,7 +101,7 @@ class OneShotFederated(Application):
         self, given: Inputs, students: Students, client_images: list[Tensor]
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """(method, its figures by name) for one seed and one division of the images among the clients."""
-        parts = [part_of(given.train, images) for images in client_images]
+        parts = [subset(given.train, images) for images in client_images]
         for rounds, recall, size in self._federated_averaging(given, students, parts):
             yield f"FedAvg, {rounds} round{'s' if rounds > 1 else ''}", {"recall": recall, "kib": size / 1024}
         for method, uploaded in self._uploads(students, parts):
@@ -121,7 +121,7 @@ class OneShotFederated(Application):
         """A client's distilled pairs. It validates on pairs of its own, which it holds back from the distillation."""
         order = torch.from_numpy(generator.permutation(len(part.inputs)))
         held_back, used = order.tensor_split([max(len(order) // HELD_BACK, 1)])
-        train, validation = (part_of(part, images.sort().values) for images in (used, held_back))
+        train, validation = (subset(part, images.sort().values) for images in (used, held_back))
         return self.distill.run(students, train, validation, select(START, train, self.pairs, generator))
 
     def _federated_averaging(

@@ -1,4 +1,4 @@
-"""What an outer step draws: an expert, a start, the inner minibatches; and which rank computes which of their pairs."""
+"""What an outer step draws: an expert, a start, the inner minibatches."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,6 @@ import torch
 from torch import Tensor
 
 from vldd_dist.seeding import numpy_generator
-from vldd_dist.sharding.ranks import rows_of
-
-
-@dataclass(frozen=True)
-class Part:
-    """A rank's rows of the inner minibatches.
-
-    Attributes:
-        used: (U,) int64, ascending: the pairs that are in any of these minibatches.
-        places: for each inner step its pairs (b,), as indices into `used`.
-    """
-
-    used: Tensor
-    places: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,14 +24,6 @@ class Draw:
     expert: int
     starts: tuple[int, int]
     batches: list[Tensor]
-
-
-def part_of(batches: Sequence[Tensor], rank: int, world_size: int) -> Part:
-    """A rank's rows: an equal, contiguous slice of each minibatch. Minibatches are ascending and each rank owns a contiguous
-    range of the pairs, so most pairs are computed on the rank that owns them."""
-    slices = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in batches]
-    used = torch.unique(torch.cat(slices))
-    return Part(used, [torch.searchsorted(used, rows) for rows in slices])
 
 
 def inner_batch_size(batch_size: int | None, pairs: int) -> int:

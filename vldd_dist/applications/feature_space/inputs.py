@@ -69,9 +69,9 @@ def one_caption_each(split: RetrievalSplit, images: Tensor, generator: np.random
     return PairNumbers(images, first[images] + torch.from_numpy(generator.integers(counts)))
 
 
-def part_of(split: RetrievalSplit, images: Tensor) -> RetrievalSplit:
-    """The part of a split with only these images (n,), in ascending order, and all of their captions."""
-    # For each image its index in the part, or -1; then the same for each caption.
+def subset(split: RetrievalSplit, images: Tensor) -> RetrievalSplit:
+    """The subset of a split with only these images (n,), in ascending order, and all of their captions."""
+    # For each image its index in the subset, or -1; then the same for each caption.
     new_index = torch.full((len(split.inputs),), -1)
     new_index[images] = torch.arange(len(images))
     owner = new_index[split.image_of_caption]

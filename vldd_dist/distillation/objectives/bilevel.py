@@ -77,7 +77,7 @@ class Bilevel(UnrolledObjective):
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         with self.opened_unrolling(context, context.loss) as unrolling:
-            teacher = Teacher(unrolling, context.open_experts(unrolling.part)) if self.teacher else None
+            teacher = Teacher(unrolling, context.open_experts(unrolling.snapshot_slices)) if self.teacher else None
             yield BilevelProblem(self, context, unrolling, teacher)
 
     def problems(self, experiment: "Experiment") -> list[str]:

@@ -2,17 +2,38 @@
 back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import part_of
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.sharding.exchange import Exchange
-from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.ranks import Ranks, rows_of
+
+
+@dataclass(frozen=True)
+class RankRows:
+    """A rank's rows of the inner minibatches.
+
+    Attributes:
+        used: (U,) int64, ascending: the pairs that are in any of these minibatches.
+        places: for each inner step its pairs (b,), as indices into `used`.
+    """
+
+    used: Tensor
+    places: list[Tensor]
+
+
+def rank_rows(batches: Sequence[Tensor], rank: int, world_size: int) -> RankRows:
+    """A rank's rows: an equal, contiguous slice of each minibatch. Minibatches are ascending and each rank owns a contiguous
+    range of the pairs, so most pairs are computed on the rank that owns them."""
+    slices = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in batches]
+    used = torch.unique(torch.cat(slices))
+    return RankRows(used, [torch.searchsorted(used, rows) for rows in slices])
 
 
 class ImageInputs:
@@ -78,9 +99,9 @@ class BatchExchange:
     ) -> None:
         self.ranks, self.total = ranks, total
         # By rank, the rows of the batches that it computes.
-        self.parts = [part_of(batches, rank, ranks.world_size) for rank in range(ranks.world_size)]
-        self.part = self.parts[ranks.rank]
-        exchange = Exchange(ranks, total, [part.used for part in self.parts])
+        self.computed = [rank_rows(batches, rank, ranks.world_size) for rank in range(ranks.world_size)]
+        self.own = self.computed[ranks.rank]
+        exchange = Exchange(ranks, total, [rows.used for rows in self.computed])
         used = {name: exchange.to_users(rows) for name, rows in pairs.rows.items()}
         self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
         self.learned = list(pairs.learned(used))
@@ -88,7 +109,7 @@ class BatchExchange:
         self.encoded = tower.features_with_graph(used["images"], graph_limit) if tower else None
         if self.encoded:
             used["images"] = self.encoded.features
-        self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.part.places]
+        self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.own.places]
 
     def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum the gradients of the batches into gradients of the pairs, on the ranks that own them.
@@ -100,10 +121,10 @@ class BatchExchange:
             The indices (K,) of this rank's pairs in these batches, and by name the gradients (K, ...) of their tensors.
         """
         # Pairs that are only in steps before them have no gradient.
-        places = [torch.unique(torch.cat(part.places[-len(batches) :])) for part in self.parts]
-        exchange = Exchange(self.ranks, self.total, [part.used[of] for part, of in zip(self.parts, places, strict=True)])
+        places = [torch.unique(torch.cat(rows.places[-len(batches) :])) for rows in self.computed]
+        exchange = Exchange(self.ranks, self.total, [rows.used[of] for rows, of in zip(self.computed, places, strict=True)])
         own = places[self.ranks.rank]
-        sums = scatter_to_pairs(batches, self.part.places[-len(batches) :], len(self.part.used))
+        sums = scatter_to_pairs(batches, self.own.places[-len(batches) :], len(self.own.used))
         used_gradients = dict(zip(self.learned, sums, strict=True))
         if self.encoded:
             used_gradients["images"] = self.encoded.pixel_gradients(used_gradients["images"])

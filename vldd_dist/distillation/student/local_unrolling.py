@@ -41,7 +41,7 @@ from vldd_dist.plugins import GRADIENTS
 class LocalUnrolling:
     """Implements `Unrolling` in one process, for any gradient."""
 
-    part: ShardSlices | None = None
+    snapshot_slices: ShardSlices | None = None
 
     def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
         self.model, self.settings, self.snapshots = model, settings, snapshots

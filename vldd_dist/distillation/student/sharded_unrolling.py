@@ -81,7 +81,7 @@ class ShardedUnrolling:
         self.layout = sharded.layout
         self.first_order = ShardedFirstOrder(sharded, model, loss, ranks)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
-        self.part: ShardSlices | None = {
+        self.snapshot_slices: ShardSlices | None = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
 

@@ -80,7 +80,7 @@ class Unrolling(Protocol):
         model: the student's model.
         tower: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
             the backbone is trained.
-        part: the slices of a snapshot that this rank needs; None: everything.
+        snapshot_slices: the slices of a snapshot that this rank needs; None: everything.
         towers: for each parameter of the student 0 (image) or 1 (text).
     """
 
@@ -91,7 +91,7 @@ class Unrolling(Protocol):
     def tower(self) -> FrozenTower | None: ...
 
     @property
-    def part(self) -> ShardSlices | None: ...
+    def snapshot_slices(self) -> ShardSlices | None: ...
 
     @property
     def towers(self) -> Sequence[int]: ...

@@ -21,7 +21,8 @@ class TrajectoryMatching(MatchingSettings):
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         with self.opened_unrolling(context, self.inner_loss(context.loss)) as unrolling:
-            yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), context.run_seed())
+            experts = context.open_experts(unrolling.snapshot_slices)
+            yield MatchingProblem(self, context, unrolling, experts, context.run_seed())
 
     def problems(self, experiment: "Experiment") -> list[str]:
         return problems_of(self, experiment)

@@ -45,14 +45,14 @@ class MatchingProblem(OuterProblem):
         self.settings, self.context, self.unrolling, self.experts = settings, context, unrolling, experts
         self.seed = seed
         self.sampler = Sampler(
-            context.total,
-            experts.count,
-            inner_batch_size(context.settings.batch_size, context.total),
-            settings.inner_steps,
-            settings.starts_of_towers(),
-            settings.min_experts,
-            context.settings.outer_steps,
-            self.seed,
+            pairs=context.total,
+            experts=experts.count,
+            batch_size=inner_batch_size(context.settings.batch_size, context.total),
+            inner_steps=settings.inner_steps,
+            starts=settings.starts_of_towers(),
+            min_experts=settings.min_experts,
+            outer_steps=context.settings.outer_steps,
+            seed=self.seed,
         )
         # The experts' states as they were trained, and as they are matched.
         self.snapshots = Snapshots(experts, unrolling)
