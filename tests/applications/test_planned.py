@@ -18,8 +18,8 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.flop_trace import FlopCount
 from vldd_dist.cost_model.io_model import DataSize, data_size
-from vldd_dist.distillation.objectives.base import Objective
-from vldd_dist.distillation.objectives.bilevel import Bilevel
+from vldd_dist.distillation.objectives.bilevel import BilevelCosts
+from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import stage_of
@@ -181,7 +181,7 @@ def test_applications_that_do_not_fit_get_advice() -> None:
 def test_the_work_of_an_application_that_does_not_count_it_is_unknown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MembershipInference, "flops", Application.flops)
     # Continual learning counts its work, but not that of this objective.
-    monkeypatch.setattr(Bilevel, "step_flops", Objective.step_flops)
+    monkeypatch.setattr(BilevelCosts, "step_flops", ObjectiveCosts.step_flops)
     described = experiment(name)
     _, work, notes = planned_document(described)
     assert work["unknown_units"] == work["units"] == 1

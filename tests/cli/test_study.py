@@ -9,8 +9,8 @@ import yaml
 
 from tests.cli.test_cli import vldd
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.distillation.objectives.base import Objective
-from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
+from vldd_dist.distillation.objectives.costs import ObjectiveCosts
+from vldd_dist.distillation.objectives.covariance_matching import CovarianceCosts
 from vldd_dist.testing.experiments.tiny import TINY
 
 
@@ -49,7 +49,7 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
     path.write_text(yaml.safe_dump({"name": "towers", "base": "scenes", "variants": changes}))
     monkeypatch.setenv("COLUMNS", "80")
     # Like an objective of a plug-in that does not estimate the cost of a step.
-    monkeypatch.setattr(CovarianceMatching, "step_flops", Objective.step_flops)
+    monkeypatch.setattr(CovarianceCosts, "step_flops", ObjectiveCosts.step_flops)
     _, out, _ = vldd("run", str(path), "--plan", *SETS, capsys=capsys)
     code, document, err = vldd("run", str(path), "--plan", "--json", *SETS, capsys=capsys)
     assert (code, err) == (0, "")

@@ -6,7 +6,7 @@ import torch
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.initialisations import starting_pairs
-from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graphs.experiment import Graph

@@ -16,7 +16,7 @@ from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
-from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
@@ -115,12 +115,12 @@ def test_an_outer_step_has_the_operations_of_the_plan(changes: list[str], prepar
     inputs = run_context(context, settings, context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     pairs = replace(pairs, fixed=settings.fixed())
-    costs = FlopTrace(MemoryTrace(described().model, pairs.texts.shape[1], 32))
+    passes = FlopTrace(MemoryTrace(described().model, pairs.texts.shape[1], 32))
     with settings.objective.open(inputs) as problem:
         problem.gradient(STEP - 1, pairs)
         with FlopCount() as counted:
             problem.gradient(STEP, pairs)
-    assert counted.total == pytest.approx(settings.objective.step_flops(costs, settings, 5), rel=0.05)
+    assert counted.total == pytest.approx(settings.objective.costs().step_flops(passes, settings, 5), rel=0.05)
 
 
 @pytest.mark.parametrize("trains", [False, True])

@@ -21,8 +21,8 @@ from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import bilevel
-from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
@@ -331,10 +331,10 @@ def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Stor
         with FlopCount() as counted:
             problem.gradient(step, pairs)
     trace, objective = MemoryTrace(tree.model, pairs.texts.shape[1], 32), settings.objective
-    costs, data = FlopTrace(trace), data_size(tree, None)
-    teacher = objective.teacher_flops(costs, 2)
+    passes, data = FlopTrace(trace), data_size(tree, None)
+    teacher = objective.costs().teacher_flops(passes, 2)
     assert teacher > 0
-    assert counted.total == pytest.approx(objective.step_flops(costs, settings, 20) + teacher, rel=0.05)
+    assert counted.total == pytest.approx(objective.costs().step_flops(passes, settings, 20) + teacher, rel=0.05)
     assert data is not None
     alone = described(", teacher: 0", *few)
     runs = [distillation_flops(one, trace, data, 20) for one in (tree, alone)]

@@ -15,7 +15,7 @@ from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives import OuterProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
@@ -267,8 +267,8 @@ def test_features_of_fixed_images_are_computed_anew_for_each_teacher() -> None:
         )
         flops = FlopTrace(Estimator(TEXT_DIM).trace(described.model, 32))
         objective = described.distill.objective
-        found: float = objective.step_flops(flops, described.distill, 100) / flops.encoding
-        return found if flops.has_features else found - objective.real_rows()
+        found: float = objective.costs().step_flops(flops, described.distill, 100) / flops.encoding
+        return found if flops.has_features else found - objective.costs().real_rows()
 
     assert operations("full") == pytest.approx(64)
     assert operations("head") == pytest.approx(0)

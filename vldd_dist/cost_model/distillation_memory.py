@@ -70,7 +70,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> T
             "activations": first_order_memory(sizes, step.first, workers, settings.sharding),
         }
     assert step.second is not None
-    vectors = (2 + objective.has_momentum()) * p
+    vectors = (2 + objective.costs().has_momentum()) * p
     in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": vectors, "activations": step.second.peak}
     if is_sharded(settings):
         whole = 2 * sizes.trainable if workers > 1 else 0
@@ -81,7 +81,9 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> T
 
 def snapshots_memory(objective: UnrolledObjective, p: int) -> int:
     """The bytes of an unroll's snapshots of p bytes each, apart from its start."""
-    return p * (min(objective.longest_run() - 1, objective.inner_steps) if objective.offload_snapshots == "none" else 1)
+    if objective.offload_snapshots != "none":
+        return p
+    return p * min(objective.costs().longest_run() - 1, objective.inner_steps)
 
 
 def is_sharded(settings: DistillationSettings) -> bool:
@@ -117,12 +119,13 @@ def distillation_memory(
     - or validation: see `evaluation_memory`.
     """
     objective: UnrolledObjective = settings.objective
-    workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
+    costs, workers, steps = objective.costs(), settings.workers, objective.inner_steps
+    p = per_rank(sizes.trainable, workers)
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
-    working = resident | {"expert": held * p, "batches": objective.longest_run() * step.batch + used}
-    if objective.real_rows():
+    working = resident | {"expert": held * p, "batches": costs.longest_run() * step.batch + used}
+    if costs.real_rows():
         resident |= {"expert": held * p, "real batch": step.real}
         working |= {"start": (1 + is_sharded(settings)) * p, "real batch": step.real}
     gradients = {"pairs' gradients": steps * step.gradients + learned}
@@ -133,7 +136,7 @@ def distillation_memory(
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     at_end = working | {"snapshots": snapshots_memory(objective, p), "vectors": 2 * p}
-    if objective.real_rows():
+    if costs.real_rows():
         assert step.first is not None
         real = first_order_memory(sizes, step.first, workers, settings.sharding) + _graph_at_end(step, settings)
         moments.append(at_end | {"outer loss": real, "kept graphs": kept})
@@ -154,8 +157,9 @@ def _graph_at_end(step: Step, settings: DistillationSettings) -> int:
 
 def used_pairs(pairs: int, settings: DistillationSettings) -> int:
     """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
+    objective: UnrolledObjective = settings.objective
     batch = min(settings.batch_size or pairs, pairs)
-    return min(pairs, settings.objective.longest_run() * per_rank(batch, settings.workers))
+    return min(pairs, objective.costs().longest_run() * per_rank(batch, settings.workers))
 
 
 def tower_memory(tower: TowerPass | None, images: int, settings: DistillationSettings) -> tuple[int, int]:

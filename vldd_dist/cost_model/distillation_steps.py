@@ -37,7 +37,7 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
         # `UnitPhase.join` copies the pairs of all phases into one set.
         validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if isinstance(objective, UnrolledObjective):
-        step, held = _unrolled_step(experiment, objective, trace), objective.held_snapshots(experiment.experts.count)
+        step, held = _unrolled_step(experiment, objective, trace), objective.costs().held_snapshots(experiment.experts.count)
         return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
     follow = objective.moves_model() and not trace.frozen_backbone
     sizes = replace(sizes_of(trace), tower=0 if follow else trace.tower_bytes)
@@ -58,13 +58,14 @@ def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTr
     Args:
         follow: whether the frozen tower follows the model's weights.
     """
-    counts = objective.used_pairs(max(experiment.distill.pairs)), objective.real_rows()
+    costs = objective.costs()
+    counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()
     rows, real = (per_rank(count, experiment.distill.workers) for count in counts)
     return Step(
         real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
         first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
         tower=trace.tower(largest_chunk(rows), follow=follow),
-        kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
+        kept=4 * costs.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
     )
 
 
@@ -77,7 +78,7 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
     blending = objective.blending()
     blend = None if blending is None else blending.of_step(seed=0)
     step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
-    if objective.real_rows():
+    if objective.costs().real_rows():
         step = _with_outer_loss(step, experiment, objective, trace)
     if objective.gradient == "full":
         return replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
@@ -95,9 +96,10 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
 def _with_outer_loss(step: Step, experiment: Experiment, objective: UnrolledObjective, trace: MemoryTrace) -> Step:
     """The step with the sizes of an outer loss on real pairs."""
     # Each rank passes its part through a backbone. Of heads on features, the scores of all rows take the most.
-    real, given = objective.real_rows(), experiment.model.has_features
+    costs = objective.costs()
+    real, given = costs.real_rows(), experiment.model.has_features
     part = per_rank(real, experiment.distill.workers)
     first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
-    copies = max(objective.real_copies(), int(trace.frozen_backbone and not given))
+    copies = max(costs.real_copies(), int(trace.frozen_backbone and not given))
     one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
     return replace(step, first=first, real=part * one)

@@ -17,7 +17,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     settings = experiment.distill
     objective: Objective = settings.objective
     reads = 0
-    if drawn := objective.snapshots_read(experiment.experts.count, settings.outer_steps):
+    if drawn := objective.costs().snapshots_read(experiment.experts.count, settings.outer_steps):
         reads = drawn * sum(trace.trainable_bytes.values())
         image = experiment.model.image
         same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"

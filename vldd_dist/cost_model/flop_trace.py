@@ -39,7 +39,7 @@ class FlopCount(TorchDispatchMode):
 
 
 class FlopTrace:
-    """Operations of each pass for one pair or image: an `objectives.base.PassCosts`. The counts are cached in the trace."""
+    """Operations of each pass for one pair or image: an `objectives.costs.PassCosts`. The counts are cached in the trace."""
 
     def __init__(self, trace: MemoryTrace) -> None:
         self._trace = trace

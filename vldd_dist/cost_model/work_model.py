@@ -43,12 +43,13 @@ def distillation_flops(
         pairs: number of pairs that are learned.
         earlier: number of pairs of earlier phases, on which validation trains too.
     """
-    settings, costs = experiment.distill, FlopTrace(trace)
+    settings, passes = experiment.distill, FlopTrace(trace)
     objective: Objective = settings.objective
-    step = objective.step_flops(costs, settings, pairs)
+    costs = objective.costs()
+    step = costs.step_flops(passes, settings, pairs)
     if step is None:
         return None
-    step += objective.teacher_flops(costs, experiment.experts.count)
+    step += costs.teacher_flops(passes, experiment.experts.count)
     images = 0 if experiment.model.has_features else data.images["val"]
     # The starting pairs are validated, too.
     validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)

@@ -16,7 +16,7 @@ from vldd_dist.distillation.averaging import RunningAverage
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.history import History
-from vldd_dist.distillation.objectives import OuterProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import DivergenceError, InterruptedRun

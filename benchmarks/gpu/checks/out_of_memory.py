@@ -11,7 +11,7 @@ from benchmarks.gpu.distilling import distilling, new_model, short_run
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower

@@ -59,7 +59,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
         finally:
             place.free()
         first = first or (seconds, peak)
-        flops = distill.objective.step_flops(FlopTrace(trace), distill, batch)
+        flops = distill.objective.costs().step_flops(FlopTrace(trace), distill, batch)
         assert flops is not None
         # No rate for `tesla`: the count includes the products along the parameters, which it does not compute.
         rate = None if gradient == "tesla" else flops / seconds / 1e12

@@ -96,7 +96,8 @@ class PartDistillation(Section):
     def flops(self, planned: Planned, pairs: int, validation: float) -> float | None:
         """Floating-point operations of distilling a part, for a plan: all outer steps, and the validations on this many images.
         None if the objective does not count the operations of its steps."""
-        step = self.objective.step_flops(planned.costs, self._settings(pairs, self.lr, planned.protocol.batch_size), pairs)
+        settings = self._settings(pairs, self.lr, planned.protocol.batch_size)
+        step = self.objective.costs().step_flops(planned.costs, settings, pairs)
         if step is None:
             return None
         # The starting pairs are validated, too.

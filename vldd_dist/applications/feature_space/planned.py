@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
-from vldd_dist.distillation.objectives.base import PassCosts
+from vldd_dist.distillation.objectives.costs import PassCosts
 
 
 class StudentCosts(PassCosts, Protocol):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem, PassCosts
-from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.objectives.costs import PassCosts
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.unrolled import UnrolledCosts, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.distillation.real_data.real_rows import RealRows
@@ -114,34 +115,41 @@ class Bilevel(UnrolledObjective):
     def needed(self) -> frozenset[str]:
         return self.needs if self.teacher else self.needs - {"experts"}
 
+    def allows_differences(self) -> bool:
+        return False
+
+    def costs(self) -> "BilevelCosts":
+        return BilevelCosts(self)
+
+
+class BilevelCosts(UnrolledCosts[Bilevel]):
+    """The costs of `Bilevel`."""
+
     def held_snapshots(self, experts: int) -> int:
-        return experts if self.teacher else 0
+        return experts if self.objective.teacher else 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         return self.held_snapshots(experts)
 
-    def teacher_flops(self, costs: PassCosts, experts: int) -> float:
+    def teacher_flops(self, passes: PassCosts, experts: int) -> float:
         # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
-        one = costs.training / 3 if costs.frozen_backbone else costs.encoding
-        return self.held_snapshots(experts) * self.real_batch_size * one
+        one = passes.training / 3 if passes.frozen_backbone else passes.encoding
+        return self.held_snapshots(experts) * self.real_rows() * one
 
     def real_rows(self) -> int:
-        return self.real_batch_size
-
-    def allows_differences(self) -> bool:
-        return False
+        return self.objective.real_batch_size
 
     def longest_run(self) -> int:
-        return self.skipped_steps + self.inner_steps
+        return self.objective.skipped_steps + self.objective.inner_steps
 
     def has_momentum(self) -> bool:
-        return self.student_momentum > 0
+        return self.objective.student_momentum > 0
 
     def real_copies(self) -> int:
-        return int(self.noise > 0)
+        return int(self.objective.noise > 0)
 
     def plain_steps(self) -> float:
-        return self.skipped_steps / 4
+        return self.objective.skipped_steps / 4
 
 
 class BilevelProblem(OuterProblem):

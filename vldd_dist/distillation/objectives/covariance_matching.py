@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterProblem
-from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.real_data.online_model import OnlineModel, OnlineTraining
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 
@@ -45,15 +45,22 @@ class CovarianceMatching(FeatureMatching):
         "adapters.",
     )
 
-    def real_rows(self) -> int:
-        return self.real_batch_size
-
     def trains_model(self) -> bool:
         return self.train_model
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         yield CovarianceProblem(self, context)
+
+    def costs(self) -> "CovarianceCosts":
+        return CovarianceCosts(self)
+
+
+class CovarianceCosts(FeatureCosts[CovarianceMatching]):
+    """The costs of `CovarianceMatching`."""
+
+    def real_rows(self) -> int:
+        return self.objective.real_batch_size
 
 
 class CovarianceProblem(FeatureProblem):

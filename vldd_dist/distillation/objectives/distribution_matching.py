@@ -13,8 +13,8 @@ from torch.nn import functional
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.clipping import clipped
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
-from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.mean_discrepancy import mean_discrepancy
 from vldd_dist.distillation.real_data.merged_teacher import merged_teacher
@@ -56,9 +56,6 @@ class DistributionMatching(FeatureMatching):
             )
         return problems
 
-    def real_rows(self) -> int:
-        return self.real_batch_size
-
     def moves_model(self) -> bool:
         return True
 
@@ -68,12 +65,22 @@ class DistributionMatching(FeatureMatching):
     def reached_epochs(self) -> frozenset[int]:
         return frozenset(range(self.last_epoch + 1))
 
-    def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        return min(experts * len(self.reached_epochs()), 3 * outer_steps)
-
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         yield DistributionProblem(self, context)
+
+    def costs(self) -> "DistributionCosts":
+        return DistributionCosts(self)
+
+
+class DistributionCosts(FeatureCosts[DistributionMatching]):
+    """The costs of `DistributionMatching`."""
+
+    def real_rows(self) -> int:
+        return self.objective.real_batch_size
+
+    def snapshots_read(self, experts: int, outer_steps: int) -> int:
+        return min(experts * len(self.objective.reached_epochs()), 3 * outer_steps)
 
 
 class DistributionProblem(FeatureProblem):

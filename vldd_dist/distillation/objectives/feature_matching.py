@@ -1,13 +1,15 @@
 """The common part of the objectives that compare features of synthetic and real pairs, without a student."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem, PassCosts
+from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.batch_exchange import ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
@@ -31,16 +33,27 @@ class FeatureMatching(Objective):
             problems.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
         return problems
 
-    def step_flops(self, costs: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
-        """See `Objective.step_flops`. Counts the passes of the synthetic images through the tower and back to their pixels,
-        those of the real images through the tower (unless their features are given) and the model's training step, but no
-        heads."""
-        moves = self.moves_model() and not costs.frozen_backbone
+    def costs(self) -> "FeatureCosts[Any]":
+        return FeatureCosts(self)
+
+
+SomeMatching = TypeVar("SomeMatching", bound=FeatureMatching)
+
+
+class FeatureCosts(ObjectiveCosts[SomeMatching]):
+    """The costs of such an objective."""
+
+    def step_flops(self, passes: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
+        """See `ObjectiveCosts.step_flops`. Counts the passes of the synthetic images through the tower and back to their
+        pixels, those of the real images through the tower (unless their features are given) and the model's training step, but
+        no heads."""
+        objective = self.objective
+        moves = objective.moves_model() and not passes.frozen_backbone
         # Of fixed images, the features are computed once, unless the tower's weights change.
-        fixed_images = costs.encoding if moves else 0
-        synthetic = fixed_images if "images" in settings.fixed() else costs.pixels
-        real = (0 if costs.has_features else costs.encoding) + (costs.training if self.trains_model() else 0)
-        return self.used_pairs(pairs) * synthetic + self.real_rows() * real
+        fixed_images = passes.encoding if moves else 0
+        synthetic = fixed_images if "images" in settings.fixed() else passes.pixels
+        real = (0 if passes.has_features else passes.encoding) + (passes.training if objective.trains_model() else 0)
+        return objective.used_pairs(pairs) * synthetic + self.real_rows() * real
 
 
 class FeatureProblem(OuterProblem):

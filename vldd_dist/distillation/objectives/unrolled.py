@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import AfterValidator, Field
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import Objective, PassCosts
+from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
 from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.distillation.student.blending import Blending
@@ -129,9 +130,19 @@ class UnrolledObjective(Objective):
         """How the student's steps mix features; None: they do not."""
         return None
 
+    def costs(self) -> "UnrolledCosts[Any]":
+        return UnrolledCosts(self)
+
+
+SomeUnrolled = TypeVar("SomeUnrolled", bound=UnrolledObjective)
+
+
+class UnrolledCosts(ObjectiveCosts[SomeUnrolled]):
+    """The costs of an objective that trains a student for a few steps and differentiates through them."""
+
     def longest_run(self) -> int:
         """The largest number of steps that a student takes, including those that are not differentiated."""
-        return self.inner_steps
+        return self.objective.inner_steps
 
     def has_momentum(self) -> bool:
         """Whether the student's steps have momentum."""
@@ -145,8 +156,8 @@ class UnrolledObjective(Objective):
         """The mean number of steps that a student takes before those that are differentiated."""
         return 0
 
-    def step_flops(self, costs: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
-        """See `Objective.step_flops`. T inner steps cost:
+    def step_flops(self, passes: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
+        """See `ObjectiveCosts.step_flops`. T inner steps cost:
 
         - `exact`: T - 1 gradients forward, and T steps differentiated twice on the way back. `full` costs the same, in one
           graph. `tesla` is counted alike, although it does not take the products with respect to the parameters.
@@ -155,16 +166,16 @@ class UnrolledObjective(Objective):
         - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed; a pass of
           the real images, unless their features are given.
         """
-        steps, batch, fixed = self.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
+        steps, batch, fixed = self.objective.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
         used = min(pairs, (steps + self.plain_steps()) * batch)
-        tower = used * costs.pixels if costs.frozen_backbone and "images" not in fixed else 0
-        if GRADIENTS.load(self.gradient).first_order_only:
-            return self.passes_of_differences() * batch * costs.training + tower
+        tower = used * passes.pixels if passes.frozen_backbone and "images" not in fixed else 0
+        if GRADIENTS.load(self.objective.gradient).first_order_only:
+            return self.passes_of_differences() * batch * passes.training + tower
         plain = steps - 1 + self.plain_steps()
-        inner = batch * (plain * costs.training + steps * costs.second_order(fixed))
-        real = costs.training + (costs.encoding if costs.frozen_backbone and not costs.has_features else 0)
+        inner = batch * (plain * passes.training + steps * passes.second_order(fixed))
+        real = passes.training + (passes.encoding if passes.frozen_backbone and not passes.has_features else 0)
         return inner + tower + self.real_rows() * real
 
     def passes_of_differences(self) -> int:
         """The number of gradients that finite differences take for all inner steps of an outer step."""
-        return (3 if self.difference_scheme() == "central" else 2) * self.inner_steps
+        return (3 if self.objective.difference_scheme() == "central" else 2) * self.objective.inner_steps

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterProblem
 from vldd_dist.distillation.objectives.covariance_matching import cross_covariance
-from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.real_data.whitening import whitened_moments
 
 if TYPE_CHECKING:
@@ -53,12 +53,19 @@ class WhitenedMatching(FeatureMatching):
             )
         return problems
 
-    def kept_numbers(self, image_dim: int, text_dim: int) -> int:
-        return image_dim**2 + text_dim**2 + self.caption_subsets * image_dim * text_dim
-
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         yield WhitenedProblem(self, context)
+
+    def costs(self) -> "WhitenedCosts":
+        return WhitenedCosts(self)
+
+
+class WhitenedCosts(FeatureCosts[WhitenedMatching]):
+    """The costs of `WhitenedMatching`."""
+
+    def kept_numbers(self, image_dim: int, text_dim: int) -> int:
+        return image_dim**2 + text_dim**2 + self.objective.caption_subsets * image_dim * text_dim
 
 
 class WhitenedProblem(FeatureProblem):

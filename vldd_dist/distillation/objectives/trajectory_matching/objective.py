@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.checks import problems_of
 from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
-from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings

@@ -8,7 +8,7 @@ from vldd_dist.config.base import HOW_TO_RUN, NonNegative, Positive, Rate
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs
-from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.objectives.unrolled import UnrolledCosts, UnrolledObjective
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.models.losses import Loss
 
@@ -119,13 +119,21 @@ class MatchingSettings(UnrolledObjective):
     def blending(self) -> Blending | None:
         return self.blend
 
+    def costs(self) -> "MatchingCosts":
+        return MatchingCosts(self)
+
+
+class MatchingCosts(UnrolledCosts[MatchingSettings]):
+    """The costs of `TrajectoryMatching`."""
+
     def held_snapshots(self, experts: int) -> int:
         return 2
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         """No more than all snapshots that can be reached, and no more than the start of the run and its outer steps read."""
-        all_epochs = len(self.reached_epochs())
-        read_by_step = 2 if self.shortcut is None else all_epochs
-        auto = self.asynchronous is not None and self.asynchronous.auto
-        read_at_start = self.first_experts(experts) * len(self.matched_epochs()) if auto else 0
+        objective = self.objective
+        all_epochs = len(objective.reached_epochs())
+        read_by_step = 2 if objective.shortcut is None else all_epochs
+        auto = objective.asynchronous is not None and objective.asynchronous.auto
+        read_at_start = objective.first_experts(experts) * len(objective.matched_epochs()) if auto else 0
         return min(experts * all_epochs, read_at_start + outer_steps * read_by_step)
