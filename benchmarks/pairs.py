@@ -40,6 +40,7 @@ from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.pipeline.stages.expert import ExpertFacts
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.processes.group import Group
@@ -71,7 +72,7 @@ def write_trajectory(store: Store, model: DualEncoder) -> None:
         }
         for name, info in write_snapshots(writer, epoch, encoded).items():
             writer.adopt(name, info)
-    writer.commit({"loss": [], "validation": [], "epochs": [0, 1]})
+    writer.commit(ExpertFacts(loss=[], validation=[], epochs=[0, 1]))
 
 
 def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) -> Distillation:

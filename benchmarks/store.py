@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks._measure import print_json
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
@@ -66,7 +67,7 @@ def write_ours(store: Store, unit_id: str, snapshots: Snapshots) -> None:
     writer = UnitWriter(store, "trajectory", unit_id, {}, {})
     for epoch, encoded in snapshots.items():
         writer.objects |= write_snapshots(writer, epoch, encoded)
-    writer.commit({})
+    writer.commit(Facts())
 
 
 def write_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) -> None:

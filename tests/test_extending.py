@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from vldd_dist import load_distilled, plugins
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -94,7 +95,7 @@ def run(tmp_path: Path, *overrides: str) -> tuple[Experiment, Graph, Store]:
 
 def facts(graph: Graph, store: Store, kind: str) -> dict:
     (unit,) = (unit for unit in graph.units() if unit.kind == kind)
-    return UnitReader(store, kind, unit.id).facts
+    return UnitReader(store, kind, unit.id).manifest.facts
 
 
 def test_the_page_has_an_example_of_every_kind() -> None:
@@ -204,8 +205,8 @@ def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) 
     state.begin(graph.units(), set())
     assert state.total["caption_lengths"] == 1
     writer = UnitWriter(store, "caption_lengths", "another", {}, {})
-    with pytest.raises(StoreError, match="facts: longest: Input should be a valid integer"):
-        writer.commit({"longest": "very"})
+    with pytest.raises(StoreError, match="facts: longest: Field required"):
+        writer.commit(Facts())
 
 
 def test_an_installed_package_enters_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

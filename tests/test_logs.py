@@ -83,7 +83,7 @@ def test_a_run_is_logged_in_lines_of_either_kind(monkeypatch: pytest.MonkeyPatch
 def test_a_worker_names_unit_attempt_and_node(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(context: Any) -> dict[str, Any]:
+    def fails(context: Any) -> None:
         logging.getLogger("vldd_dist.stage").warning("so far")
         raise ZeroDivisionError("by nought")
 

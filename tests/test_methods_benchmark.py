@@ -137,7 +137,7 @@ def test_means_of_real_pairs_have_the_means_of_their_features(tmp_path: Path) ->
         if chosen.method in ("prototypes", "random"):
             unit = graph.unit(*chosen.source)
             found = space.of_coreset(unit).rows["images"]
-            facts = UnitReader(store, unit.kind, unit.id).facts
+            facts = UnitReader(store, unit.kind, unit.id).manifest.facts
             counts = facts.get("means_of") or [1] * pairs
             distances = (torch.cdist(found, real) / found.norm(dim=1, keepdim=True)).min(dim=1).values.tolist()
             assert all((distance < 1e-2) == (count == 1) for distance, count in zip(distances, counts, strict=True))

@@ -41,6 +41,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.experts import AugmentSettings
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.batches.stream import EpochStream, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset
@@ -162,7 +163,8 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
     store = Store(f"{folder}/store-{tower}")
     readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
     dataset = Dataset(readers[0])
-    embeddings = CaptionEmbeddings(dataset.splits, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
+    dim = readers[1].facts_as(CaptionEmbeddingsFacts).dim
+    embeddings = CaptionEmbeddings(dataset.splits, Pieces(readers[1], "embedding_group"), dim)
     decoded = DecodedImages.of(dataset, "train", 1 << 30)
     _barrier.wait()
     started, images = time.monotonic(), 0

@@ -155,7 +155,7 @@ def test_students_on_features_repeat_the_evaluations_of_coresets(finished: tuple
     for unit in of_coresets:
         rows = read_rows(UnitReader(store, "coreset", unit.inputs["pairs"].id), "pairs")
         (recall,) = space.with_students([unit.spec["seed"]]).recalls(space.of_pixels(rows))
-        assert recall == pytest.approx(UnitReader(store, "evaluation", unit.id).facts["test"]["mean"])
+        assert recall == pytest.approx(UnitReader(store, "evaluation", unit.id).manifest.facts["test"]["mean"])
 
 
 def test_a_distillation_in_feature_space_returns_the_pairs_that_validate_best(finished: tuple[Graph, Store]) -> None:
@@ -276,7 +276,7 @@ def test_pairs_with_one_half_of_noise_do_not_count_as_initial_real_pairs(
     """Otherwise membership inference would count images or captions as members that initialised no pair."""
     graph, store = finished
     unit = next(unit for unit in graph.wanted("application") if "distillation" in unit.inputs)
-    start = UnitReader(store, "distillation", unit.inputs["distillation"].id).facts["start"]
+    start = UnitReader(store, "distillation", unit.inputs["distillation"].id).manifest.facts["start"]
     context = workspace(store, unit)
     assert starting_numbers(context, start) is not None
     assert starting_numbers(context, start | {"images": images, "texts": texts}) is None

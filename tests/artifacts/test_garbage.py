@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.test_readme import distilled_set
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.garbage import Garbage, Keep, find_garbage, remove_garbage
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.trajectories import write_snapshots
@@ -49,7 +50,7 @@ def test_old_objects_that_nothing_references_are_garbage(store: Store, capsys: p
     ((name, info),) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.zeros(2)})}).items()
     writer.adopt(name, info)
     writer.put("x.bin", b"kept")
-    writer.commit({})
+    writer.commit(Facts())
     running = UnitWriter(store, "thing", "v", {}, {})
     (snapshot,) = write_snapshots(running, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
     running.checkpoints.save(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
@@ -105,7 +106,7 @@ def test_the_search_is_repeated_if_a_mark_disappears_meanwhile(store: Store, mon
         if "/checkpoints/" in key:
             monkeypatch.setattr(Store, "read", original)
             writer.adopt("s", snapshot)
-            writer.commit({})
+            writer.commit(Facts())
         return original(self, key)
 
     monkeypatch.setattr(Store, "read", commit_first)
@@ -139,7 +140,7 @@ def test_nothing_is_deleted_in_a_folder_that_is_not_a_store(
 
 
 def test_foreign_files_in_a_store_are_not_deleted(store: Store) -> None:
-    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    UnitWriter(store, "thing", "u", {}, {}).commit(Facts())
     theirs = ["units/notes.txt", "units/thing/u/notes.txt", "blobs/notes", "blobs/ab/cd", "distilled/my own/x", "distilled/x"]
     theirs += ["units/thing/u/checkpoints/notes.json", "units/.tmp-notes", f"blobs/ab/cd{'0' * 62}"]
     for key in theirs:
@@ -172,7 +173,7 @@ def test_checkpoints_of_an_attempt_after_the_commit_of_another_are_garbage(store
     infos = loser.checkpoints.write_objects(1, {"state": b"1"})
     (snapshot,) = write_snapshots(loser, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
     winner.put("x.bin", b"kept")
-    winner.commit({})
+    winner.commit(Facts())
     loser.checkpoints.write_record(1, infos, {"snapshots": {"s": snapshot.model_dump()}})
     make_older(store, 2 * DAY)
     mark = f"units/thing/u/checkpoints/00000001-{loser.attempt}.json"
@@ -200,7 +201,7 @@ def test_an_object_that_is_referenced_after_the_search_is_kept(store: Store) -> 
 
 
 def test_a_blob_that_is_rewritten_after_the_last_check_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    UnitWriter(store, "thing", "another", {}, {}).commit({})
+    UnitWriter(store, "thing", "another", {}, {}).commit(Facts())
     blob = UnitWriter(store, "thing", "u", {}, {}).put_blob(b"content")
     make_older(store, 2 * DAY)
     found = find_garbage(store, DAY)
@@ -224,7 +225,7 @@ def test_manifests_are_removed_before_the_objects_that_they_list(store: Store, m
         writer.put("x", b"x")
         writer.checkpoints.save(1, {"state": b"1"}, {})
         if unit_id == "done":
-            writer.commit({})
+            writer.commit(Facts())
     make_older(store, 2 * DAY)
     keep = Keep(frozenset())
     found, deleted = find_garbage(store, DAY, keep), []
@@ -238,7 +239,7 @@ def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypa
     """The manifests in that folder may list objects in other folders."""
     writer = UnitWriter(store, "thing", "u", {}, {})
     writer.adopt("x", writer.put_blob(b"named by the manifest"))
-    writer.commit({})
+    writer.commit(Facts())
     scandir = os.scandir
 
     def refusing(path: str) -> object:
@@ -257,7 +258,7 @@ def test_nothing_is_garbage_while_units_lie_on_another_disk(store: Store, tmp_pa
     """Reading follows a symbolic link, so that a listing without what is behind it is incomplete."""
     writer = UnitWriter(store, "thing", "u", {}, {})
     blob = writer.adopt("x", writer.put_blob(b"days of work"))
-    writer.commit({})
+    writer.commit(Facts())
     make_older(store, 2 * DAY)
     elsewhere = tmp_path / "another disk"
     shutil.move(Path(store.root, moved), elsewhere)
@@ -277,7 +278,7 @@ def test_nothing_is_garbage_while_units_lie_on_another_disk(store: Store, tmp_pa
 def test_blobs_are_no_garbage_if_there_are_no_units_at_all(store: Store) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     writer.adopt("x", writer.put_blob(b"days of work"))
-    writer.commit({})
+    writer.commit(Facts())
     make_older(store, 2 * DAY)
     shutil.move(Path(store.root, "units"), Path(store.root, "not mounted"))
     Path(store.root, "units").mkdir()
@@ -299,7 +300,7 @@ def test_a_unit_whose_objects_were_deleted_is_not_committed(store: Store, damage
     else:
         store.write(info.key, b"12")
     with pytest.raises(StoreError, match=rf"{info.key}: missing, or of another size, when its unit was .* \(1 such"):
-        writer.commit({})
+        writer.commit(Facts())
     assert not store.exists("units/thing/u/manifest.json")
     left = writer.checkpoints.keys()
     assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the checkpoint that needs the object is removed"
@@ -307,12 +308,12 @@ def test_a_unit_whose_objects_were_deleted_is_not_committed(store: Store, damage
 
 def test_a_store_is_marked_as_one_before_its_first_object(store: Store) -> None:
     assert not is_store(store)
-    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    UnitWriter(store, "thing", "u", {}, {}).commit(Facts())
     shutil.copytree(store.root, f"{store.root}-copy")
     assert is_store(Store(f"{store.root}-copy"))
 
 
 @pytest.mark.parametrize("hours", ["inf", "nan", "1e30"])
 def test_an_invalid_age_is_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
-    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    UnitWriter(store, "thing", "u", {}, {}).commit(Facts())
     assert "--min-age-hours" in gc(capsys, store.url, "--min-age-hours", hours, code=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import create_model
 
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import from_json
@@ -19,6 +20,7 @@ from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import models, render, schemas
+from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.store import Store
 
@@ -91,8 +93,11 @@ def test_written_manifests_satisfy_the_schemas(store: Store) -> None:
         (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
         written["checkpoint"] = store.read(checkpoint)
         writer.put("x", b"1")
-        writer.commit(facts)
+        writer.commit(stage_of(kind).result.model_validate(facts))
         written[kind] = store.read(f"units/{kind}/u/manifest.json")
+        stored = json.loads(written[kind])["facts"]
+        # As text, in which 1 and 1.0 differ.
+        assert json.dumps(stored, sort_keys=True) == json.dumps(facts, sort_keys=True)
     save(distilled_set(), store.url_of("distilled/s"))
     written["distilled_set"] = store.read("distilled/s/manifest.json")
     write_status(store, RunStatus.model_validate(STATUS))
@@ -122,8 +127,9 @@ def test_the_examples_satisfy_the_schemas_and_can_be_read() -> None:
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_facts_that_the_schema_of_a_kind_lacks_are_refused(store: Store, kind: str) -> None:
+    further = create_model("Further", __base__=stage_of(kind).result, extra=(int, ...))
     with pytest.raises(StoreError, match=rf"units/{kind}/u: facts: extra: Extra inputs"):
-        UnitWriter(store, kind, "u", {}, {}).commit(EXAMPLES[kind] | {"extra": 1})
+        UnitWriter(store, kind, "u", {}, {}).commit(further.model_validate(EXAMPLES[kind] | {"extra": 1}))
     assert store.list("units") == []
 
 
@@ -144,7 +150,7 @@ def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> No
     store.write("units/coreset/u/abcd/x", b"1")
     store.write("units/coreset/u/manifest.json", json.dumps(manifest).encode())
     reader = UnitReader(store, "coreset", "u")
-    assert (reader.read("x"), reader.facts["keys"]) == (b"1", ["a"])
+    assert (reader.read("x"), reader.manifest.facts["keys"]) == (b"1", ["a"])
     for version in (0, 3, "2"):
         store.write("units/coreset/u/manifest.json", json.dumps(manifest | {"schema_version": version}).encode())
         with pytest.raises(StoreError, match=rf"manifest.json: schema version {version!r}; this vldd_dist reads 1 and 2"):

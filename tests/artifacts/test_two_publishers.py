@@ -61,7 +61,7 @@ def after_change(number: int, do: Callable[[], None]) -> Callable[[pytest.Monkey
 
 def check_whole(store: Store, finished: Store) -> None:
     (folder,) = published_sets(store)
-    facts = UnitReader(store, "publication", UNIT.id).facts
+    facts = UnitReader(store, "publication", UNIT.id).manifest.facts
     assert digests(store, UNIT) == digests(finished, UNIT)
     verify(store.url_of(folder))
     assert DistilledSet.load(store.url_of(folder)).digest == facts["digest"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
 from vldd_dist.artifacts.manifests import UnitManifest
 from vldd_dist.artifacts.unit_writer import UnitWriter
@@ -26,7 +27,7 @@ def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_oth
     commit. `at_once`: both wait for each other before they commit."""
     commit = UnitWriter.commit
 
-    def telling(self: UnitWriter, facts: dict[str, Any], **resources: float) -> UnitManifest:
+    def telling(self: UnitWriter, facts: Facts, **resources: float) -> UnitManifest:
         if at_once:
             barrier.wait(HANG_SECONDS)
         manifest = commit(self, facts, **resources)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
@@ -25,6 +26,10 @@ from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.processes.forks import loaded_processes
 
 
+class ThingFacts(Facts):
+    number: float = 0
+
+
 def writer(store: Store, unit_id: str = "u1") -> UnitWriter:
     return UnitWriter(store, "thing", unit_id, {"a": 1}, {"dataset": "dataset/d1"})
 
@@ -32,14 +37,20 @@ def writer(store: Store, unit_id: str = "u1") -> UnitWriter:
 def test_round_trip(store: Store) -> None:
     unit = writer(store)
     unit.put("x.bin", b"abc")
-    manifest = unit.commit({"recall": 1.5})
+    manifest = unit.commit(ThingFacts(number=1.5))
     reader = UnitReader(store, "thing", "u1")
     assert reader.manifest == manifest
     assert reader.read("x.bin") == b"abc"
-    assert reader.facts == {"recall": 1.5}
+    assert (reader.manifest.facts, reader.facts_as(ThingFacts)) == ({"number": 1.5}, ThingFacts(number=1.5))
     assert from_json(UnitManifest, to_json(manifest), "x") == manifest
     with pytest.raises(StoreError, match=r"has no object 'y\.bin'"):
         reader.read("y.bin")
+
+
+def test_facts_that_were_not_set_are_not_stored(store: Store) -> None:
+    """So a stage whose facts get a further field with a default still writes the manifests that it wrote before."""
+    assert writer(store).commit(ThingFacts()).facts == {}
+    assert UnitReader(store, "thing", "u1").facts_as(ThingFacts).number == 0
 
 
 def test_a_unit_without_a_manifest_does_not_exist(store: Store) -> None:
@@ -99,7 +110,7 @@ def _make_unit(store: Store) -> None:
         unit.checkpoints.save(step, {"state": bytes([step])}, {})
     unit.put("x.bin", b"abc")
     unit.adopt("y.bin", unit.put_blob(b"def"))
-    unit.commit({})
+    unit.commit(Facts())
 
 
 def test_a_writer_that_dies_after_any_operation_leaves_nothing_or_all(tmp_path: Path) -> None:
@@ -133,7 +144,7 @@ def test_any_flipped_bit_or_cut_is_found_and_named(tmp_path: Path, bit: int, cut
     if not is_done(store, "thing", "u1"):
         unit = writer(store)
         unit.put("x.bin", bytes(range(64)))
-        unit.commit({})
+        unit.commit(Facts())
     reader = UnitReader(store, "thing", "u1")
     key = reader.info("x.bin").key
     flipped = bytearray(range(64))
@@ -148,7 +159,7 @@ def test_making_the_unit_again_repairs_a_damaged_blob(store: Store) -> None:
     for _ in range(2):
         unit = writer(store)
         info = unit.adopt("x.bin", unit.put_blob(b"content"))
-        unit.commit({})
+        unit.commit(Facts())
         assert UnitReader(store, "thing", "u1").read("x.bin") == b"content"
         store.write(info.key, b"cOntent")
         with pytest.raises(StoreError, match=r"damaged; remove units/thing/u1/manifest\.json"):
@@ -168,7 +179,7 @@ def test_a_store_that_cannot_be_read_is_not_a_damaged_one(store: Store, monkeypa
     with pytest.raises(StoreError, match="permission denied"):
         newest_checkpoint(writer(store), SOLO)
     monkeypatch.undo()
-    unit.commit({})
+    unit.commit(Facts())
     reader = UnitReader(store, "thing", "u1")
     monkeypatch.setattr(store, "read", unreachable)
     with pytest.raises(StoreError, match=r"^permission denied$"):
@@ -179,7 +190,7 @@ def _commit_in_process(url: str, number: int, barrier: object) -> None:
     unit = writer(Store(url))
     unit.put("x.bin", bytes([number]) * 1000)
     barrier.wait()  # type: ignore[attr-defined]
-    unit.commit({"number": number})
+    unit.commit(ThingFacts(number=number))
 
 
 def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
@@ -192,15 +203,15 @@ def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
         process.join(HANG_SECONDS)
         assert process.exitcode == 0
     reader = UnitReader(store, "thing", "u1")
-    assert reader.read("x.bin") == bytes([reader.facts["number"]]) * 1000
+    assert reader.read("x.bin") == bytes([int(reader.facts_as(ThingFacts).number)]) * 1000
 
 
 def test_the_second_to_commit_gets_the_manifest_of_the_first(store: Store) -> None:
     first, second = writer(store), writer(store)
     for unit, data in ((first, b"first"), (second, b"second")):
         unit.put("x", data)
-    committed = first.commit({"number": 1})
-    assert second.commit({"number": 2}) == committed
+    committed = first.commit(ThingFacts(number=1))
+    assert second.commit(ThingFacts(number=2)) == committed
     reader = UnitReader(store, "thing", "u1")
     assert (reader.manifest, reader.read("x")) == (committed, b"first")
 
@@ -220,7 +231,7 @@ def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) 
     survivor = newest_checkpoint(later, SOLO)
     assert survivor is not None
     assert survivor.step == 3
-    later.commit({})
+    later.commit(Facts())
     assert store.list("units") == ["units/thing/u1/manifest.json"]
 
 
@@ -257,7 +268,7 @@ def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store
             image = {"w": torch.full((4,), 0.0 if epoch == 0 else float(epoch) + len(expert))}
             ((name, info),) = write_snapshots(unit, epoch, {"image": tensors.encode(image)}).items()
             unit.adopt(name, info)
-        unit.commit({})
+        unit.commit(Facts())
     assert len(store.list("blobs")) == 3
     trajectory = Trajectory(UnitReader(store, "thing", "a"), SnapshotCache(limit_bytes=16))
     assert trajectory.epochs == [0, 1, 3]

@@ -75,7 +75,7 @@ def test_a_bad_sample_of_a_tar_is_one_bad_sample(tmp_path: Path, store: Store, m
     assert one_line(str(raised.value)) == str(raised.value)
     assert store.list("units") == before
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.4))
-    assert 1 <= dataset.facts["splits"]["train"]["bad_images"] <= 2
+    assert 1 <= dataset.facts.splits["train"].bad_images <= 2
     assert set(map(tuple, dataset.captions("train"))) <= {("good",), ("x",)}
     assert dataset.splits["train"].images >= 3
 
@@ -83,7 +83,7 @@ def test_a_bad_sample_of_a_tar_is_one_bad_sample(tmp_path: Path, store: Store, m
 def test_a_key_that_comes_again_is_a_bad_sample(tmp_path: Path, store: Store) -> None:
     members = {"a/b.jpg": jpeg(), "a/b.txt": b"x", "a-b.jpg": jpeg(), "a-b.txt": b"y", **good_pairs()}
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.4))
-    assert dataset.facts["splits"]["train"]["bad_images"] == 1
+    assert dataset.facts.splits["train"].bad_images == 1
     assert dataset.captions("train")[0] == ["x"]
 
 
@@ -134,7 +134,7 @@ def test_a_bad_entry_of_a_karpathy_file_is_one_bad_sample(tmp_path: Path, store:
         prepare(store, description)
     assert one_line(str(raised.value)) == str(raised.value)
     dataset = prepare(store, description.model_copy(update={"max_bad_fraction": 0.4}))
-    assert dataset.facts["splits"]["train"]["bad_images"] == 1
+    assert dataset.facts.splits["train"].bad_images == 1
     assert dataset.captions("train") == [[f"image {n} caption {i}" for i in range(2)] for n in (0, 1)]
 
 

@@ -122,7 +122,7 @@ def test_automatic_starts_follow_the_median_rule(problem: Problem, store: Store)
         "image": [epoch for epoch in range(3) if ratios[epoch] >= middle],
         "text": [epoch for epoch in range(3) if ratios[epoch] <= middle],
     }
-    assert facts["objective"]["starts"] == wanted
+    assert facts.objective["starts"] == wanted
     assert len(wanted["image"]) == len(wanted["text"]) == 2
     assert isinstance(run.problem, MatchingProblem)
     drawn = {run.problem.sampler.draw(step).starts for step in range(200)}

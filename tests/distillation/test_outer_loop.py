@@ -50,9 +50,9 @@ def test_distillation_lowers_the_matching_loss_and_the_pairs_beat_their_start(pr
     assert set(run.history.terms) == {"image", "text"}
     for terms in run.history.terms.values():
         assert sum(terms[-10:]) < 0.9 * sum(terms[:10])
-    assert facts["best_step"] > 0
-    assert [step for step, _ in facts["validation"]] == [0, 20, 40, 60]
-    assert facts["best_validation"] == max(found for _, found in facts["validation"])
+    assert facts.best_step > 0
+    assert [step for step, _ in facts.validation] == [0, 20, 40, 60]
+    assert facts.best_validation == max(found for _, found in facts.validation)
     start, _ = start_pairs(problem, SETTINGS)
     untrained, before, after = measure(model(), test, 30).mean, recall(start, test), recall(run.best, test)
     assert untrained + 5 < before
@@ -133,8 +133,8 @@ def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) 
 
     run = distillation(problem, store, validate, outer_steps=5, validate_every=2)
     facts = run.run()
-    assert facts["validation"] == [(0, 10.0), (2, 30.0), (4, 30.0), (5, 20.0)]
-    assert (facts["best_step"], facts["best_validation"]) == (2, 30.0)
+    assert facts.validation == [(0, 10.0), (2, 30.0), (4, 30.0), (5, 20.0)]
+    assert (facts.best_step, facts.best_validation) == (2, 30.0)
     assert torch.equal(run.best.images, seen[1].images)
     assert not torch.equal(run.best.images, run.pairs.images)
 
@@ -248,7 +248,7 @@ def test_a_run_resumes_from_its_checkpoint_bit_identically(problem: Problem, tmp
     changes = {"outer_steps": 7, "checkpoint_every": 3, "gradient": "finite_difference", "check_every": 2}
     whole, facts, resumed = stopped_run(problem, tmp_path, 5, **changes)
     assert resumed.run() == facts
-    assert [step for step, _ in facts["objective"]["difference_check"]["later"]] == [2, 4, 6]
+    assert [step for step, _ in facts.objective["difference_check"]["later"]] == [2, 4, 6]
     assert matching_of(resumed).epsilon_choice == matching_of(whole).epsilon_choice
     assert resumed.history == whole.history
     for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.best, whole.best)):

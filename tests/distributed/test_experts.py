@@ -111,7 +111,7 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
     for found, wanted in zip(ways(together, sharded), ways(alone(model), model), strict=True):
         assert float(wanted.norm()) > 0.01
         assert relative(found, wanted) < limit
-    facts = [UnitReader(store, "expert", expert_of(model).id).facts for store in (alone(model), together)]
+    facts = [UnitReader(store, "expert", expert_of(model).id).manifest.facts for store in (alone(model), together)]
     assert facts[1]["loss"] == pytest.approx(facts[0]["loss"], rel=limit)
     names = UnitReader(together, "expert", expert_of(sharded).id).manifest.objects
     assert f"epoch-0002/image-{world:05d}-of-{world:05d}.safetensors" in names
@@ -157,7 +157,7 @@ def test_an_expert_of_all_captions_resumes_bit_identically(
     readers = [UnitReader(store, "expert", expert_of(ALL).id) for store in (broken, alone(ALL))]
     found, wanted = ({name: info.sha256 for name, info in reader.manifest.objects.items()} for reader in readers)
     assert found == wanted
-    assert readers[0].facts == readers[1].facts
+    assert readers[0].manifest.facts == readers[1].manifest.facts
 
 
 def test_slices_of_a_snapshot_in_row_files(copy: Callable[[str], Store], group: Groups) -> None:

@@ -81,7 +81,7 @@ def test_dropout_in_a_backbone_is_refused_also_if_only_validation_would_use_it(
 def result(store: Store, overrides: list[str]) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
     (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
     reader = UnitReader(store, "distillation", unit.id)
-    return read_rows(reader, "pairs") | read_rows(reader, "curves"), reader.facts, sorted(reader.manifest.objects)
+    return read_rows(reader, "pairs") | read_rows(reader, "curves"), reader.manifest.facts, sorted(reader.manifest.objects)
 
 
 def way(store: Store, images: Tensor) -> Tensor:

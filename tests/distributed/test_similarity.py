@@ -79,5 +79,5 @@ def test_ranks_learn_what_one_process_learns(
     if kind == "full":
         assert torch.cat([part["pairs/number"] for part in parts]).tolist() == list(range(7))
     # Validation trains students on these pairs on several ranks too.
-    recalls = [[recall for _, recall in reader.facts["validation"]] for reader in readers]
+    recalls = [[recall for _, recall in reader.manifest.facts["validation"]] for reader in readers]
     assert recalls[1] == pytest.approx(recalls[0], abs=2)

@@ -54,7 +54,7 @@ def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
 
 
 def test_an_expert_learns(store: Store) -> None:
-    facts = train(store, "experts.epochs=6").facts
+    facts = train(store, "experts.epochs=6").manifest.facts
     assert len(facts["loss"]) == 6
     assert facts["loss"][-1] < facts["loss"][0]
     assert len(facts["validation"]) == 7
@@ -63,7 +63,7 @@ def test_an_expert_learns(store: Store) -> None:
 
 def test_an_epochs_loss_is_the_mean_of_its_batches(store: Store) -> None:
     reports: list[UnitReport] = []
-    facts = train(store, seed=2, report=reports.append).facts
+    facts = train(store, seed=2, report=reports.append).manifest.facts
     events = [event for event in reports if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in events] == [(done, 96) for done in range(16, 97, 16)]
     for epoch in (1, 2):
@@ -87,7 +87,7 @@ def test_an_epoch_of_all_captions_has_a_step_for_every_batch_of_captions(store: 
 
 def test_only_snapshots_that_can_be_reached_and_the_last_are_kept(store: Store) -> None:
     reader = train(store, "experts.epochs=6", "experts.keep=reachable")
-    assert reader.facts["epochs"] == [0, 1, 2, 6]
+    assert reader.manifest.facts["epochs"] == [0, 1, 2, 6]
     names = {f"epoch-{epoch:04d}/{tower}.safetensors" for epoch in (0, 1, 2, 6) for tower in ("image", "text")}
     assert set(reader.manifest.objects) == names | {"forgetting.safetensors"}
 
@@ -99,7 +99,7 @@ def test_of_strided_starts_the_exact_snapshots_are_kept(store: Store) -> None:
     assert unit.spec["kept_epochs"] == [0, 2, 3, 5, 7]
     run(store, [unit])
     reader = UnitReader(store, "expert", unit.id)
-    assert reader.facts["epochs"] == [0, 2, 3, 5, 7]
+    assert reader.manifest.facts["epochs"] == [0, 2, 3, 5, 7]
     kept = {name.split("/")[0] for name in reader.manifest.objects if name.startswith("epoch-")}
     assert kept == {f"epoch-{epoch:04d}" for epoch in (0, 2, 3, 5, 7)}
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.cli.test_cli import vldd
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
@@ -33,7 +34,7 @@ def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]
             writer.put("own", unit.id.encode())
             writer.adopt("shared", writer.put_blob(b"shared by all"))
             writer.adopt("blob", writer.put_blob(unit.id.encode()))
-            writer.commit({})
+            writer.commit(Facts())
     for unit in units:
         if unit.kind == "publication":
             for name in ("manifest.json", "pairs.safetensors"):

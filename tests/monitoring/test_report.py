@@ -11,6 +11,7 @@ import pytest
 
 from tests.artifacts.test_schemas import RUN
 from vldd_dist.artifacts import unit_writer
+from vldd_dist.artifacts.facts import Recalls
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
@@ -20,6 +21,8 @@ from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.monitoring.reports.report import GALLERIES, Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
+from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import Gallery
@@ -31,7 +34,7 @@ def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float])
     """A manifest for each evaluation that the experiment wants. Returns its recall, the same in all metrics."""
     found = list(zip(Graph(tree).wanted("evaluation"), recalls, strict=False))
     for unit, value in found:
-        facts = {"test": dict.fromkeys(RECALL_METRICS, value), "learning_rate": None, "validation": []}
+        facts = EvaluationFacts(test=Recalls.model_validate(dict.fromkeys(RECALL_METRICS, value)))
         UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts, cpus=unit.cpus, gpus=unit.gpus)
     return found
 
@@ -106,7 +109,7 @@ def test_rows_without_any_student_are_named(store: Store) -> None:
 def test_sets_beyond_those_whose_images_are_shown_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = experiment(f"distill.pairs={list(range(1, GALLERIES + 2))}", "coresets.methods=[]", "experts.count=1")
     for unit in Graph(tree).wanted("publication"):
-        facts = {"folder": f"distilled/{unit.id}", "size_bytes": 1, "digest": "0" * 64}
+        facts = PublicationFacts(folder=f"distilled/{unit.id}", size_bytes=1, digest="0" * 64)
         UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
     gallery = Gallery(pairs=1, seed=0, items=[])
     monkeypatch.setattr("vldd_dist.monitoring.reports.report.write_gallery", lambda *arguments: gallery)

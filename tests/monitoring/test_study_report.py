@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_variants_evaluations(finished: tuple[LoadedStu
         (unit,) = [graph.unit("evaluation", *key) for key in chosen.evaluations()]
         cell = wide.sections[0].rows[0].cells[position]
         assert isinstance(cell, Statistic)
-        assert cell.mean == pytest.approx(UnitReader(store, unit.kind, unit.id).facts["test"]["tr1"])
+        assert cell.mean == pytest.approx(UnitReader(store, unit.kind, unit.id).manifest.facts["test"]["tr1"])
 
 
 def test_adding_a_variant_keeps_existing_units(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
     rows = rows_at_the_end(execute_until(SOLO, prepared.url, unit, None))
     reader = UnitReader(prepared, "distillation", unit.id)
     start = read_rows(reader, "start")
-    assert len(reader.facts["validation"]) == 3
+    assert len(reader.manifest.facts["validation"]) == 3
     assert set(rows) == {"images", "texts"}
     assert all((rows[name] - start[name]).flatten(1).any(dim=1).all() for name in rows)
 

@@ -47,10 +47,12 @@ def test_pairs_keep_the_caption_by_which_they_were_selected(without: Callable[[s
     of_key = dict(zip(keys, captions, strict=True))
     candidates = Candidates(48, joint["image"], joint["text"])
     herded = [keys[index] for index in choose(CORESETS, "herding").select(candidates, 4, numpy_generator(0))]
-    found = {unit.spec["method"]["name"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
+    found = {
+        unit.spec["method"]["name"]: UnitReader(store, "coreset", unit.id).manifest.facts for unit in units_of(tree, "coreset")
+    }
     assert found["herding"]["keys"] == herded
     (run_unit,) = units_of(tree, "distillation")
-    run_facts = UnitReader(store, "distillation", run_unit.id).facts
+    run_facts = UnitReader(store, "distillation", run_unit.id).manifest.facts
     for facts in (found["herding"], found["k_center"], found["k_means"], run_facts["start"]):
         assert len(set(facts["keys"])) == 4
         assert facts["captions"] == [of_key[key] for key in facts["keys"]]
@@ -91,7 +93,7 @@ def test_captions_of_other_splits_are_not_training_captions(
     monkeypatch.setattr(Pieces, "of", with_strangers)
     assert torch.equal(start(), undisturbed)
     run(store, [published])
-    folder = UnitReader(store, published.kind, published.id).facts["folder"]
+    folder = UnitReader(store, published.kind, published.id).manifest.facts["folder"]
     shown = load_distilled(store.url_of(folder)).captions
     assert len(shown) == 4
     assert {caption for one in shown for caption in (one.before, one.after)} <= training

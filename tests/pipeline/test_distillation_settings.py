@@ -60,7 +60,7 @@ def test_distillations_with_other_settings_run(
     store, tree = without("distillation"), experiment(*overrides)
     (unit,) = units_of(tree, "distillation")
     run(store, [u for u in Graph(tree).units() if u.kind in ("features", "distillation")])
-    facts = UnitReader(store, unit.kind, unit.id).facts
+    facts = UnitReader(store, unit.kind, unit.id).manifest.facts
     assert facts["start"]["initialise"] == tree.distill.initialise.name
     assert facts["start"]["fixed"] == sorted(tree.distill.fixed())
     assert [step for step, _ in facts["validation"]] == [0, 3, 6]

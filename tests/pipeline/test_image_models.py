@@ -58,7 +58,7 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
         units = evaluations(graph, name)
         assert len(units) == 4, "three coresets and the distilled set"
         for unit in units:
-            facts = UnitReader(store, unit.kind, unit.id).facts
+            facts = UnitReader(store, unit.kind, unit.id).manifest.facts
             means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
             assert list(means) == rates
             assert means[facts["learning_rate"]] == max(means.values())

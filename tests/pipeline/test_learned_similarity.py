@@ -60,7 +60,7 @@ def test_it_is_learned_stored_published_and_trained_on(
     moved = tensors.decode(last["rows.safetensors"], "rows")
     for name in shapes:
         assert torch.equal(moved[f"pairs/{name}"], start[name]) == (name == "number"), name
-    found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
+    found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).manifest.facts["folder"]))
     assert {name: tuple(rows.shape) for name, rows in found.rows.items() if name in shapes} == shapes
     assert found.recipe.loss["similarity"] == similarity
     Reporter(Graph(tree), store).write()

@@ -36,7 +36,7 @@ def test_learned_tensors_of_a_loss_pass_through_all_stages(store: Store, monkeyp
     # If the start validated best, it is the result; the learned values are in the curves.
     assert curves["shared.log_temperature"].shape == (4, 1)
     assert curves["shared.log_temperature"].unique().numel() == 4
-    found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
+    found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).manifest.facts["folder"]))
     assert {name: rows.shape for name, rows in found.rows.items()} == {name: rows.shape for name, rows in pairs.items()}
     assert set(found.as_dataset()[0]) == {"images", "texts", "log_scales"}
     assert isinstance(found.loss, ScaledInfoNCE)

@@ -36,6 +36,6 @@ def test_prototypes_are_means_of_pixels_and_embeddings(
         torch.testing.assert_close(pairs["images"][number], images[members].mean(dim=0).round().to(torch.uint8))
         torch.testing.assert_close(pairs["texts"][number], texts[members].mean(dim=0))
     sizes = [len(members) for members in found]
-    assert reader.facts["means_of"] == sizes
+    assert reader.manifest.facts["means_of"] == sizes
     assert max(sizes) > 5, "more than a chunk"
-    assert reader.facts["keys"] == room.dataset.pick("train", [int(members[0]) for members in found]).keys
+    assert reader.manifest.facts["keys"] == room.dataset.pick("train", [int(members[0]) for members in found]).keys

@@ -9,6 +9,8 @@ import torch
 
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.facts import DatasetFacts
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
@@ -43,7 +45,7 @@ def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> 
     units = [unit for unit in Graph(tree).units() if unit.kind not in ("evaluation", "coreset", "publication")]
     run(store, units)
     *_, last = units_of(tree, "distillation")
-    keys = UnitReader(store, last.kind, last.id).facts["start"]["keys"]
+    keys = UnitReader(store, last.kind, last.id).manifest.facts["start"]["keys"]
     assert len(set(keys)) == len(keys) == 11
 
 
@@ -54,7 +56,7 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     first, last = units_of(tree, "distillation")
     readers = [UnitReader(store, unit.kind, unit.id) for unit in (first, last)]
     assert [reader.manifest.spec["settings"]["outer_steps"] for reader in readers] == [3, 4]
-    assert [reader.facts["validation"][-1][0] for reader in readers] == [3, 4]
+    assert [reader.manifest.facts["validation"][-1][0] for reader in readers] == [3, 4]
     starts = [reader.manifest.spec["settings"]["objective"] for reader in readers]
     assert [(one["min_start_epoch"], one["max_start_epoch"]) for one in starts] == [(0, 0), (1, 1)]
 
@@ -69,12 +71,12 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     blocks = torch.tensor([[0, 0, 1, 1, 1]]) == torch.tensor([[0], [0], [1], [1], [1]])
     assert torch.equal(pairs["similarity"] * ~blocks, torch.zeros(5, 5))
     assert torch.equal(pairs["similarity"][:2, :2], earlier["similarity"])
-    facts = [reader.facts["start"] for reader in readers]
+    facts = [reader.manifest.facts["start"] for reader in readers]
     assert facts[1]["keys"][:2] == facts[0]["keys"]
     assert (len(facts[1]["keys"]), len(facts[1]["captions"])) == (5, 5)
 
     (published,) = units_of(tree, "publication")
-    folder = store.url_of(UnitReader(store, published.kind, published.id).facts["folder"])
+    folder = store.url_of(UnitReader(store, published.kind, published.id).manifest.facts["folder"])
     found = load_distilled(folder)
     assert len(found) == 5
     assert [len(part) for part in found.as_datasets()] == [2, 3]
@@ -83,7 +85,7 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     assert "losses = train_on(" in card
     assert "2 epochs of each of the 2 phases, one after the other" in card
     assert published.inputs["earlier.0"] == first
-    assert found.facts["outer_steps_to_best"] == sum(reader.facts["best_step"] for reader in readers)
+    assert found.facts["outer_steps_to_best"] == sum(reader.manifest.facts["best_step"] for reader in readers)
 
     curves = Reporter(Graph(tree), store).collect().runs
     assert [(curve.name, len(curve.loss)) for curve in curves] == [("seed 0, phase 1 of 2", 3), ("seed 0, phase 2 of 2", 4)]
@@ -94,16 +96,20 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
 
 
 def test_the_card_counts_the_outer_steps_of_all_phases() -> None:
-    facts = {"earlier.0": {"best_step": 300}, "earlier.1": {"best_step": 100}}
+    def run_facts(best_step: int) -> DistillationFacts:
+        return DistillationFacts(best_step=best_step, best_validation=20.0, validation=[], start={})
+
+    facts = {"earlier.0": run_facts(300), "earlier.1": run_facts(100)}
     context: Any = SimpleNamespace(
         roles=lambda prefix: [role for role in facts if role.startswith(prefix)],
-        reader=lambda role: SimpleNamespace(facts=facts[role]),
-        dataset=SimpleNamespace(facts={}),
+        reader=lambda role: SimpleNamespace(facts_as=lambda kind: facts[role]),
+        dataset=SimpleNamespace(
+            facts=DatasetFacts(splits={}, duplicates={}, image_size=32, source="scenes", licence="unknown")
+        ),
         spec={"resize": "squash", "licence": "unknown", "card": {}},
         order=SimpleNamespace(inputs={"distillation": ("distillation", "0123")}),
     )
-    last = {"best_step": 600, "best_validation": 20.0, "start": {}}
-    assert facts_of(context, last, "trajectory_matching")["outer_steps_to_best"] == 1000
+    assert facts_of(context, run_facts(600), "trajectory_matching")["outer_steps_to_best"] == 1000
 
 
 def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:

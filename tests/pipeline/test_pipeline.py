@@ -51,7 +51,7 @@ def test_settings_that_do_not_change_the_output_do_not_change_the_unit_id() -> N
 
 def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) -> None:
     (unit,) = units_of(experiment(), "publication")
-    facts = UnitReader(finished, unit.kind, unit.id).facts
+    facts = UnitReader(finished, unit.kind, unit.id).manifest.facts
     moved = tmp_path / "moved"
     shutil.copytree(Path(finished.root) / facts["folder"], moved)
     distilled = load_distilled(str(moved))
@@ -120,7 +120,7 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
         store, tree = without("expert"), experiment(*overrides, "experts.augment={flip: false}")
         run(store, Graph(tree).units())
         (unit,) = units_of(tree, "publication")
-        folder = UnitReader(store, unit.kind, unit.id).facts["folder"]
+        folder = UnitReader(store, unit.kind, unit.id).manifest.facts["folder"]
         assert load_distilled(store.url_of(folder)).recipe.image_train == tree.model.image.train
         shutil.rmtree(store.root)
 
@@ -139,9 +139,9 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
         ("distilled", 4),
     }
     full = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
-    recalls = [UnitReader(finished, unit.kind, unit.id).facts["test"]["tr5"] for unit in full]
+    recalls = [UnitReader(finished, unit.kind, unit.id).manifest.facts["test"]["tr5"] for unit in full]
     (full,) = [row for row in rows if row["method"] == "full"]
     assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
     assert full["metrics"]["tr5"]["std_runs"] == pytest.approx(abs(recalls[0] - recalls[1]) / 2)
     page = finished.read("report/scenes/index.html").decode()
-    assert UnitReader(finished, failed.kind, failed.id).facts["digest"] in page
+    assert UnitReader(finished, failed.kind, failed.id).manifest.facts["digest"] in page

@@ -26,8 +26,8 @@ def test_an_expert_learns_from_the_built_in_clip(tmp_path_factory: pytest.TempPa
     tree = experiment(*TINY_CLIP, "experts.count=1", "experts.epochs=15")
     (expert,) = units_of(tree, "expert")
     run(store, Graph(tree).units(until="experts"))
-    facts = UnitReader(store, expert.kind, expert.id).facts
-    assert UnitReader(store, "caption_embeddings", units_of(tree, "caption_embeddings")[0].id).facts["dim"] == 128
+    facts = UnitReader(store, expert.kind, expert.id).manifest.facts
+    assert UnitReader(store, "caption_embeddings", units_of(tree, "caption_embeddings")[0].id).manifest.facts["dim"] == 128
     assert facts["loss"][-1] < facts["loss"][0] - 0.5
 
 

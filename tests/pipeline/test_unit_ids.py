@@ -34,9 +34,9 @@ def test_a_set_has_the_licence_of_its_own_run(without: Callable[[str], Store]) -
     store, tree = without("publication"), experiment("data.licence=MIT")
     run(store, Graph(tree).units())
     (publication,), (dataset,) = units_of(tree, "publication"), units_of(tree, "dataset")
-    published = DistilledSet.load(store.url_of(UnitReader(store, publication.kind, publication.id).facts["folder"]))
+    published = DistilledSet.load(store.url_of(UnitReader(store, publication.kind, publication.id).manifest.facts["folder"]))
     assert published.facts["data"]["licence"] == "MIT"
-    assert UnitReader(store, dataset.kind, dataset.id).facts["licence"] == "CC0-1.0"
+    assert UnitReader(store, dataset.kind, dataset.id).manifest.facts["licence"] == "CC0-1.0"
 
 
 def test_the_path_of_a_local_text_encoder_changes_no_id(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.sharding.checkpoints import save_together
 from vldd_dist.sharding.ranks import Ranks
@@ -29,7 +30,7 @@ class SecondRank(Ranks):
 @pytest.mark.parametrize("committed", [True, False])
 def test_all_ranks_stop_at_a_commit_or_none_does(committed: bool, store: Store) -> None:
     """The commit may happen between the requests of two ranks. A rank that stopped alone would let the others wait."""
-    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    UnitWriter(store, "thing", "u", {}, {}).commit(Facts())
     writer = UnitWriter(store, "thing", "u", {}, {})
 
     def save() -> None:

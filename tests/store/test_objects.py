@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
@@ -155,7 +156,7 @@ def trajectory(store: Store, snapshots: dict[int, dict[str, torch.Tensor]]) -> T
     for epoch, named in snapshots.items():
         encoded = {"image": tensors.encode(named), "text": tensors.encode({"head": torch.full((3,), float(epoch))})}
         writer.objects |= write_snapshots(writer, epoch, encoded)
-    writer.commit({})
+    writer.commit(Facts())
     return Trajectory(UnitReader(store, "thing", "u"), SnapshotCache())
 
 

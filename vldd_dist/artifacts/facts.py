@@ -1,7 +1,7 @@
 """Facts: small results in a unit's manifest, which can be read without opening an object. Each stage declares its own
-(`StageSpec.result`)."""
+(`StageSpec.result`), returns them, and readers get them back with `UnitReader.facts_as`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, create_model
 
@@ -14,6 +14,9 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 class Facts(StrictModel):
     """Base of the facts of all kinds."""
+
+
+FactsType = TypeVar("FactsType", bound=Facts)
 
 
 _PERCENTAGES = dict.fromkeys(RECALL_METRICS, (Percent, ...))

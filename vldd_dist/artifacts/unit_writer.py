@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vldd_dist.artifacts.checkpoints import PARALLEL_UPLOADS, AlreadyCommitted, UnitCheckpoints
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import CheckpointRecord, UnitManifest, to_json
 from vldd_dist.artifacts.units import BLOBS, STORE_MARK, STORE_MARK_DATA, UnitReader, is_done, is_store, manifest_key, prefix_of
 from vldd_dist.errors import StoreError
@@ -87,18 +88,20 @@ class UnitWriter:
             )
         return {name: agreed.read(name) for name in agreed.names}
 
-    def commit(self, facts: dict[str, Any], *, cpus: float | None = None, gpus: float | None = None) -> UnitManifest:
+    def commit(self, facts: Facts, *, cpus: float | None = None, gpus: float | None = None) -> UnitManifest:
         """Create the manifest. If another attempt has committed the unit first, its manifest is returned.
 
         Args:
+            facts: the unit's small results. A field that was not set is not stored, so that its default is read.
             cpus, gpus: of all workers of this attempt.
 
         Raises:
             StoreError: an object is missing. Checkpoints that need it are removed, so that the next attempt makes it again.
         """
         manifest = UnitManifest(
-            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts,
-            seconds=round(time.monotonic() - self._began_at, 3), cpus=cpus, gpus=gpus,
+            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects,
+            facts=facts.model_dump(exclude_unset=True), seconds=round(time.monotonic() - self._began_at, 3),
+            cpus=cpus, gpus=gpus,
         )  # fmt: skip
         manifest.check_facts(self.prefix)
         self._check_objects()

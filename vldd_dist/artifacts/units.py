@@ -12,8 +12,9 @@ describes objects of a single attempt.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from vldd_dist.artifacts.facts import FactsType
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import DamagedObject, ObjectInfo, read_object, read_ranges
@@ -67,10 +68,9 @@ class UnitReader:
                     f"{store.url_of(key)}: object {name} lies outside its unit ({info.key}): the manifest is rejected"
                 )
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The unit's small results, as in its manifest."""
-        return self.manifest.facts
+    def facts_as(self, kind: type[FactsType]) -> FactsType:
+        """The unit's small results, in the model that its stage declares (`StageSpec.result`)."""
+        return kind.model_validate(self.manifest.facts)
 
     def info(self, name: str) -> ObjectInfo:
         """Key, size and checksums of an object. Raises StoreError if the unit has no object of this name."""

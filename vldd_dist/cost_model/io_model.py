@@ -6,6 +6,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.models.text.architecture import find_architecture
 
@@ -57,10 +58,10 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
     """The size of the dataset, from its manifest if it is prepared, else estimated from the description and the source. None if
     the source does not know its number of images."""
     if dataset is not None:
-        splits = dataset.facts["splits"]
-        counts = {name: facts["images"] for name, facts in splits.items()}
-        shards = {name: facts["bytes"] for name, facts in splits.items()}
-        return DataSize(counts, shards, sum(facts["captions"] for facts in splits.values()), measured=True)
+        splits = dataset.facts_as(DatasetFacts).splits
+        counts = {name: split.images for name, split in splits.items()}
+        shards = {name: split.bytes for name, split in splits.items()}
+        return DataSize(counts, shards, sum(split.captions for split in splits.values()), measured=True)
     images, size = _images(experiment), experiment.data.image_size
     if images is None:
         return None
@@ -88,7 +89,7 @@ def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tupl
     """Size of the caption embeddings, and whether it is known (from the store, the encoder's folder or the hub's cache) or
     assumed."""
     if embeddings is not None:
-        return embeddings.facts["dim"], True
+        return embeddings.facts_as(CaptionEmbeddingsFacts).dim, True
     architecture = find_architecture(settings, ask_hub=False)
     return (COMMON_TEXT_DIM, False) if architecture is None else (architecture.dim, True)
 

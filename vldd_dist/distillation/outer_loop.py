@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.averaging import RunningAverage
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.history import History
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
@@ -63,7 +63,7 @@ class Distillation:
         self.best = pairs.clone()
         self.history = History()
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> DistillationFacts:
         """Returns the facts of the run.
 
         Raises:
@@ -82,13 +82,13 @@ class Distillation:
         if reason_to_end is not None:
             raise reason_to_end
         best_step, best_recall = self.history.best_validation()
-        return {
-            "best_step": best_step,
-            "best_validation": best_recall,
-            "validation": self.history.validation,
-            "start": self.pairs.start,
-            "objective": self.problem.state(),
-        }
+        return DistillationFacts(
+            best_step=best_step,
+            best_validation=best_recall,
+            validation=self.history.validation,
+            start=self.pairs.start,
+            objective=self.problem.state(),
+        )
 
     def _run_outer_steps(self, first: int, uploads: AsyncWriter) -> Exception | None:
         """Returns why the run must end before its last outer step; None after the last."""

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,8 +112,8 @@ class ExpertTraining:
         self.forgetting = ForgettingCounts.empty(self.entries)
         self.decoded = None if inputs.features else DecodedImages.of(inputs.dataset, "train", settings.cache_mib << 20)
 
-    def run(self) -> dict[str, Any]:
-        """Returns the facts for the unit's manifest: the curves and the kept epochs.
+    def run(self) -> Curves:
+        """Train all epochs, or those that the newest checkpoint lacks.
 
         Raises:
             DivergenceError: the loss became NaN or infinite.
@@ -136,7 +135,7 @@ class ExpertTraining:
             self.writer.adopt(name, info)
         if self.inputs.ranks.is_main:
             self.writer.put("forgetting.safetensors", tensors.encode(self._forgetting_of_images().as_tensors()))
-        return {"loss": self.curves.loss, "validation": self.curves.validation, "epochs": self.kept_epochs}
+        return self.curves
 
     def _run_epoch(self, epoch: int) -> None:
         inputs, model, ranks = self.inputs, self.inputs.model, self.inputs.ranks

@@ -15,6 +15,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Section
 from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
@@ -67,7 +68,8 @@ class StageContext:
     @cached_property
     def embeddings(self) -> CaptionEmbeddings:
         index = self.reader("embeddings")
-        return CaptionEmbeddings(self.dataset.splits, Pieces(index, "embedding_group"), index.facts["dim"])
+        dim = index.facts_as(CaptionEmbeddingsFacts).dim
+        return CaptionEmbeddings(self.dataset.splits, Pieces(index, "embedding_group"), dim)
 
     @cached_property
     def image_features(self) -> ImageFeatures | None:

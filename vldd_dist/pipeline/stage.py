@@ -40,7 +40,7 @@ class StageSpec:
         result: the model of the facts in a unit's manifest.
         unit: (graph, *key) -> the unit with that key: spec, inputs, execution, label.
         wanted: keys of the units that are results of a run. Units that are only inputs of others are found through these.
-        run: what a worker does; returns the facts.
+        run: what a worker does; returns the facts, in the model `result`.
         priority: of the ready units, the one with the smallest number starts first. Long units have small numbers.
         milestone: the value of `--until` that ends a run with this stage; None: the stage cannot be named there.
         attempt: task: a worker process that later units may use (unless it was given a GPU); actor: a process of its own.
@@ -61,7 +61,7 @@ class StageSpec:
     title: str
     result: type[Facts]
     unit: Callable[..., WorkUnit]
-    run: Callable[[StageContext], dict[str, Any]]
+    run: Callable[[StageContext], Facts]
     priority: int
     wanted: Callable[[Units], Iterable[Key]] = lambda graph: ()
     section: str | None = None

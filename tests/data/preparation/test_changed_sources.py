@@ -40,7 +40,7 @@ def planned(settings: DataSettings) -> list[WorkUnit]:
 def prepare(unit: WorkUnit, store: Store) -> int:
     """Prepare a group; returns the number of its samples."""
     execute(unit.order(), store, lambda event: None)
-    samples: int = UnitReader(store, unit.kind, unit.id).facts["samples"]
+    samples: int = UnitReader(store, unit.kind, unit.id).manifest.facts["samples"]
     return samples
 
 

@@ -84,7 +84,7 @@ def test_images_in_two_splits_are_counted_and_reported(tmp_path: Path, store: St
     tar(tmp_path / "val.tar", {"n.jpg": first, "n.txt": b"n"})
     tar(tmp_path / "test.tar", {"n.jpg": third, "n.txt": b"n", "o.jpg": first, "o.txt": b"o"})
     dataset = prepare(store, settings)
-    assert dataset.facts["duplicates"] == {"train, val": 2, "train, test": 2, "val, test": 1}
+    assert dataset.facts.duplicates == {"train, val": 2, "train, test": 2, "val, test": 1}
     assert "2 images are in two splits (train, val)" in caplog.text
 
 
@@ -102,7 +102,7 @@ def test_bad_images_are_judged_over_all_groups(tmp_path: Path, store: Store) -> 
     tar(tmp_path / "2.tar", dict(sorted(members.items())))
     # Half of the images of the third tar are bad.
     dataset = prepare(store, settings)
-    assert dataset.facts["splits"]["train"]["bad_images"] == 4
+    assert dataset.facts.splits["train"].bad_images == 4
     with pytest.raises(DataError, match=r"4 of 408 images of the train split cannot be read, 4 of them in .*2\.tar"):
         prepare(Store(f"{store.url}-again"), settings.model_copy(update={"max_bad_fraction": 0.009}))
 
@@ -117,8 +117,8 @@ def test_a_group_without_a_usable_image_is_no_obstacle(tmp_path: Path, store: St
     embeddings, features = graph.unit("caption_embeddings"), graph.unit("image_features", "test_nfnet")
     run(store, in_dependency_order([embeddings, features]))
     first = graph.unit("dataset").inputs["group_000000"]
-    assert UnitReader(store, first.kind, first.id).facts["splits"]["train"]["shards"] == []
-    found = [UnitReader(store, unit.kind, unit.id).facts for unit in (embeddings, features)]
+    assert UnitReader(store, first.kind, first.id).manifest.facts["splits"]["train"]["shards"] == []
+    found = [UnitReader(store, unit.kind, unit.id).manifest.facts for unit in (embeddings, features)]
     assert (found[0]["captions"], found[0]["dim"]) == (400, 384)
     assert found[1]["images"] == 400
     assert found[1]["dim"] > 0

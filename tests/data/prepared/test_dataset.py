@@ -260,7 +260,7 @@ def test_some_bad_images_may_be_allowed(tmp_path: Path, store: Store) -> None:
     members = {f"{n}.jpg": jpeg() if n else b"bad" for n in range(4)} | {f"{n}.txt": b"x" for n in range(4)}
     members = dict(sorted(members.items()))
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.3))
-    assert dataset.facts["splits"]["train"]["bad_images"] == 1
+    assert dataset.facts.splits["train"].bad_images == 1
     with pytest.raises(DataError, match=r"1 of 4 images of the train split cannot be read, 1 of them in .*train\.tar"):
         prepare(store, shards(tmp_path, members, max_bad_fraction=0.2))
 
@@ -268,7 +268,7 @@ def test_some_bad_images_may_be_allowed(tmp_path: Path, store: Store) -> None:
 def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
     members = {"a.jpg": jpeg(), "b.txt": b"x", **{f"{n}.jpg": jpeg() for n in range(3)}, **{f"{n}.txt": b"x" for n in range(3)}}
     dataset = prepare(store, shards(tmp_path, dict(sorted(members.items())), max_bad_fraction=0.5))
-    assert dataset.facts["splits"]["train"]["bad_images"] == 2
+    assert dataset.facts.splits["train"].bad_images == 2
     assert dataset.splits["train"].images == 3
 
 

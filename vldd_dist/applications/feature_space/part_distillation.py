@@ -150,7 +150,7 @@ def distill_in_memory(
         writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
         distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=writer)
         facts = distillation.run()
-    return _training_pairs(distillation.best), facts["best_validation"]
+    return _training_pairs(distillation.best), facts.best_validation
 
 
 def _training_pairs(learned: SyntheticPairs) -> TrainingPairs:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.facts import ShardGroupFacts, SplitFacts
 from vldd_dist.data.in_order import in_order
 from vldd_dist.data.preparation.bad_samples import too_many
 from vldd_dist.data.preparation.prepare import NAMELESS
@@ -30,13 +30,13 @@ def merged_splits(groups: Sequence[UnitReader]) -> dict[str, SplitInfo]:
     """The shards of all groups, in the order of the groups."""
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     for group in groups:
-        for split, of_split in group.facts["splits"].items():
-            for entry in of_split["shards"]:
+        for split, of_split in group.facts_as(ShardGroupFacts).splits.items():
+            for entry in of_split.shards:
                 previous = shards[split][-1] if shards[split] else None
                 first = previous.first + previous.images if previous else 0
-                sha256 = group.info(f"{entry['name']}.tar").sha256
+                sha256 = group.info(f"{entry.name}.tar").sha256
                 unit = group.manifest.unit
-                shards[split].append(Shard(unit, entry["name"], entry["images"], entry["captions"], first, sha256))
+                shards[split].append(Shard(unit, entry.name, entry.images, entry.captions, first, sha256))
     return {split: SplitInfo.of(of_split) for split, of_split in shards.items()}
 
 
@@ -48,11 +48,11 @@ def bad_images(groups: Iterable[UnitReader], max_fraction: float) -> dict[str, i
     """
     totals: dict[str, tuple[int, int, int, str]] = {}
     for group in groups:
-        split, bad = group.manifest.spec["group"]["split"], group.facts["bad"]
+        split, facts = group.manifest.spec["group"]["split"], group.facts_as(ShardGroupFacts)
         count, samples, most, worst = totals.get(split, (0, 0, 0, ""))
-        if bad["in_worst"] > most:
-            most, worst = bad["in_worst"], bad["worst"]
-        totals[split] = count + bad["count"], samples + group.facts["samples"], most, worst
+        if facts.bad.in_worst > most:
+            most, worst = facts.bad.in_worst, facts.bad.worst
+        totals[split] = count + facts.bad.count, samples + facts.samples, most, worst
     for split, (count, samples, most, worst) in totals.items():
         if count > max_fraction * samples:
             how_many = f"{count} of {samples} images"
@@ -97,7 +97,8 @@ def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
 
 
 def _has(group: UnitReader, split: str) -> bool:
-    return bool(group.facts["splits"].get(split, {}).get("shards"))
+    splits = group.facts_as(ShardGroupFacts).splits
+    return split in splits and bool(splits[split].shards)
 
 
 def _all_fingerprints(groups: Sequence[UnitReader], split: str) -> Iterator[tuple[UnitReader, dict[str, Tensor]]]:
@@ -128,26 +129,26 @@ def _compare(group: UnitReader, split: str, of_group: dict[str, Tensor], other: 
 
 def _name_of(group: UnitReader, split: str, position: int) -> str | None:
     """The source's name for an image, given its position among the group's images of the split."""
-    for shard in group.facts["splits"][split]["shards"]:
-        if position < shard["images"]:
-            return read_lines(group, shard["name"])[position].identity
-        position -= shard["images"]
+    for shard in group.facts_as(ShardGroupFacts).splits[split].shards:
+        if position < shard.images:
+            return read_lines(group, shard.name)[position].identity
+        position -= shard.images
     raise AssertionError("there is a fingerprint for every image")
 
 
-def summary(splits: dict[str, SplitInfo], groups: Iterable[UnitReader], bad: dict[str, int]) -> dict[str, Any]:
+def summary(splits: dict[str, SplitInfo], groups: Iterable[UnitReader], bad: dict[str, int]) -> dict[str, SplitFacts]:
     """Split -> numbers of its images, captions, shards, bytes and bad images, for the manifest."""
     sizes = dict.fromkeys(splits, 0)
     for group in groups:
-        for split, of_split in group.facts["splits"].items():
-            sizes[split] += sum(shard["bytes"] for shard in of_split["shards"])
+        for split, of_split in group.facts_as(ShardGroupFacts).splits.items():
+            sizes[split] += sum(shard.bytes for shard in of_split.shards)
     return {
-        split: {
-            "images": info.images,
-            "captions": info.captions,
-            "shards": len(info.shards),
-            "bytes": sizes[split],
-            "bad_images": bad.get(split, 0),
-        }
+        split: SplitFacts(
+            images=info.images,
+            captions=info.captions,
+            shards=len(info.shards),
+            bytes=sizes[split],
+            bad_images=bad.get(split, 0),
+        )
         for split, info in splits.items()
     }

@@ -15,6 +15,7 @@ import torch
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.facts import BadFacts, GroupSplitFacts, ShardFacts, ShardGroupFacts
 from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group
@@ -48,14 +49,10 @@ class Member(NamedTuple):
     fingerprint: int
 
 
-def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: Report) -> dict[str, Any]:
+def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: Report) -> ShardGroupFacts:
     """Write the shards of a group. A shard is `{split}-{number:06d}.tar`, with KEY.jpg (KEY.png up to 64 px) and KEY.json for
     each image, and `{split}-{number:06d}.jsonl` (see `image_lines`). Fingerprints of images and names are written too, to find
     images that are in two splits.
-
-    Returns:
-        Facts: `splits`: split -> {shards: [{name, images, captions, bytes}]}; `samples`: number of samples read from the
-        source; `bad`: {count, worst, in_worst}.
 
     Raises:
         DataError: the source is damaged, or far more images than max_bad_fraction allows cannot be used (because they are
@@ -84,7 +81,7 @@ class _Preparation:
         self.bad, self.seen, self.processed = BadSamples(group.split, settings.max_bad_fraction), 0, 0
         self.keys: set[str] = set()
         self.waiting: dict[str, list[Member]] = {split: [] for split in group.splits}
-        self.shards: dict[str, list[dict[str, Any]]] = {split: [] for split in group.splits}
+        self.shards: dict[str, list[ShardFacts]] = {split: [] for split in group.splits}
         self.counts = dict.fromkeys(group.splits, 0)
         self.fingerprints: defaultdict[str, list[int]] = defaultdict(list)
 
@@ -135,14 +132,13 @@ class _Preparation:
         fingerprints = {name: torch.tensor(values, dtype=torch.int64) for name, values in self.fingerprints.items()}
         self.writer.put("fingerprints.safetensors", tensors.encode(fingerprints))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ShardGroupFacts:
         worst, most = (self.bad.of_container.most_common(1) or [("", 0)])[0]
-        bad = {"count": self.bad.count, "worst": worst, "in_worst": most}
-        return {
-            "splits": {split: {"shards": shards} for split, shards in self.shards.items()},
-            "samples": self.seen,
-            "bad": bad,
-        }
+        return ShardGroupFacts(
+            splits={split: GroupSplitFacts(shards=shards) for split, shards in self.shards.items()},
+            samples=self.seen,
+            bad=BadFacts(count=self.bad.count, worst=worst, in_worst=most),
+        )
 
     def _takes_more(self, split: str) -> bool:
         limit = dict(self.group.limits).get(split)
@@ -162,7 +158,7 @@ class _Preparation:
         self.uploads.submit(lambda: self.writer.put(f"{name}.tar", data))
         self.uploads.submit(lambda: self.writer.put(f"{name}.jsonl", encode_lines(lines)))
         captions = sum(len(line.captions) for line in lines)
-        self.shards[split].append({"name": name, "images": len(members), "captions": captions, "bytes": len(data)})
+        self.shards[split].append(ShardFacts(name=name, images=len(members), captions=captions, bytes=len(data)))
 
 
 def tar_of(members: list[Member]) -> tuple[bytes, list[ImageLine]]:

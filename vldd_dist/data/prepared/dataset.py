@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
@@ -46,8 +46,8 @@ class Dataset:
 
     def __init__(self, reader: UnitReader) -> None:
         self.reader = reader
-        self.facts: dict[str, Any] = reader.facts
-        self.image_size: int = self.facts["image_size"]
+        self.facts = reader.facts_as(DatasetFacts)
+        self.image_size = self.facts.image_size
         self._group = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(reader.store, "shard_group", unit))
 
     @cached_property

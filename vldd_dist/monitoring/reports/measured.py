@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
-from vldd_dist.artifacts.manifests import UnitManifest, Usage
+from vldd_dist.artifacts.facts import FactsType
+from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader, manifest_key, prefix_of
+from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.methods import FULL
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
-from vldd_dist.pipeline.stages.application import keys_of
+from vldd_dist.pipeline.stages.application import ApplicationFacts, keys_of
+from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
+from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, aggregate
@@ -34,35 +36,35 @@ class Measured:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.done: set[str] = set()
-        self._manifests: dict[str, UnitManifest] = {}
+        self._readers: dict[str, UnitReader] = {}
 
     def refresh(self, units: Sequence[WorkUnit]) -> None:
         """Read the manifests of newly committed units. Raises StoreError."""
         self.done = committed_units(self.store, list(units))
         # In parallel, because there may be thousands after a resume.
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            list(pool.map(self.manifest, units))
+            list(pool.map(self.reader, units))
 
-    def manifest(self, unit: WorkUnit) -> UnitManifest | None:
-        """The manifest of a unit; None if it is not committed."""
+    def reader(self, unit: WorkUnit) -> UnitReader | None:
+        """The reader of a unit; None if it is not committed."""
         if unit.id not in self.done:
             return None
-        if unit.id not in self._manifests:
-            self._manifests[unit.id] = UnitReader(self.store, unit.kind, unit.id).manifest
-        return self._manifests[unit.id]
+        if unit.id not in self._readers:
+            self._readers[unit.id] = UnitReader(self.store, unit.kind, unit.id)
+        return self._readers[unit.id]
 
-    def facts(self, unit: WorkUnit) -> dict[str, Any] | None:
-        """The facts of a unit; None if it is not committed."""
-        manifest = self.manifest(unit)
-        return None if manifest is None else manifest.facts
+    def facts(self, unit: WorkUnit, kind: type[FactsType]) -> FactsType | None:
+        """The facts of a unit, in the model of its kind; None if it is not committed."""
+        reader = self.reader(unit)
+        return None if reader is None else reader.facts_as(kind)
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
         """The run times of the committed units of each stage, in the order of the units."""
         # Kind -> (unit, its time or None) of each committed unit.
         kinds: dict[str, list[tuple[WorkUnit, Usage | None]]] = {}
         for unit in units:
-            if manifest := self.manifest(unit):
-                kinds.setdefault(unit.kind, []).append((unit, manifest.usage))
+            if reader := self.reader(unit):
+                kinds.setdefault(unit.kind, []).append((unit, reader.manifest.usage))
         return [
             StageCost(
                 name=title_of(kind),
@@ -77,11 +79,9 @@ class Measured:
 
     def published(self, graph: Graph) -> list[PublishedSet]:
         """The published distilled sets of an experiment."""
-        publications = [facts for unit in graph.wanted("publication") if (facts := self.facts(unit))]
+        publications = [facts for unit in graph.wanted("publication") if (facts := self.facts(unit, PublicationFacts))]
         return [
-            PublishedSet(
-                url=self.store.url_of(facts["folder"]), digest=facts["digest"], folder=facts["folder"], files=list(SET_FILES)
-            )
+            PublishedSet(url=self.store.url_of(facts.folder), digest=facts.digest, folder=facts.folder, files=list(SET_FILES))
             for facts in publications
         ]
 
@@ -106,7 +106,8 @@ class Measured:
         """(method, pairs, another image model or None) -> for each run, the evaluations of its students. The pairs of full data
         are 0 before they are known."""
         own_model = graph.experiment.model.image.model
-        train_images = (self.facts(graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
+        dataset = self.facts(graph.unit("dataset"), DatasetFacts)
+        train_images = 0 if dataset is None else dataset.splits["train"].images
         experts = [[unit] for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
         planned: dict[tuple[str, int, str | None], list[list[WorkUnit]]] = {}
         if experts:
@@ -124,13 +125,12 @@ class Measured:
         applications = graph.experiment.applications.run
         for position, application in enumerate(applications):
             units = [graph.unit("application", *key) for key in keys_of(graph.experiment, position)]
-            committed = [facts for unit in units if (facts := self.facts(unit))]
-            results = [result for facts in committed for result in facts["results"]]
+            committed = [facts for unit in units if (facts := self.facts(unit, ApplicationFacts))]
+            results = [result for facts in committed for result in facts.results]
             number = 1 + sum(other.name == application.name for other in applications[:position])
             if results:
                 name = application.name + (f"-{number}" if number > 1 else "")
-                rows = [Result.model_validate(result) for result in results]
-                table = application_table(application, graph.experiment.name, rows)
+                table = application_table(application, graph.experiment.name, results)
                 if len(committed) < len(units):
                     incomplete = f"Incomplete: {len(committed)} of {len(units)} distilled sets."
                     table = table.model_copy(update={"notes": [*table.notes, incomplete]})
@@ -139,4 +139,5 @@ class Measured:
 
     def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
         """The recalls and further metrics of the evaluations that are committed."""
-        return [facts["test"] | facts.get("metrics", {}) for unit in evaluations if (facts := self.facts(unit))]
+        found = [facts for unit in evaluations if (facts := self.facts(unit, EvaluationFacts))]
+        return [facts.test.model_dump() | facts.metrics for facts in found]

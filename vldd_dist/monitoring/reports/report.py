@@ -8,7 +8,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.methods import DISTILLED
 from vldd_dist.monitoring.reports.galleries import write_gallery
 from vldd_dist.monitoring.reports.measured import Measured
@@ -16,6 +18,8 @@ from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TAB
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.stages.expert import ExpertFacts
+from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.stages.shared.phases import EARLIER
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -113,10 +117,9 @@ class Reporter:
 
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
-        facts = self._measured.facts(self.graph.unit("dataset")) or {}
-        splits = facts.get("splits", {})
-        images = {split: splits[split]["images"] for split in SPLITS if split in splits}
-        duplicated = {pair: count for pair, count in facts.get("duplicates", {}).items() if count}
+        dataset = self._measured.facts(self.graph.unit("dataset"), DatasetFacts)
+        images = {split: dataset.splits[split].images for split in SPLITS if split in dataset.splits} if dataset else {}
+        duplicated = {pair: count for pair, count in dataset.duplicates.items() if count} if dataset else {}
         duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in duplicated.items())
         return {
             "data": f"{experiment.data.source.name}, "
@@ -137,12 +140,12 @@ class Reporter:
         return [
             ExpertCurve(
                 expert=index,
-                epochs=list(range(len(facts["validation"]))),
-                validation_mean=[recall["mean"] for recall in facts["validation"]],
-                loss=facts["loss"],
+                epochs=list(range(len(facts.validation))),
+                validation_mean=[recall.mean for recall in facts.validation],
+                loss=facts.loss,
             )
             for index, unit in enumerate(self.graph.wanted("expert"))
-            if (facts := self._measured.facts(unit))
+            if (facts := self._measured.facts(unit, ExpertFacts))
         ]
 
     def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:
@@ -157,7 +160,7 @@ class Reporter:
             phase=f"phase {unit.spec['phase']['number'] + 1} of {phases}" if (phases := len(distill.phases)) else "",
             loss=curves["loss"].tolist(),
             terms={path.removeprefix("terms."): v.tolist() for path, v in curves.items() if path.startswith("terms.")},
-            validation=[(step, recall) for step, recall in reader.facts["validation"]],
+            validation=reader.facts_as(DistillationFacts).validation,
             learned={name: [of_step[name] for of_step in numbers] for name in numbers[0]} if numbers else {},
         )
 
@@ -167,7 +170,8 @@ class Reporter:
 
     def _gallery(self, unit: WorkUnit) -> Gallery:
         seed = unit.inputs["distillation"].spec["seed"]
-        return write_gallery(self.store, self.experiment.name, unit.id, self._reader(unit).facts["folder"], seed)
+        folder = self._reader(unit).facts_as(PublicationFacts).folder
+        return write_gallery(self.store, self.experiment.name, unit.id, folder, seed)
 
 
 def _phases_until(distillation: WorkUnit) -> list[WorkUnit]:

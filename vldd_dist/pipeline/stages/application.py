@@ -20,6 +20,7 @@ from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights
 from vldd_dist.cost_model.memory_model import FP32, Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.data.sources.base import SPLITS
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -71,10 +72,9 @@ def keys_of(experiment: Experiment, number: int) -> list[Key]:
     return [(number, pairs, seed) for pairs in experiment.distill.pairs for seed in experiment.distill.seeds]
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ApplicationFacts:
     application: Application = choose(APPLICATIONS, context.spec["application"])
-    results = application.run(inputs_of(context))
-    return {"application": application.name, "results": [result.model_dump(mode="json") for result in results]}
+    return ApplicationFacts(application=application.name, results=application.run(inputs_of(context)))
 
 
 def inputs_of(context: StageContext) -> Inputs:
@@ -104,7 +104,8 @@ def _distilled(context: StageContext, model: DualEncoder) -> DistilledPairs:
     pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(model)
     features = dict(pairs.rows)
     features["images"] = features.pop("inputs")
-    return DistilledPairs(TrainingPairs(features, pairs.total, shared=shared), starting_numbers(context, reader.facts["start"]))
+    start = reader.facts_as(DistillationFacts).start
+    return DistilledPairs(TrainingPairs(features, pairs.total, shared=shared), starting_numbers(context, start))
 
 
 def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumbers | None:

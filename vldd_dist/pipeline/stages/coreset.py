@@ -45,20 +45,20 @@ def select(spec: Mapping[str, Any], candidates: Candidates) -> list[Tensor]:
     return groups(method, candidates, spec["pairs"], generator)
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> CoresetFacts:
     """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
     spec, candidates = context.spec, load_candidates(context)
     selected = select(spec, candidates)
     indices = [int(group[0]) for group in selected]
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
-    images, texts, means = chosen.images, chosen.texts, {}
+    images, texts, facts = chosen.images, chosen.texts, CoresetFacts(keys=chosen.keys, captions=chosen.captions)
     if choose(CORESETS, spec["method"]).remark is not None:
         assert candidates.caption is not None
         images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
-        means = {"means_of": [len(group) for group in selected]}
+        facts = facts.model_copy(update={"means_of": [len(group) for group in selected]})
     context.writer.put("pairs.safetensors", tensors.encode({"images": images, "texts": texts}))
-    return {"keys": chosen.keys, "captions": chosen.captions} | means
+    return facts
 
 
 STAGE = StageSpec(

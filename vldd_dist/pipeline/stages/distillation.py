@@ -3,9 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import Field
-
-from vldd_dist.artifacts.facts import Count, Facts, Percent
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import row_file_name
 from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
@@ -21,6 +18,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -42,20 +40,6 @@ from vldd_dist.pipeline.stages.shared.phases import (
 )
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
-
-
-class DistillationFacts(Facts):
-    best_step: Count = Field(description="outer step with the best validation recall; its pairs are the result")
-    best_validation: Percent
-    validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
-    start: dict[str, Any] = Field(description="provenance of the starting pairs")
-    objective: dict[str, Any] = Field(
-        default={},
-        description=(
-            "facts that the objective adds: `difference_check` for trajectory matching by finite differences, `starts` for "
-            "`asynchronous: {auto: true}`"
-        ),
-    )
 
 
 def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkUnit:
@@ -106,7 +90,7 @@ def wanted(graph: Units) -> Iterable[Key]:
     return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> DistillationFacts:
     """Run the distillation, starting from the newest checkpoint if there is one."""
     spec, ranks, phase = context.spec, context.ranks, UnitPhase.of(context)
     settings = DistillationSettings.model_validate(context.execution["settings"])
@@ -138,7 +122,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if ranks.is_main:
         context.writer.put("shared.safetensors", tensors.encode(distillation.best.shared))
         context.writer.put("curves.safetensors", tensors.encode(distillation.history.as_tensors()))
-    return facts | {"start": joined_start(context, facts["start"])}
+    return facts.model_copy(update={"start": joined_start(context, facts.start)})
 
 
 def run_context(context: StageContext, settings: DistillationSettings, model: DualEncoder) -> RunContext:

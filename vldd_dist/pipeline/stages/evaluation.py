@@ -73,29 +73,27 @@ def wanted(graph: Units) -> Iterable[Key]:
         yield from chosen.evaluations()
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> EvaluationFacts:
     """Evaluate. The learning rate is chosen on the validation split; the test split is used once, at the end."""
     if "expert" in context.order.inputs:
         return _test(context, load_expert(context))
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
     model = evaluator.build_student()
     choice = evaluator.choose(training_pairs(context, model), load_retrieval_split(context, model, "val"))
-    return {
-        "learning_rate": choice.learning_rate,
-        "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
-        **_test(context, choice.student),
-    }
+    validation = [(rate, Recalls.model_validate(recall.as_dict())) for rate, recall in choice.validation.items()]
+    student = {"learning_rate": choice.learning_rate, "validation": validation}
+    return _test(context, choice.student).model_copy(update=student)
 
 
-def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
+def _test(context: StageContext, model: DualEncoder) -> EvaluationFacts:
     """Recall and the further metrics on the test split."""
     split = load_retrieval_split(context, model, "test")
     images, texts = joint_features(model, split, context.execution["encode_batch"])
     metrics: list[Metric] = [choose(METRICS, settings) for settings in context.spec["metrics"]]
-    return {
-        "test": recall(images, texts, split.image_of_caption).as_dict(),
-        "metrics": {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics},
-    }
+    return EvaluationFacts(
+        test=Recalls.model_validate(recall(images, texts, split.image_of_caption).as_dict()),
+        metrics={metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics},
+    )
 
 
 def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:

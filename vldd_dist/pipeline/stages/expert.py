@@ -1,7 +1,6 @@
 """An expert: a dual encoder trained on all real pairs, whose trajectory is stored (`vldd_dist.experts`)."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import Field
 
@@ -59,7 +58,7 @@ def wanted(graph: Units) -> Iterable[Key]:
     return ((index,) for index in range(graph.experiment.experts.count))
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ExpertFacts:
     """Train the expert, starting from the newest checkpoint if there is one."""
     spec = context.spec
     model = context.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
@@ -76,7 +75,7 @@ def run(context: StageContext) -> dict[str, Any]:
         context.device,
         context.ranks,
     )
-    return ExpertTraining(
+    curves = ExpertTraining(
         inputs,
         settings,
         seed=spec["seed"],
@@ -86,6 +85,8 @@ def run(context: StageContext) -> dict[str, Any]:
         writer=context.writer,
         report=context.report,
     ).run()
+    validation = [Recalls.model_validate(recalls) for recalls in curves.validation]
+    return ExpertFacts(loss=curves.loss, validation=validation, epochs=spec["kept_epochs"])
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:

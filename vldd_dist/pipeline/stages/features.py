@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from pydantic import AliasChoices, Field
@@ -45,7 +44,7 @@ def unit(graph: Units, expert: int) -> WorkUnit:
     )
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> FeaturesFacts:
     """Encode the training split. The number of each image's drawn caption is stored with the features, so that a pair that is
     selected by its features keeps this caption."""
     model, seed, size = load_expert(context), context.spec["seed"], context.execution["encode_batch"]
@@ -60,7 +59,7 @@ def run(context: StageContext) -> dict[str, Any]:
         context.report(Progress(len(drawn), context.dataset.splits["train"].images))
     features = {"image": torch.cat(images), "text": torch.cat(texts), "caption": torch.tensor(drawn)}
     context.writer.put("features.safetensors", tensors.encode(features))
-    return {"images": len(features["image"]), "dim": features["image"].shape[1]}
+    return FeaturesFacts(images=len(features["image"]), dim=features["image"].shape[1])
 
 
 def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> Tensor:

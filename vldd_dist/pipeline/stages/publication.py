@@ -9,6 +9,8 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.config.base import choose
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
 from vldd_dist.distilled_set.publishing.write import files_of, write_folder
@@ -18,6 +20,7 @@ from vldd_dist.methods import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets, protocol_of
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stages.shared.phases import EARLIER
@@ -66,7 +69,7 @@ def wanted(graph: Units) -> Iterable[Key]:
     return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
 
 
-def publish(context: StageContext) -> dict[str, Any]:
+def publish(context: StageContext) -> PublicationFacts:
     """Write `distilled/NAME-Mpairs-seedS-ID/` and return its folder, size and digest. ID is that of the publication: if the
     same pairs are evaluated again, for example with more seeds, the card differs and a new folder is written.
 
@@ -90,14 +93,14 @@ def publish(context: StageContext) -> dict[str, Any]:
         captions=_nearest_captions(context, start["texts"], pairs["texts"]),
         image_weights=_weights_in_the_set(context),
         recipe=_recipe(context),
-        facts=facts_of(context, run.facts, objective.name),
+        facts=facts_of(context, run.facts_as(DistillationFacts), objective.name),
     )
     folder = (
         f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
     )
     target = Store(context.store.url_of(folder), **context.store.storage_options)
     digest = _digest_of_existing(target, distilled) or _write_agreed(context, target, files_of(distilled))
-    return {"folder": folder, "size_bytes": sum(distilled.sizes.values()), "digest": digest}
+    return PublicationFacts(folder=folder, size_bytes=sum(distilled.sizes.values()), digest=digest)
 
 
 def _digest_of_existing(target: Store, distilled: DistilledSet) -> str | None:
@@ -151,7 +154,8 @@ def _weights_in_the_set(context: StageContext) -> dict[str, torch.Tensor] | None
 
 def _recipe(context: StageContext) -> Recipe:
     model, protocol = context.model_settings, context.spec["protocol"]
-    rates = [context.reader(role).facts["learning_rate"] for role in context.roles("recall.distilled.")]
+    students = [context.reader(role).facts_as(EvaluationFacts) for role in context.roles("recall.distilled.")]
+    rates = [student.learning_rate for student in students if student.learning_rate is not None]
     return Recipe(
         image_model=model.image.model,
         image_model_args=model.image.model_args,
@@ -162,7 +166,7 @@ def _recipe(context: StageContext) -> Recipe:
         mean=model.image.mean,
         std=model.image.std,
         image_size=context.dataset.image_size,
-        text_encoder=context.reader("embeddings").facts["encoder"],
+        text_encoder=context.reader("embeddings").facts_as(CaptionEmbeddingsFacts).encoder,
         image_head=model.image.head.kind,
         image_dropout=model.image.head.dropout,
         text_train=model.text.train,
@@ -179,24 +183,24 @@ def _recipe(context: StageContext) -> Recipe:
     )
 
 
-def facts_of(context: StageContext, run: dict[str, Any], objective: str) -> dict[str, Any]:
+def facts_of(context: StageContext, run: DistillationFacts, objective: str) -> dict[str, Any]:
     """Facts for the card: the test recalls of this set and of the coresets of its size, one per seed; data; provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):
         # recall.LABEL.SEED.NUMBER; a label may contain dots.
         label = role.removeprefix("recall.").rsplit(".", 2)[0]
-        recalls.setdefault(label, []).append(context.reader(role).facts["test"])
-    earlier = [context.reader(role).facts for role in context.roles(f"{EARLIER}.")]
+        recalls.setdefault(label, []).append(context.reader(role).facts_as(EvaluationFacts).test.model_dump())
+    earlier = [context.reader(role).facts_as(DistillationFacts) for role in context.roles(f"{EARLIER}.")]
     return {
         # The unit of the data may have been made by a run with another licence in its description.
-        "data": context.dataset.facts | {name: context.spec[name] for name in ("resize", "licence")},
+        "data": context.dataset.facts.model_dump() | {name: context.spec[name] for name in ("resize", "licence")},
         "card": context.spec["card"],
         "recalls": recalls,
         "objective": objective,
-        "start": run["start"],
+        "start": run.start,
         # Each phase starts from the best pairs of the one before it.
-        "outer_steps_to_best": run["best_step"] + sum(phase["best_step"] for phase in earlier),
-        "best_validation": run["best_validation"],
+        "outer_steps_to_best": run.best_step + sum(phase.best_step for phase in earlier),
+        "best_validation": run.best_validation,
         "distillation_unit": context.order.inputs["distillation"][1],
     }
 

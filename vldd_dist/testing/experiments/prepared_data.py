@@ -8,10 +8,12 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import run
@@ -39,10 +41,10 @@ def embed(dataset: Dataset, vectors: dict[str, Tensor]) -> CaptionEmbeddings:
             rows = torch.stack([vectors[caption] for captions in images for caption in captions])
             first = torch.tensor([0, *(len(captions) for captions in images)]).cumsum(0)
             writer.put(f"{name}.safetensors", tensors.encode(ShardTexts(rows, first).as_piece()))
-        writer.commit({"captions": 0, "distinct": 0, "dim": dim, "encoder": {}})
+        writer.commit(EmbeddingGroupFacts(captions=0, distinct=0, dim=dim, encoder={}))
         groups[group] = group
     writer = UnitWriter(store, "caption_embeddings", dataset.reader.manifest.unit, {}, {})
     writer.put(GROUPS, encode_groups(groups))
-    writer.commit({"captions": 0, "dim": dim, "encoder": {}})
+    writer.commit(CaptionEmbeddingsFacts(captions=0, dim=dim, encoder={}))
     index = UnitReader(store, "caption_embeddings", dataset.reader.manifest.unit)
     return CaptionEmbeddings(dataset.splits, Pieces(index, "embedding_group"), dim)

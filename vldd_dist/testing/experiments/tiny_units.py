@@ -45,7 +45,7 @@ def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
     reader = UnitReader(store, unit.kind, unit.id)
     for name in reader.manifest.objects:
         reader.read(name)
-    return {name: info.sha256 for name, info in reader.manifest.objects.items()} | {"facts": reader.facts}
+    return {name: info.sha256 for name, info in reader.manifest.objects.items()} | {"facts": reader.manifest.facts}
 
 
 def read_everything(store: Store) -> None:

@@ -1,21 +1,12 @@
 """The embeddings of all captions: an index of the `embedding_group` units."""
 
-from typing import Any
-
-from pydantic import Field
-
-from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.work_unit import WorkUnit
-
-
-class CaptionEmbeddingsFacts(Facts):
-    captions: Count
-    dim: Count
-    encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
 
 
 def unit(graph: Units) -> WorkUnit:
@@ -25,11 +16,11 @@ def unit(graph: Units) -> WorkUnit:
     return STAGE.new(graph.experiment, spec, inputs, label="caption embeddings")
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> CaptionEmbeddingsFacts:
     """Write the index of the groups."""
-    groups = write_groups(context)
-    captions = sum(group.facts["captions"] for group in groups)
-    return {"captions": captions, "dim": groups[0].facts["dim"], "encoder": groups[0].facts["encoder"]}
+    groups = [group.facts_as(EmbeddingGroupFacts) for group in write_groups(context)]
+    captions = sum(group.captions for group in groups)
+    return CaptionEmbeddingsFacts(captions=captions, dim=groups[0].dim, encoder=groups[0].encoder)
 
 
 STAGE = StageSpec(

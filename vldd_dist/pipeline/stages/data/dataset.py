@@ -1,11 +1,7 @@
 """The prepared dataset: an index of the shards of its `shard_group` units."""
 
-from typing import Any
-
-from pydantic import Field
-
-from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index
@@ -13,22 +9,6 @@ from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.stages.data.grouped import read_groups, role_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-
-
-class SplitFacts(Facts):
-    images: Count
-    captions: Count
-    shards: Count
-    bytes: Count = Field(description="total size of its tars")
-    bad_images: Count = Field(description="images of the source that could not be read and were left out")
-
-
-class DatasetFacts(Facts):
-    splits: dict[str, SplitFacts]
-    duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
-    image_size: Count = Field(description="width and height in pixels")
-    source: str
-    licence: str = Field(description="as in the run that prepared the data; a distilled set has that of its own run")
 
 
 def unit(graph: Units) -> WorkUnit:
@@ -42,7 +22,7 @@ def unit(graph: Units) -> WorkUnit:
     return STAGE.new(graph.experiment, {"settings": settings}, groups, execution, "dataset")
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> DatasetFacts:
     """Run the checks that concern all groups together, and write the index."""
     settings = DataSettings.model_validate(context.execution["settings"])
     groups = read_groups(context)
@@ -50,13 +30,13 @@ def run(context: StageContext) -> dict[str, Any]:
     bad = bad_images(groups, settings.max_bad_fraction)
     refuse_small_splits(settings, splits, bad)
     context.writer.put(INDEX, encode_index(splits))
-    return {
-        "splits": summary(splits, groups, bad),
-        "duplicates": count_duplicates(groups),
-        "image_size": settings.image_size,
-        "source": settings.source.name,
-        "licence": settings.licence,
-    }
+    return DatasetFacts(
+        splits=summary(splits, groups, bad),
+        duplicates=count_duplicates(groups),
+        image_size=settings.image_size,
+        source=settings.source.name,
+        licence=settings.licence,
+    )
 
 
 STAGE = StageSpec(

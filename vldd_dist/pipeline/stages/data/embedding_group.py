@@ -41,7 +41,7 @@ def unit(graph: Units, number: int) -> WorkUnit:
     )
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> EmbeddingGroupFacts:
     """Encode the captions, and store the embeddings of each shard in one object."""
     encoder = FrozenTextEncoder(TextTowerSettings.model_validate(context.execution["text"]), context.device)
     if encoder.identity != context.spec["text"]:
@@ -60,7 +60,7 @@ def run(context: StageContext) -> dict[str, Any]:
         rows = torch.tensor([row_of[caption] for captions in images for caption in captions])
         counts = torch.tensor([0, *(len(captions) for captions in images)])
         context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
-    return {"captions": len(every), "distinct": len(distinct), "dim": vectors.shape[1], "encoder": encoder.identity}
+    return EmbeddingGroupFacts(captions=len(every), distinct=len(distinct), dim=vectors.shape[1], encoder=encoder.identity)
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:

@@ -1,7 +1,6 @@
 """Features of the images of a group of shards, computed by a frozen image tower (without the head)."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -13,6 +12,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.data.facts import ShardGroupFacts
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.events import Progress
@@ -43,13 +43,14 @@ def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
     )
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> FeatureGroupFacts:
     """Encode the images, and store the features of each shard in one object."""
     model, group = _model(context), context.reader("shards")
     tower = frozen_tower(model)
     assert tower is not None
     images = dim = 0
-    total = sum(shard["images"] for split in group.facts["splits"].values() for shard in split["shards"])
+    splits = group.facts_as(ShardGroupFacts).splits
+    total = sum(shard.images for split in splits.values() for shard in split.shards)
     for shard in shards_of(group):
         encoded = []
         for batch in _batches(context, shard):
@@ -59,7 +60,7 @@ def run(context: StageContext) -> dict[str, Any]:
         features = torch.cat(encoded)
         dim = features.shape[1]
         context.writer.put(f"{shard}.safetensors", tensors.encode({"features": features}))
-    return {"images": images, "dim": dim}
+    return FeatureGroupFacts(images=images, dim=dim)
 
 
 def _model(context: StageContext) -> DualEncoder:

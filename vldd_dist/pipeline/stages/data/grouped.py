@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.facts import ShardGroupFacts
 from vldd_dist.data.prepared.pieces import GROUPS, encode_groups
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Units
@@ -30,7 +31,7 @@ def aligned_units(graph: Units, kind: str, *key: object) -> dict[str, WorkUnit]:
 
 def shards_of(group: UnitReader) -> list[str]:
     """Names of a group's shards."""
-    return [shard["name"] for split in group.facts["splits"].values() for shard in split["shards"]]
+    return [shard.name for split in group.facts_as(ShardGroupFacts).splits.values() for shard in split.shards]
 
 
 def read_groups(context: StageContext) -> list[UnitReader]:

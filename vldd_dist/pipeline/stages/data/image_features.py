@@ -1,10 +1,9 @@
 """The features of all images by a frozen image tower: an index of the `feature_group` units."""
 
-from typing import Any
-
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.feature_group import FeatureGroupFacts
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.stages.shared.model_units import model_named, tower_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -22,10 +21,10 @@ def unit(graph: Units, image_model: str) -> WorkUnit:
     return STAGE.new(graph.experiment, spec, inputs, label=f"features of {image_model}")
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ImageFeaturesFacts:
     """Write the index of the groups."""
-    groups = write_groups(context)
-    return {"images": sum(group.facts["images"] for group in groups), "dim": max(group.facts["dim"] for group in groups)}
+    groups = [group.facts_as(FeatureGroupFacts) for group in write_groups(context)]
+    return ImageFeaturesFacts(images=sum(group.images for group in groups), dim=max(group.dim for group in groups))
 
 
 STAGE = StageSpec(

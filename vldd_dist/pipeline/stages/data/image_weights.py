@@ -43,7 +43,7 @@ def unit(graph: Units, image_model: str) -> WorkUnit:
     return STAGE.new(experiment, spec, execution=execution, label=label, resources=resources)
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ImageWeightsFacts:
     """Pretrain on attributes, download the weights from timm, or read them from a file."""
     spec = context.spec
     if "attributes" in spec:
@@ -62,7 +62,7 @@ def run(context: StageContext) -> dict[str, Any]:
     else:
         weights = tensors.read_file(context.execution["weights"], spec["sha256"])
     context.writer.put("weights.safetensors", tensors.encode(weights))
-    return {"tensors": len(weights)}
+    return ImageWeightsFacts(tensors=len(weights))
 
 
 STAGE = StageSpec(

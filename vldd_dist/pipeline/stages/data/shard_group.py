@@ -3,10 +3,8 @@
 import json
 from typing import Any
 
-from pydantic import Field
-
-from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.facts import ShardGroupFacts
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.preparation.prepare import prepare_group
 from vldd_dist.data.sources.base import Source
@@ -17,29 +15,6 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 # Keys of `data` on which the shards depend, apart from `data.source`.
 SETTINGS = ("image_size", "resize", "shard_images")
-
-
-class ShardFacts(Facts):
-    name: str = Field(description="NAME in NAME.tar, NAME.jsonl, and the names of the embeddings and features of this shard")
-    images: Count
-    captions: Count
-    bytes: Count = Field(description="size of the tar")
-
-
-class GroupSplitFacts(Facts):
-    shards: list[ShardFacts]
-
-
-class BadFacts(Facts):
-    count: Count = Field(description="number of samples of the source that could not be used and were left out")
-    worst: str = Field(description="the shard or folder that contains the most of them")
-    in_worst: Count = Field(description="how many of them it contains")
-
-
-class ShardGroupFacts(Facts):
-    splits: dict[str, GroupSplitFacts]
-    samples: Count = Field(description="number of samples of the source, including bad ones")
-    bad: BadFacts
 
 
 def unit(graph: Units, number: int, group: Group) -> WorkUnit:
@@ -56,7 +31,7 @@ def unit(graph: Units, number: int, group: Group) -> WorkUnit:
     return STAGE.new(graph.experiment, spec, execution=execution, label=f"shards {number}")
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ShardGroupFacts:
     """Read the group's part of the source, and write its shards."""
     settings = DataSettings.model_validate(context.execution["settings"])
     group, seed = Group.from_json(context.spec["group"]), context.execution["seed"]

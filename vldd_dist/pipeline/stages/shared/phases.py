@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.seeding import derive_seed
@@ -62,7 +63,7 @@ def joined_start(context: StageContext, own: dict[str, Any]) -> dict[str, Any]:
     """The provenance of the starting pairs of all phases up to this one, from that of this phase (`own`)."""
     if EARLIER not in context.order.inputs:
         return own
-    before = context.reader(EARLIER).facts["start"]
+    before = context.reader(EARLIER).facts_as(DistillationFacts).start
     return own | {name: before[name] + own[name] for name in ("keys", "captions") if name in own}
 
 
@@ -70,7 +71,7 @@ def images_of_earlier_phases(context: StageContext) -> frozenset[int]:
     """Indices of the training images that the pairs of the phases before this one were initialised with."""
     if EARLIER not in context.order.inputs:
         return frozenset()
-    keys = set(context.reader(EARLIER).facts["start"].get("keys", ()))
+    keys = set(context.reader(EARLIER).facts_as(DistillationFacts).start.get("keys", ()))
     shards = context.dataset.splits["train"].shards if keys else []
     return frozenset(
         shard.first + position

@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.artifacts.unit_writer import UnitWriter
@@ -59,7 +60,7 @@ def marks_of_units(draw: Random) -> Case:
     writer.put("x", b"1")
     writer.checkpoints.save(1, {"state": b"2"}, {})
     if draw.random() < 0.5:
-        writer.commit({})
+        writer.commit(Facts())
     mark = draw.choice(sorted(Path("store/units").rglob("*.json")))
     texts = [draw.choice(bad.JSON_TEXTS), bad.damaged(draw, mark.read_bytes()), seal(bad.changed(draw, unsealed(str(mark))))]
     mark.write_bytes(draw.choice(texts))

@@ -1,0 +1,52 @@
+"""The facts of the units that prepare data. They are read here and in folders above."""
+
+from typing import Any
+
+from pydantic import Field
+
+from vldd_dist.artifacts.facts import Count, Facts
+
+
+class ShardFacts(Facts):
+    name: str = Field(description="NAME in NAME.tar, NAME.jsonl, and the names of the embeddings and features of this shard")
+    images: Count
+    captions: Count
+    bytes: Count = Field(description="size of the tar")
+
+
+class GroupSplitFacts(Facts):
+    shards: list[ShardFacts]
+
+
+class BadFacts(Facts):
+    count: Count = Field(description="number of samples of the source that could not be used and were left out")
+    worst: str = Field(description="the shard or folder that contains the most of them")
+    in_worst: Count = Field(description="how many of them it contains")
+
+
+class ShardGroupFacts(Facts):
+    splits: dict[str, GroupSplitFacts]
+    samples: Count = Field(description="number of samples of the source, including bad ones")
+    bad: BadFacts
+
+
+class SplitFacts(Facts):
+    images: Count
+    captions: Count
+    shards: Count
+    bytes: Count = Field(description="total size of its tars")
+    bad_images: Count = Field(description="images of the source that could not be read and were left out")
+
+
+class DatasetFacts(Facts):
+    splits: dict[str, SplitFacts]
+    duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
+    image_size: Count = Field(description="width and height in pixels")
+    source: str
+    licence: str = Field(description="as in the run that prepared the data; a distilled set has that of its own run")
+
+
+class CaptionEmbeddingsFacts(Facts):
+    captions: Count
+    dim: Count
+    encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
