@@ -56,7 +56,7 @@ def run(context: StageContext) -> CoresetFacts:
     if choose(CORESETS, spec["method"]).remark is not None:
         assert candidates.caption is not None
         images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
-        facts = facts.model_copy(update={"means_of": [len(group) for group in selected]})
+        facts = CoresetFacts(keys=facts.keys, captions=facts.captions, means_of=[len(group) for group in selected])
     context.writer.put("pairs.safetensors", tensors.encode({"images": images, "texts": texts}))
     return facts
 

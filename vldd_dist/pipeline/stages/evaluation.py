@@ -76,24 +76,24 @@ def wanted(graph: Units) -> Iterable[Key]:
 def run(context: StageContext) -> EvaluationFacts:
     """Evaluate. The learning rate is chosen on the validation split; the test split is used once, at the end."""
     if "expert" in context.order.inputs:
-        return _test(context, load_expert(context))
+        test, metrics = _test(context, load_expert(context))
+        return EvaluationFacts(test=test, metrics=metrics)
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
     model = evaluator.build_student()
     choice = evaluator.choose(training_pairs(context, model), load_retrieval_split(context, model, "val"))
     validation = [(rate, Recalls.model_validate(recall.as_dict())) for rate, recall in choice.validation.items()]
-    student = {"learning_rate": choice.learning_rate, "validation": validation}
-    return _test(context, choice.student).model_copy(update=student)
+    test, metrics = _test(context, choice.student)
+    return EvaluationFacts(test=test, metrics=metrics, learning_rate=choice.learning_rate, validation=validation)
 
 
-def _test(context: StageContext, model: DualEncoder) -> EvaluationFacts:
+def _test(context: StageContext, model: DualEncoder) -> tuple[Recalls, dict[str, float]]:
     """Recall and the further metrics on the test split."""
     split = load_retrieval_split(context, model, "test")
     images, texts = joint_features(model, split, context.execution["encode_batch"])
     metrics: list[Metric] = [choose(METRICS, settings) for settings in context.spec["metrics"]]
-    return EvaluationFacts(
-        test=Recalls.model_validate(recall(images, texts, split.image_of_caption).as_dict()),
-        metrics={metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics},
-    )
+    found = recall(images, texts, split.image_of_caption).as_dict()
+    further = {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics}
+    return Recalls.model_validate(found), further
 
 
 def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
