@@ -12,8 +12,9 @@ import typer
 
 from tests.cli.test_cli import vldd
 from tests.test_readme import distilled_set
+from vldd_dist.artifacts.keys import STORE_MARK
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
-from vldd_dist.artifacts.units import STORE_MARK, STORE_MARK_DATA
+from vldd_dist.artifacts.units import STORE_MARK_DATA
 from vldd_dist.cli.examples import EXAMPLES
 from vldd_dist.cli.main import COMMANDS, app
 from vldd_dist.distilled_set.publishing.write import save

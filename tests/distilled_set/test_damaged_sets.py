@@ -11,8 +11,9 @@ import torch
 from tests.artifacts.test_schemas import STATUS
 from tests.test_readme import RECIPE, distilled_set
 from vldd_dist import build_towers, load_distilled
+from vldd_dist.artifacts.keys import status_key
 from vldd_dist.artifacts.manifests import to_json
-from vldd_dist.artifacts.runs.run_status import FOLDER, known_event
+from vldd_dist.artifacts.runs.run_status import known_event
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import concatenated
 from vldd_dist.cli.main import main
@@ -197,7 +198,7 @@ def test_a_damaged_status_is_named_and_the_others_are_shown(
 ) -> None:
     for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
         tree = {"kind": "run_status", "schema_version": 2, "written_at": "2026-01-01T00:00:00+00:00"} | tree
-        store.write(f"{FOLDER}/{name}/0a1b2c3d.json", seal(tree))
+        store.write(status_key(name, "0a1b2c3d"), seal(tree))
     code, out, err = vldd(capsys, "status", store.url)
     assert (code, err.count("\n")) == (4, 1)
     assert "good: running" in out
@@ -210,7 +211,7 @@ def test_a_stage_of_another_version_is_shown_by_its_own_name(store: Store, capsy
     running = [{"label": "x", "seconds": 1.0, "event": event}]
     tree = STATUS | {"stages": stages, "running": running, "schema_version": 2, "kind": "run_status"}
     tree["written_at"] = "2026-01-01T00:00:00+00:00"
-    store.write(f"{FOLDER}/x/0a1b2c3d.json", seal(tree))
+    store.write(status_key("x", "0a1b2c3d"), seal(tree))
     code, out, _ = vldd(capsys, "status", store.url)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if "1/2 done" in line] == ["experts", "quantum"]

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.cli.test_cli import vldd
 from tests.data.test_folder import pair
 from tests.monitoring.test_kept_units import NOW, SMALL, any_facts, committed, done  # noqa: F401 (the second is a fixture)
-from vldd_dist.artifacts.units import manifest_key, prefix_of
+from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.loading.load_study import load_study
@@ -73,7 +73,7 @@ def driver(store: Store, monkeypatch: pytest.MonkeyPatch) -> Driver:
 def unfinished(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit], set[str]]:
     """An experiment, its units, and the ids of the committed ones, which are all but the last."""
     experiment, units = committed(store, *overrides)
-    store.delete([manifest_key(prefix_of(units[-1].kind, units[-1].id))])
+    store.delete([ManifestKey(prefix_of(units[-1].kind, units[-1].id)).key])
     return experiment, units, done(store, units)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
+from vldd_dist.artifacts.keys import CheckpointKey, ManifestKey, ObjectKey, checkpoints_of
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json, to_json
-from vldd_dist.artifacts.units import manifest_key
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import DamagedObject, ObjectInfo, read_object
 from vldd_dist.store.store import MissingObject, Store
@@ -72,7 +72,7 @@ class UnitCheckpoints:
     """The checkpoints of one unit, written by one attempt and read from all attempts.
 
     Args:
-        prefix: the unit's prefix from `units.prefix_of`.
+        prefix: the unit's prefix from `keys.prefix_of`.
         attempt: name of this attempt.
         write: writes an object under a key and returns its description.
     """
@@ -97,15 +97,18 @@ class UnitCheckpoints:
 
     def write_objects(self, step: int, objects: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
         """Write objects of a checkpoint. This rank or another writes its record later."""
-        folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
+
+        def write(item: tuple[str, bytes]) -> ObjectInfo:
+            name, data = item
+            return self._write(ObjectKey(self.prefix, self.attempt, f"checkpoint-{step:08d}/{name}").key, data)
+
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
-            written = pool.map(lambda item: self._write(f"{folder}/{item[0]}", item[1]), objects.items())
-            return dict(zip(objects, written, strict=True))
+            return dict(zip(objects, pool.map(write, objects.items()), strict=True))
 
     def write_record(self, step: int, infos: dict[str, ObjectInfo], facts: dict[str, Any]) -> None:
         """Write the record of a checkpoint whose objects are written, and remove all but the last two checkpoints."""
         record = CheckpointRecord(step=step, objects=infos, facts=facts)
-        self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
+        self.store.write(CheckpointKey(self.prefix, step, self.attempt).key, to_json(record))
         for key in self._ascending()[:-CHECKPOINTS_KEPT]:
             self.remove(key)
 
@@ -160,7 +163,7 @@ class UnitCheckpoints:
 
     def is_committed(self) -> bool:
         """Whether the unit has a manifest."""
-        return self.store.exists(manifest_key(self.prefix))
+        return self.store.exists(ManifestKey(self.prefix).key)
 
     def stop(self) -> NoReturn:
         """Raises AlreadyCommitted."""
@@ -168,4 +171,4 @@ class UnitCheckpoints:
 
     def _ascending(self) -> list[str]:
         """Keys of the records of all attempts, the lowest step first."""
-        return self.store.list(f"{self.prefix}/checkpoints")
+        return self.store.list(checkpoints_of(self.prefix))

@@ -6,13 +6,28 @@ It works only in a store with this package's mark, and removes only keys of the 
 """
 
 import contextlib
-import re
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vldd_dist.artifacts.checkpoints import keys_of_checkpoint
+from vldd_dist.artifacts.keys import (
+    BLOBS,
+    MANIFEST,
+    PUBLISHED,
+    UNITS,
+    BlobKey,
+    CheckpointKey,
+    Key,
+    ManifestKey,
+    ObjectKey,
+    PublishedKey,
+    TemporaryKey,
+    is_published_by,
+    kind_and_id,
+    parse,
+)
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import StoreError
@@ -24,14 +39,7 @@ from vldd_dist.store.store import MissingObject, Store
 READ_ATTEMPTS = 5
 # The kind of the units that publish distilled sets.
 PUBLICATION = "publication"
-FOLDERS = ("units", "blobs", "distilled")
-
-_MANIFEST = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/manifest\.json")
-_CHECKPOINT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/checkpoints/\d{8}-(?P<attempt>\w+)\.json")
-_OF_ATTEMPT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/(?P<attempt>[0-9a-f]{8})/.+")
-_PUBLISHED = re.compile(r"(?P<folder>distilled/[^/]+-\d+pairs-seed\d+-[0-9a-f]{8})/.+")
-# Objects that belong to no attempt: blobs, and temporary files.
-_SINGLE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units|blobs)/(.+/)?\.tmp-[0-9a-f]{32}")
+FOLDERS = (UNITS, BLOBS, PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,13 @@ class Keep:
 
     def frees(self, unit: str) -> bool:
         """Whether the unit with this key prefix is not needed."""
-        _, kind, unit_id = unit.split("/")
+        kind, unit_id = kind_and_id(unit)
         return (kind, unit_id) not in self.units and not (self.published and kind == PUBLICATION)
 
     def frees_set(self, folder: str) -> bool:
         """Whether the published set in this folder belongs to a publication that is not needed."""
-        return not self.published and folder[-8:] not in {unit_id[:8] for kind, unit_id in self.units if kind == PUBLICATION}
+        publications = [unit_id for kind, unit_id in self.units if kind == PUBLICATION]
+        return not self.published and not any(is_published_by(folder, unit_id) for unit_id in publications)
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta, keep: Kee
                 store.delete([key])
 
     keys = [key for key in garbage.keys if key in still_garbage]
-    lists = [key for key in keys if key.endswith("/manifest.json") or _CHECKPOINT.fullmatch(key)]
+    lists = [key for key in keys if _lists_objects(parse(key))]
     others = sorted(set(keys).difference(lists))
     # In parallel, because each object takes two requests. Manifests and checkpoint records are removed first, because none may
     # list objects that no longer exist.
@@ -127,56 +136,71 @@ def _find(store: Store, before: datetime, keep: Keep | None) -> Garbage:
     listing: dict[str, Listed] = {}
     for folder in FOLDERS:
         listing |= store.listing(folder, temporary=True)
-    if any(key.startswith("blobs/") for key in listing) and not any(key.startswith("units/") for key in listing):
+    if any(key.startswith(f"{BLOBS}/") for key in listing) and not any(key.startswith(f"{UNITS}/") for key in listing):
         raise StoreError(
-            f"{store.url_of('units')}: is empty, but there are blobs of units: mount its disk; if you have removed the units, "
-            f"remove {store.url_of('blobs')} too"
+            f"{store.url_of(UNITS)}: is empty, but there are blobs of units: mount its disk; if you have removed the units, "
+            f"remove {store.url_of(BLOBS)} too"
         )
-    freed = _freed(listing, before, keep)
-    needed = _needed(store, [key for key in listing if _owner(key) not in freed])
+    # Only keys of the forms that this package writes are ever removed.
+    known = {key: found for key in listing if (found := parse(key))}
+    freed = _freed(known, listing, before, keep)
+    needed = _needed(store, [found for found in known.values() if _owner(found) not in freed])
     attempts: dict[str, list[str]] = {}
-    for key in listing:
-        if key not in needed and (attempt := _attempt_of(key, freed)):
+    for key, found in known.items():
+        if key not in needed and (attempt := _attempt_of(found, freed)):
             attempts.setdefault(attempt, []).append(key)
     keys: list[str] = []
     for of_attempt in attempts.values():
         if all(listing[key].modified <= before for key in of_attempt):
             keys += of_attempt
     uploads = [key for folder in FOLDERS for key in store.abort_uploads(folder, before, abort=False)]
-    units = [owner.removeprefix("units/") for owner in sorted(freed) if f"{owner}/manifest.json" in listing]
+    units = [owner.removeprefix(f"{UNITS}/") for owner in sorted(freed) if f"{owner}/{MANIFEST}" in listing]
     return Garbage(keys, sum(listing[key].size for key in keys), uploads, units)
 
 
-def _freed(listing: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
-    """Prefixes of the units and sets that are not needed and have only old objects."""
+def _freed(known: dict[str, Key], listing: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
+    """Prefixes of the units and folders of the sets that are not needed and have only old objects."""
     if keep is None:
         return set()
-    owners = {key: owner for key in listing if (owner := _owner(key))}
+    owners = {key: owner for key, found in known.items() if (owner := _owner(found))}
     young = {owner for key, owner in owners.items() if listing[key].modified > before}
-    frees = {owner: keep.frees(owner) if owner.startswith("units/") else keep.frees_set(owner) for owner in owners.values()}
-    return {owner for owner, is_free in frees.items() if is_free} - young
+    units = {owner for owner in owners.values() if owner.startswith(f"{UNITS}/")}
+    sets = set(owners.values()) - units
+    return {*filter(keep.frees, units), *filter(keep.frees_set, sets)} - young
 
 
-def _owner(key: str) -> str:
-    """The prefix of the unit or published set that a key belongs to; empty if it belongs to none."""
-    for form in (_MANIFEST, _CHECKPOINT, _OF_ATTEMPT):
-        if match := form.fullmatch(key):
-            return match["unit"]
-    match = _PUBLISHED.fullmatch(key)
-    return match["folder"] if match else ""
+def _owner(found: Key) -> str:
+    """The prefix of the unit or the folder of the published set that a key belongs to; empty if it belongs to none."""
+    match found:
+        case ManifestKey(unit) | CheckpointKey(unit) | ObjectKey(unit):
+            return unit
+        case PublishedKey(folder):
+            return folder
+        case BlobKey() | TemporaryKey():
+            return ""
 
 
-def _needed(store: Store, keys: list[str]) -> set[str]:
+def _lists_objects(found: Key | None) -> bool:
+    """Whether it is the manifest of a unit or a set, or the record of a checkpoint."""
+    if isinstance(found, PublishedKey):
+        return found.name == MANIFEST
+    return isinstance(found, ManifestKey | CheckpointKey)
+
+
+def _needed(store: Store, known: list[Key]) -> set[str]:
     """Keys of valid manifests and checkpoint records, of the objects that they list, and of complete published sets."""
-    manifests = {match["unit"]: key for key in keys if (match := _MANIFEST.fullmatch(key))}
+    manifests = [found for found in known if isinstance(found, ManifestKey)]
+    committed = {found.unit for found in manifests}
     # A slower attempt may have written a checkpoint after the commit; no attempt resumes from it.
-    records = [key for key in keys if (match := _CHECKPOINT.fullmatch(key)) and match["unit"] not in manifests]
-    published = {key: match["folder"] for key in keys if (match := _PUBLISHED.fullmatch(key))}
-    complete = {key for key, folder in published.items() if f"{folder}/manifest.json" in published and "/.tmp-" not in key}
+    records = [found for found in known if isinstance(found, CheckpointKey) and found.unit not in committed]
+    published = [found for found in known if isinstance(found, PublishedKey)]
+    complete = {found.folder for found in published if found.name == MANIFEST}
+    of_sets = {found.key for found in published if found.folder in complete and "/.tmp-" not in found.key}
+    marks = [*(found.key for found in manifests), *(found.key for found in records)]
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        of_manifests = pool.map(lambda key: _listed_in_manifest(store, key), manifests.values())
-        of_records = pool.map(lambda key: keys_of_checkpoint(store, key), records)
-        return complete.union(manifests.values(), records, *of_manifests, *of_records)
+        of_manifests = pool.map(lambda found: _listed_in_manifest(store, found.key), manifests)
+        of_records = pool.map(lambda found: keys_of_checkpoint(store, found.key), records)
+        return of_sets.union(marks, *of_manifests, *of_records)
 
 
 def _listed_in_manifest(store: Store, key: str) -> list[str]:
@@ -184,13 +208,17 @@ def _listed_in_manifest(store: Store, key: str) -> list[str]:
     return [info.key for info in manifest.objects.values()]
 
 
-def _attempt_of(key: str, freed: AbstractSet[str] = frozenset()) -> str:
+def _attempt_of(found: Key, freed: AbstractSet[str]) -> str:
     """A name that is shared by objects that must be removed together: those of a freed unit or set, of an attempt at a unit,
-    of a published set, or a single object. Empty for a key that this package does not write."""
-    if (owner := _owner(key)) in freed:
+    of a published set, or a single object. Empty for a manifest, which no attempt shares."""
+    if (owner := _owner(found)) in freed:
         return owner
-    if match := _OF_ATTEMPT.fullmatch(key) or _CHECKPOINT.fullmatch(key):
-        return f"{match['unit']}/{match['attempt']}"
-    if match := _PUBLISHED.fullmatch(key):
-        return match["folder"]
-    return key if _SINGLE.fullmatch(key) else ""
+    match found:
+        case ObjectKey() | CheckpointKey():
+            return f"{found.unit}/{found.attempt}"
+        case PublishedKey(folder):
+            return folder
+        case BlobKey() | TemporaryKey():
+            return found.key
+        case ManifestKey():
+            return ""

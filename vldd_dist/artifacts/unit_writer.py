@@ -8,13 +8,12 @@ from typing import Any
 
 from vldd_dist.artifacts.checkpoints import PARALLEL_UPLOADS, AlreadyCommitted, UnitCheckpoints
 from vldd_dist.artifacts.facts import Facts
+from vldd_dist.artifacts.keys import AGREED, STORE_MARK, BlobKey, CheckpointKey, ManifestKey, ObjectKey, prefix_of
 from vldd_dist.artifacts.manifests import CheckpointRecord, UnitManifest, to_json
-from vldd_dist.artifacts.units import BLOBS, STORE_MARK, STORE_MARK_DATA, UnitReader, is_done, is_store, manifest_key, prefix_of
+from vldd_dist.artifacts.units import STORE_MARK_DATA, UnitReader, is_done, is_store
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import MissingObject, Store
-
-AGREED = "agreed"
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +40,12 @@ class UnitWriter:
 
     def put(self, name: str, data: bytes) -> ObjectInfo:
         """Write an object of this attempt and list it in the manifest."""
-        return self.adopt(name, self._write(f"{self.prefix}/{self.attempt}/{name}", data))
+        return self.adopt(name, self._write(ObjectKey(self.prefix, self.attempt, name).key, data))
 
     def put_blob(self, data: bytes) -> ObjectInfo:
         """Write an object under its sha256, so that equal objects of all units are stored once. `adopt` lists it."""
         info = ObjectInfo.of("", data)
-        info = info.model_copy(update={"key": f"{BLOBS}/{info.sha256[:2]}/{info.sha256}"})
+        info = info.model_copy(update={"key": BlobKey(info.sha256).key})
         # Written even if the blob exists: this replaces a damaged one and renews its time of modification, so that garbage
         # collection does not remove it before the commit.
         return self._write(info.key, data, info)
@@ -68,7 +67,7 @@ class UnitWriter:
         """
         self.checkpoints.stop_if_committed()
         infos = self.checkpoints.write_objects(0, objects)
-        key = f"{self.prefix}/checkpoints/{0:08d}-{AGREED}.json"
+        key = CheckpointKey(self.prefix, 0, AGREED).key
         is_first = self.store.create(key, to_json(CheckpointRecord(step=0, objects=infos, facts={})))
         try:
             # Checked again after the record was created: a commit in the meantime has removed the agreed checkpoint, and
@@ -106,7 +105,7 @@ class UnitWriter:
         manifest.check_facts(self.prefix)
         self._check_objects()
         self._mark_store()
-        is_first = self.store.create(manifest_key(self.prefix), to_json(manifest))
+        is_first = self.store.create(ManifestKey(self.prefix).key, to_json(manifest))
         self.checkpoints.remove_all()
         if not is_first:
             logger.warning("%s was committed by another attempt first: its result is used", self.prefix)

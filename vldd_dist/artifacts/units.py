@@ -1,27 +1,16 @@
-"""Work units in the store: the keys of their objects, and reading a committed unit.
-
-    units/KIND/ID/manifest.json                     the commit, created by a conditional put after all objects are written
-    units/KIND/ID/ATTEMPT/NAME                      objects written by one attempt
-    units/KIND/ID/checkpoints/STEP-ATTEMPT.json     a checkpoint record of one attempt
-    units/KIND/ID/checkpoints/00000000-agreed.json  objects that all attempts agreed to write (see `UnitWriter.agree`)
-    blobs/AB/SHA256                                 objects named by their content, shared by all units
-    vldd-store.json                                 marks the folder as a store of units; written before the first unit
-
-ATTEMPT is a random name, so two attempts at one unit never write the same object and the manifest that is created first
-describes objects of a single attempt.
-"""
+"""Work units in the store: reading a committed unit. `keys` has the keys of their objects."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from vldd_dist.artifacts.facts import FactsType
+from vldd_dist.artifacts.keys import BLOBS, STORE_MARK, ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import DamagedObject, ObjectInfo, read_object, read_ranges
 from vldd_dist.store.store import MissingObject, Store
 
-BLOBS = "blobs"
-STORE_MARK, STORE_MARK_DATA = "vldd-store.json", b'{"kind": "vldd_store"}\n'
+STORE_MARK_DATA = b'{"kind": "vldd_store"}\n'
 
 Out = TypeVar("Out")
 
@@ -34,19 +23,9 @@ def is_store(store: Store) -> bool:
         return False
 
 
-def prefix_of(kind: str, unit_id: str) -> str:
-    """The key prefix of a unit, without a trailing slash."""
-    return f"units/{kind}/{unit_id}"
-
-
-def manifest_key(prefix: str) -> str:
-    """The key of the manifest of the unit with this prefix."""
-    return f"{prefix}/manifest.json"
-
-
 def is_done(store: Store, kind: str, unit_id: str) -> bool:
     """Whether the unit is committed, that is, whether its manifest exists."""
-    return store.exists(manifest_key(prefix_of(kind, unit_id)))
+    return store.exists(ManifestKey(prefix_of(kind, unit_id)).key)
 
 
 class UnitReader:
@@ -59,7 +38,7 @@ class UnitReader:
     def __init__(self, store: Store, kind: str, unit_id: str) -> None:
         self.store = store
         self.prefix = prefix_of(kind, unit_id)
-        key = manifest_key(self.prefix)
+        key = ManifestKey(self.prefix).key
         self.manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
         self.manifest.check_facts(store.url_of(key))
         for name, info in self.manifest.objects.items():
@@ -95,4 +74,4 @@ class UnitReader:
         try:
             return read()
         except (MissingObject, DamagedObject) as error:
-            raise type(error)(f"{error}; remove {manifest_key(self.prefix)} to have the unit made again") from None
+            raise type(error)(f"{error}; remove {ManifestKey(self.prefix).key} to have the unit made again") from None

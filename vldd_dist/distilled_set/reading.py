@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vldd_dist.artifacts.keys import PUBLISHED
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.errors import StoreError
@@ -111,7 +112,7 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
     """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
     sets: dict[str, DistilledManifest | StoreError] = {}
-    for key in store.list("distilled"):
+    for key in store.list(PUBLISHED):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 
 from rich.console import Console
 
+from vldd_dist.artifacts.keys import ManifestKey, prefix_of
+from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.base import Resources
 from vldd_dist.events import RunEvent, UnitReported
 from vldd_dist.monitoring.live.console import PlainView
@@ -64,7 +66,7 @@ class ScriptedExecutor:
 
     def submit(self, order: UnitOrder) -> None:
         for kind, unit_id in order.inputs.values():
-            assert self.store.exists(f"units/{kind}/{unit_id}/manifest.json"), "submitted before its inputs were done"
+            assert is_done(self.store, kind, unit_id), "submitted before its inputs were done"
         self.running.append(order)
         self.submitted.append(order.label)
         self.most_at_once = max(self.most_at_once, len(self.running))
@@ -78,7 +80,7 @@ class ScriptedExecutor:
         self.ended.append(order.label)
         outcome = self.script[order.label].pop(0) if self.script.get(order.label) else DONE
         if outcome is DONE:
-            self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+            self.store.create(ManifestKey(prefix_of(order.kind, order.id)).key, b"{}")
         return [(order.id, outcome)]
 
     def reports(self) -> list[UnitReported]:

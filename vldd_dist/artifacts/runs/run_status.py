@@ -13,14 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from vldd_dist.artifacts.facts import Count
+from vldd_dist.artifacts.keys import STATUS, status_key
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
 from vldd_dist.artifacts.runs.run_units import RunId
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import PARALLEL_READS
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel
-
-FOLDER = "status"
 
 
 def _moment(text: str) -> str:
@@ -107,12 +106,12 @@ class RunStatus(Sealed):
 
 def write_status(store: Store, status: RunStatus) -> None:
     """Write the status of its run. Raises StoreError."""
-    store.write(_key_of(status.experiment, status.run), to_json(status))
+    store.write(status_key(status.experiment, status.run), to_json(status))
 
 
 def read_status(store: Store, experiment: str, run: str) -> RunStatus:
     """The status of one run. Raises StoreError if it cannot be read, MissingObject if there is none."""
-    return _read(store, _key_of(experiment, run))
+    return _read(store, status_key(experiment, run))
 
 
 def read_statuses(store: Store, experiment: str | None = None) -> list[RunStatus | StoreError]:
@@ -121,7 +120,7 @@ def read_statuses(store: Store, experiment: str | None = None) -> list[RunStatus
     Args:
         experiment: only the runs of this name.
     """
-    keys = [key for key in store.list(f"{FOLDER}/{experiment}" if experiment else FOLDER) if key.endswith(".json")]
+    keys = [key for key in store.list(f"{STATUS}/{experiment}" if experiment else STATUS) if key.endswith(".json")]
     # Each of many attempts with other settings leaves one, and a request to a remote store takes a while.
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return list(pool.map(lambda key: _read_or_error(store, key), keys))
@@ -136,7 +135,3 @@ def _read_or_error(store: Store, key: str) -> RunStatus | StoreError:
 
 def _read(store: Store, key: str) -> RunStatus:
     return from_json(RunStatus, store.read(key), store.url_of(key))
-
-
-def _key_of(experiment: str, run: str) -> str:
-    return f"{FOLDER}/{experiment}/{run}.json"

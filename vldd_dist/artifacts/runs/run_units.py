@@ -13,10 +13,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from vldd_dist.artifacts.keys import run_units_key
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
 from vldd_dist.store.store import Store
-
-FOLDER = "runs"
 
 RunId = Annotated[str, Field(pattern="^[0-9a-f]{8}$", description="a hash of all units of the run's graph")]
 
@@ -41,7 +40,7 @@ class RunUnits(Sealed):
 
 def write_run_units(store: Store, record: RunUnits) -> None:
     """Write the record; a resumed run writes the same bytes. Raises StoreError."""
-    store.write(_key_of(record.experiment, record.run), to_json(record))
+    store.write(run_units_key(record.experiment, record.run), to_json(record))
 
 
 def read_run_units(store: Store, experiment: str, run: str) -> set[tuple[str, str]]:
@@ -52,10 +51,6 @@ def read_run_units(store: Store, experiment: str, run: str) -> set[tuple[str, st
         DamagedObject: the record is damaged.
         StoreError: it cannot be read.
     """
-    key = _key_of(experiment, run)
+    key = run_units_key(experiment, run)
     record = from_json(RunUnits, store.read(key), store.url_of(key))
     return {(kind, unit_id) for kind, _, unit_id in (unit.partition("/") for unit in record.units)}
-
-
-def _key_of(experiment: str, run: str) -> str:
-    return f"{FOLDER}/{experiment}/{run}.json"

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from vldd_dist.applications.tables import application_table
 from vldd_dist.artifacts.facts import FactsType
+from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
-from vldd_dist.artifacts.units import UnitReader, manifest_key, prefix_of
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.methods import FULL
 from vldd_dist.pipeline.committed import committed_units
@@ -72,7 +73,7 @@ class Measured:
                 core_seconds=sum(usage.seconds * usage.cpus for _, usage in timed if usage),
                 gpu_seconds=sum(usage.seconds * usage.gpus for _, usage in timed if usage),
                 untimed=sum(usage is None for _, usage in timed),
-                units=[(unit.label, manifest_key(prefix_of(unit.kind, unit.id))) for unit, _ in timed],
+                units=[(unit.label, ManifestKey(prefix_of(unit.kind, unit.id)).key) for unit, _ in timed],
             )
             for kind, timed in kinds.items()
         ]

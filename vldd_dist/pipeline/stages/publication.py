@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.keys import published_folder
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.config.base import choose
 from vldd_dist.data.facts import CaptionEmbeddingsFacts
@@ -95,9 +96,8 @@ def publish(context: StageContext) -> PublicationFacts:
         recipe=_recipe(context),
         facts=facts_of(context, run.facts_as(DistillationFacts), objective.name),
     )
-    folder = (
-        f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
-    )
+    seed = run.manifest.spec["seed"]
+    folder = published_folder(context.spec["name"], len(pairs["images"]), seed, context.order.id)
     target = Store(context.store.url_of(folder), **context.store.storage_options)
     digest = _digest_of_existing(target, distilled) or _write_agreed(context, target, files_of(distilled))
     return PublicationFacts(folder=folder, size_bytes=sum(distilled.sizes.values()), digest=digest)

@@ -5,8 +5,9 @@ import shutil
 import tempfile
 from functools import cache
 
+from vldd_dist.artifacts.keys import STORE_MARK, ManifestKey, prefix_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.artifacts.units import STORE_MARK, UnitReader, is_done, manifest_key, prefix_of
+from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import Report
@@ -65,7 +66,7 @@ def _shared_store() -> Store:
 def _copy(unit: WorkUnit, source: Store, target: Store) -> None:
     """Copy a unit's objects, the mark of a store, and the manifest last, as if the unit had run there."""
     keys = [info.key for info in UnitReader(source, unit.kind, unit.id).manifest.objects.values()]
-    for key in (*keys, STORE_MARK, manifest_key(prefix_of(unit.kind, unit.id))):
+    for key in (*keys, STORE_MARK, ManifestKey(prefix_of(unit.kind, unit.id)).key):
         target.write(key, source.read(key))
 
 

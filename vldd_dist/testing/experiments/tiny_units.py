@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vldd_dist import load_distilled
+from vldd_dist.artifacts.keys import UNITS, ManifestKey, kind_and_id, parse
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distilled_set.manifest import NearestCaptions
@@ -50,10 +51,9 @@ def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
 
 def read_everything(store: Store) -> None:
     """Read and verify every unit and every published set. Raises StoreError for the first damaged object."""
-    for key in store.list("units"):
-        if key.endswith("/manifest.json"):
-            _, kind, unit_id, _ = key.split("/")
-            reader = UnitReader(store, kind, unit_id)
+    for key in store.list(UNITS):
+        if isinstance(found := parse(key), ManifestKey):
+            reader = UnitReader(store, *kind_and_id(found.unit))
             for name in reader.manifest.objects:
                 reader.read(name)
     for folder in published_sets(store):
