@@ -7,8 +7,10 @@ import torch
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 def roles(store: Store, names: list[str], prefix: str) -> list[str]:
@@ -49,7 +51,18 @@ def test_a_worker_uses_the_part_of_a_gpu_that_it_was_given(
 ) -> None:
     limits: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
-    order = UnitOrder("expert", "0", {}, {}, {"device": device}, 1, gpus, "")
+    order = UnitOrder("expert", "0", {}, {}, {}, 1, gpus, "", device=device)
     context = StageContext(order, store, UnitWriter(store, "expert", "0", {}, {}), lambda event: None)
     assert context.device == context.device == torch.device(on)
     assert limits == fractions
+
+
+def test_how_a_unit_runs_is_in_its_order_and_not_in_its_id() -> None:
+    units = Graph(experiment("device=cpu", "distill.sharding=fsdp", "distill.rank_timeout_seconds=7")).units()
+    assert [unit.id for unit in units] == [unit.id for unit in Graph(experiment()).units()]
+    found = {}
+    for order in (unit.order() for unit in units):
+        found[order.kind] = order.is_group, order.sharding, order.rank_timeout_seconds, order.device
+    assert found["distillation"] == (True, "fsdp", 7, "cpu")
+    assert found["expert"] == (False, "none", 600, "cpu")
+    assert found["shard_group"] == (False, "none", 0, "cpu")

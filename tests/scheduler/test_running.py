@@ -99,7 +99,9 @@ def test_with_too_few_peers_or_no_great_difference_none_is_a_straggler() -> None
         ({"spec": {"index": "slow", "settings": {"objective": {"name": "trajectory_matching"}}}}, False),
         ({"inputs": {"dataset": make("another", kind="dataset")}}, False),
         ({"resources": Resources(cpus=2)}, False),
-        ({"execution": {"sharding": "zero3"}}, False),
+        ({"sharding": "zero3"}, False),
+        ({"device": "cpu"}, False),
+        ({"execution": {"readers": 1}}, False),
     ],
     ids=str,
 )

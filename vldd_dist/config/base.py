@@ -48,6 +48,8 @@ TrainedPairs = Annotated[Positive, AfterValidator(_several)]
 # A list of at least one value, without repetitions.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
 Rate = Annotated[float, Field(gt=0)]
+# auto: a GPU for workers that ask for one.
+Device = Literal["auto", "cpu"]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 Precision = Literal["fp32", "bf16"]
 PRECISION = (

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.base import Positive, Section, Seed
+from vldd_dist.config.base import Device, Positive, Section, Seed
 from vldd_dist.config.sections.applications import ApplicationsSettings
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.config.sections.data import DataSettings
@@ -37,7 +37,7 @@ class Experiment(Section):
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationSection = EvaluationSection()
     applications: ApplicationsSettings = ApplicationsSettings()
-    device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU for workers that request one, the CPU for others.")
+    device: Device = Field("auto", description="auto: a GPU for workers that request one, the CPU for others.")
     stall_timeout_seconds: Positive | None = Field(
         None,
         description="A unit whose worker has started and then reports nothing for this long is stopped and retried, on another "

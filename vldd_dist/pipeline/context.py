@@ -81,7 +81,7 @@ class StageContext:
     @cached_property
     def device(self) -> torch.device:
         """cuda if the worker was given a GPU and the description does not say `device: cpu`, else cpu."""
-        if self.execution["device"] == "cpu" or not self.order.gpus:
+        if self.order.device == "cpu" or not self.order.gpus:
             return torch.device("cpu")
         if self.order.gpus < 1:
             # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory.

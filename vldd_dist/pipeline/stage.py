@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Literal, Protocol
 
 from vldd_dist.artifacts.facts import Facts
-from vldd_dist.config.base import Resources
+from vldd_dist.config.base import Resources, Sharding
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import DataSize, Traffic
 from vldd_dist.cost_model.memory_model import Terms
@@ -83,8 +83,12 @@ class StageSpec:
 
     def workers(self, experiment: Experiment) -> int:
         """The number of ranks of a unit."""
-        workers: int = getattr(getattr(experiment, self.section or "", None), "workers", 1)
+        workers: int = self._of_ranks(experiment, "workers", 1)
         return workers
+
+    def _of_ranks(self, experiment: Experiment, name: str, default: Any) -> Any:
+        """A setting of the stage's section that only sections of stages with ranks have."""
+        return getattr(getattr(experiment, self.section or "", None), name, default)
 
     def new(
         self,
@@ -98,15 +102,19 @@ class StageSpec:
         later: frozenset[str] = frozenset(),
     ) -> WorkUnit:
         """A unit of this kind, with the fields that are the same for all units of the stage filled in."""
+        sharding: Sharding = self._of_ranks(experiment, "sharding", "none")
         return WorkUnit(
             self.kind,
             spec,
             inputs or {},
-            {"device": experiment.device, **(execution or {})},
+            execution or {},
             resources or self.resources(experiment),
             label,
             self.workers(experiment),
-            later,
+            sharding=sharding,
+            rank_timeout_seconds=self._of_ranks(experiment, "rank_timeout_seconds", 0),
+            device=experiment.device,
+            later=later,
             version=self.version,
             attempt=self.attempt,
             stores_when_stopped=self.stores_when_stopped,

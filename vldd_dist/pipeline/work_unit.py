@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
-from vldd_dist.config.base import Resources
+from vldd_dist.config.base import Device, Resources, Sharding
 
 # task: a worker process that later units may use; actor: a process of its own.
 Attempt = Literal["task", "actor"]
@@ -36,10 +36,13 @@ class WorkUnit:
         kind: a name in `plugins.STAGES`.
         spec: what determines the output, apart from the inputs; plain JSON values.
         inputs: role -> input unit.
-        execution: how to run it, without effect on the output (readers, checkpoint interval, device); plain JSON values.
+        execution: what else the stage reads, without effect on the output (readers, checkpoint interval); plain JSON values.
         resources: what one worker asks Ray for.
         label: its name in progress and error messages.
         workers: the number of ranks that make it together, each with `resources`.
+        sharding: how its student or expert is distributed over them.
+        rank_timeout_seconds: after what time without an answer a rank counts as lost; 0 for a kind that never has ranks.
+        device: auto: a GPU if `resources` have one.
         later: roles of inputs without which it may start. Its attempt ends (`InputAwaited`) when it needs one that is not
             committed.
         version, attempt, stores_when_stopped: as in its stage (`StageSpec`).
@@ -52,6 +55,9 @@ class WorkUnit:
     resources: Resources = field(default_factory=Resources)
     label: str = ""
     workers: int = 1
+    sharding: Sharding = "none"
+    rank_timeout_seconds: float = 0
+    device: Device = "auto"
     later: frozenset[str] = frozenset()
     version: int = 1
     attempt: Attempt = "task"
@@ -94,6 +100,9 @@ class WorkUnit:
             gpus=self.resources.gpus,
             label=self.label,
             workers=self.workers,
+            sharding=self.sharding,
+            rank_timeout_seconds=self.rank_timeout_seconds,
+            device=self.device,
             attempt=self.attempt,
             stores_when_stopped=self.stores_when_stopped,
             avoid=avoid,
@@ -119,9 +128,17 @@ class UnitOrder:
     gpus: float
     label: str
     workers: int = 1
+    sharding: Sharding = "none"
+    rank_timeout_seconds: float = 0
+    device: Device = "auto"
     attempt: Attempt = "task"
     stores_when_stopped: bool = False
     avoid: AvoidedNodes = NO_NODES
+
+    @property
+    def is_group(self) -> bool:
+        """Whether ranks make it, which connect to each other; a sharded unit is one even if it has a single rank."""
+        return self.workers > 1 or self.sharding != "none"
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

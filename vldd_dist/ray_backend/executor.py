@@ -77,7 +77,7 @@ class RayExecutor:
             self._forget_earlier_attempt(order.id)
         self._submitted.add(order.id)
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
-        if order.workers > 1 or order.execution.get("sharding", "none") != "none":
+        if order.is_group:
             kind = GroupAttempt
         elif order.attempt == "actor":
             kind = ActorAttempt

@@ -30,7 +30,7 @@ def compare_gpus(units: Sequence[WorkUnit], say: Callable[[str], None]) -> None:
             f"{lacking.label} asks for {_gpus(lacking.gpus)}, and torch finds {finds}: set its resources.gpus lower, --gpus 0 "
             "for all stages, or RAY_ADDRESS to run on a cluster"
         )
-    if available and not asking and any(unit.execution.get("device") != "cpu" for unit in units):
+    if available and not asking and any(unit.device != "cpu" for unit in units):
         say(
             f"torch finds {_gpus(available)} here, and no unit asks for one: --gpus 1 gives one to each worker that runs a "
             "network"

@@ -95,11 +95,11 @@ def _stall_timeout(described: Described) -> float | None:
 def _require_engine(units: list[WorkUnit], store: Store) -> None:
     """Check when the run starts that the engines of sharded units can be imported, because the first such unit may run hours
     later. If all sharded units are committed, no engine is needed."""
-    sharded = [unit for unit in units if unit.execution.get("sharding", "none") != "none"]
+    sharded = [unit for unit in units if unit.sharding != "none"]
     if not sharded:
         return
     done = committed_units(store, sharded)
-    for sharding in sorted({unit.execution["sharding"] for unit in sharded if unit.id not in done}):
+    for sharding in sorted({unit.sharding for unit in sharded if unit.id not in done}):
         require_engine(sharding)
 
 

@@ -64,9 +64,6 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         "encode_batch": experiment.evaluation.encode_batch,
         **experiment.model.image.execution(),
         "settings": settings.model_dump(mode="json"),
-        # The executor reads these two: how the ranks are started, and after what time a silent rank counts as lost.
-        "sharding": settings.sharding,
-        "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
     needs, later = settings.objective.needed() | settings.initialise.all_needs(), frozenset[str]()

@@ -132,7 +132,7 @@ class GroupAttempt:
         self.order = order
         self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
-        self._timeout = timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))
+        self._timeout = timedelta(seconds=order.rank_timeout_seconds)
         self._ended: dict[int, Outcome] = {}
         self._failed_at: float | None = None
 

@@ -65,4 +65,5 @@ def _group(unit: WorkUnit) -> str:
     their model, number of pairs or objective, in a study also in their data and resources."""
     spec = {name: value for name, value in unit.spec.items() if name not in ("seed", "index")}
     dataset = unit.inputs["dataset"].id if "dataset" in unit.inputs else None
-    return json.dumps([unit.kind, unit.cpus, unit.gpus, unit.workers, dataset, spec, unit.execution], sort_keys=True)
+    how_it_runs = [unit.cpus, unit.gpus, unit.workers, unit.sharding, unit.device, unit.execution]
+    return json.dumps([unit.kind, how_it_runs, dataset, spec], sort_keys=True)
