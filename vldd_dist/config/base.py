@@ -19,6 +19,7 @@ from vldd_dist.errors import did_you_mean
 from vldd_dist.plugins import Registry
 
 Item = TypeVar("Item")
+SectionType = TypeVar("SectionType", bound="Section")
 
 
 def distinct(values: list[Item]) -> list[Item]:
@@ -91,6 +92,14 @@ class Section(BaseModel):
         if _has_boolean(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("expected a number, not true or false")
         return value
+
+    def narrowed_to(self, base: type[SectionType], **changes: Any) -> SectionType:
+        """The settings that a base class of this section has.
+
+        Args:
+            changes: values of fields in place of this section's.
+        """
+        return base(**{name: getattr(self, name) for name in base.model_fields} | changes)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine an output, as JSON values; nested sections are reduced in the same way."""

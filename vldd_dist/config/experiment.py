@@ -69,18 +69,17 @@ class Experiment(Section):
 
     def evaluation_on(self, name: str) -> EvaluationProtocol:
         """The evaluation settings for students with this image model, which is one of `image_models`."""
-        fields = {field: getattr(self.evaluation, field) for field in EvaluationProtocol.model_fields}
-        if name != self.model.image.model and (rates := self._entry(name).learning_rates):
-            fields["learning_rates"] = rates
-        return EvaluationProtocol(**fields)
+        own = None if name == self.model.image.model else self._entry(name).learning_rates
+        return self.evaluation.narrowed_to(EvaluationProtocol, **({"learning_rates": own} if own else {}))
 
     def _entry(self, name: str) -> ImageModelSettings:
         return next(entry for entry in self.evaluation.image_models if entry.model == name)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        for problem in (*_model_problems(self), *_distill_problems(self), *_application_problems(self), *_size_problems(self)):
-            raise ValueError(problem)
+        problems = [*_model_problems(self), *_distill_problems(self), *_application_problems(self), *_size_problems(self)]
+        if problems:
+            raise ValueError(problems[0])
         return self
 
 

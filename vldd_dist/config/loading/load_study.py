@@ -97,7 +97,7 @@ def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     experiments = _experiments(trees, study.vary, path)
-    for problem in _table_problems(study, experiments):
+    if problem := next(_table_problems(study, experiments), None):
         raise ConfigError(f"{path}: tables.{problem}")
     return LoadedStudy(study, experiments)
 

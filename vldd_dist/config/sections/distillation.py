@@ -175,4 +175,4 @@ class DistillSection(DistillationSettings):
 
     def run_settings(self) -> DistillationSettings:
         """The settings of a single distillation: these without numbers of pairs, seeds and phases."""
-        return DistillationSettings(**{name: getattr(self, name) for name in DistillationSettings.model_fields})
+        return self.narrowed_to(DistillationSettings)

@@ -45,5 +45,5 @@ def check_counts(experiment: Experiment, images: int | None) -> None:
     """Raises ConfigError if the description asks for more than this number of training images; None: it is not known."""
     if images is not None:
         groups = sum(group.split == "train" for group in groups_of(experiment.data))
-        for problem in count_problems(experiment, images, groups):
-            raise ConfigError(problem)
+        if problems := count_problems(experiment, images, groups):
+            raise ConfigError(problems[0])

@@ -39,7 +39,7 @@ def kept_epochs(experiment: Experiment) -> list[int]:
 def unit(graph: Units, index: int) -> WorkUnit:
     """The expert with this index. All random draws of its training derive from the seed and the index."""
     experiment = graph.experiment
-    training = ExpertSettings.model_validate(experiment.experts.model_dump(include=set(ExpertSettings.model_fields)))
+    training = experiment.experts.narrowed_to(ExpertSettings)
     spec = {
         "training": training.identity(),
         "kept_epochs": kept_epochs(experiment),
