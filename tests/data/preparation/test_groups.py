@@ -96,6 +96,30 @@ def test_an_image_that_is_named_in_two_splits_is_refused(tmp_path: Path, store: 
         prepare(store, karpathy(tmp_path, twice))
 
 
+@pytest.mark.parametrize(("entry", "split", "group_images"), [(1, "train", 10), (2, "val", 1), (3, "test", 1)])
+def test_an_image_that_is_named_twice_in_a_split_is_refused(
+    entry: int, split: str, group_images: int, tmp_path: Path, store: Store
+) -> None:
+    """With one image in a group, the two entries are in different groups."""
+
+    def twice(tree: dict[str, Any]) -> None:
+        tree["images"].append(tree["images"][entry])
+
+    settings = karpathy(tmp_path, twice).model_copy(update={"group_images": group_images})
+    with pytest.raises(DataError, match=rf"the source has {entry}\.jpg twice in the {split} split: give each image once, with"):
+        prepare(store, settings)
+
+
+def test_equal_images_of_a_split_are_reported(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    members = {f"{n}.jpg": jpeg((25 * (n // 4), 0, 0)) for n in range(40)} | {f"{n}.txt": b"x" for n in range(40)}
+    settings = shards(tmp_path, dict(sorted(members.items())))
+    dataset = prepare(store, settings)
+    assert dataset.splits["train"].images == 40
+    assert "30 images of train equal an earlier image of the split: give each image once, with all its captions" in caplog.text
+    assert "1 images of val equal an earlier image" in caplog.text
+
+
 def test_bad_images_are_judged_over_all_groups(tmp_path: Path, store: Store) -> None:
     settings = one_split(tmp_path, 400, max_bad_fraction=0.01)
     members = {f"{n}.jpg": jpeg((n, 0, 0)) if n > 3 else b"bad" for n in range(8)} | {f"{n}.txt": b"x" for n in range(8)}

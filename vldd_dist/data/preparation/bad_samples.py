@@ -10,6 +10,8 @@ LOGGED_IN_FULL = 10
 SECONDS_BETWEEN_LOGS = 30.0
 # With fewer bad samples, their fraction is checked only at the end of the split.
 ENOUGH_TO_JUDGE = 20
+# How to correct a source that has an image several times. It is not a bad sample: each copy is prepared.
+ONCE = "give each image once, with all its captions, or its copies count as wrong answers"
 
 logger = logging.getLogger(__name__)
 

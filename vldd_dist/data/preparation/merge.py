@@ -13,7 +13,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import ShardGroupFacts, SplitFacts
 from vldd_dist.data.in_order import in_order
-from vldd_dist.data.preparation.bad_samples import too_many
+from vldd_dist.data.preparation.bad_samples import ONCE, too_many
 from vldd_dist.data.preparation.prepare import NAMELESS
 from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
@@ -74,25 +74,33 @@ def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], ba
 
 def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
     """ "SPLIT, SPLIT" -> number of images that are byte for byte in both, for each pair of splits. It needs 16 bytes of memory
-    for each image of the validation and test splits.
+    for each image of the validation and test splits. Images that equal an earlier one of their split (for training images: of
+    their group) are only reported, because real data have some.
 
     Raises:
-        DataError: an image has the same name in two splits of the source.
+        DataError: an image has the same name in two splits of the source, or twice in one (for training images: in one group).
     """
     fingerprints: dict[str, dict[str, Tensor]] = {}
+    counts = {", ".join(pair): 0 for pair in combinations(SPLITS, 2)}
+    repeated = dict.fromkeys(SPLITS, 0)
     for split in ("val", "test"):
-        by_group = [of_group for _, of_group in _all_fingerprints(groups, split)]
+        by_group = list(_all_fingerprints(groups, split))
         fingerprints[split] = {}
         if by_group:
-            fingerprints[split] = {kind: torch.cat([tree[kind] for tree in by_group]) for kind in ("images", "names")}
-    counts = {", ".join(pair): 0 for pair in combinations(SPLITS, 2)}
+            fingerprints[split] = {kind: torch.cat([tree[kind] for _, tree in by_group]) for kind in ("images", "names")}
+            repeated[split] = _count_repeated([group for group, _ in by_group], split, fingerprints[split])
     for split, others in (("train", ("val", "test")), ("val", ("test",))):
         for group, of_group in _all_fingerprints(groups, split):
+            if split == "train":
+                repeated[split] += _count_repeated([group], split, of_group)
             for other in others:
                 counts[f"{split}, {other}"] += _compare(group, split, of_group, other, fingerprints[other])
     for pair, count in counts.items():
         if count:
             logger.warning("data: %d images are in two splits (%s): recall may look better than it is", count, pair)
+    for split, count in repeated.items():
+        if count:
+            logger.warning("data: %d images of %s equal an earlier image of the split: %s", count, split, ONCE)
     return counts
 
 
@@ -125,6 +133,31 @@ def _compare(group: UnitReader, split: str, of_group: dict[str, Tensor], other: 
         name = _name_of(group, split, int(shared.argmax()))
         raise DataError(f"data: the source has {name} both in the {split} and in the {other} split: remove it from one")
     return int(np.isin(of_group["images"].numpy(), of_other["images"].numpy()).sum())
+
+
+def _count_repeated(groups: Sequence[UnitReader], split: str, fingerprints: dict[str, Tensor]) -> int:
+    """The number of images of these groups that equal an earlier one. Raises DataError if one has the name of an earlier one.
+
+    Args:
+        fingerprints: of all images of the groups, in their order.
+    """
+    names = fingerprints["names"].numpy()
+    named = _repeats(names) & (names != NAMELESS)
+    if named.any():
+        position = int(named.argmax())
+        for group in groups:
+            images = sum(shard["images"] for shard in group.facts["splits"][split]["shards"])
+            if position < images:
+                raise DataError(f"data: the source has {_name_of(group, split, position)} twice in the {split} split: {ONCE}")
+            position -= images
+    return int(_repeats(fingerprints["images"].numpy()).sum())
+
+
+def _repeats(values: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether each of n values equals an earlier one."""
+    repeats = np.ones(len(values), dtype=bool)
+    repeats[np.unique(values, return_index=True)[1]] = False
+    return repeats
 
 
 def _name_of(group: UnitReader, split: str, position: int) -> str | None:

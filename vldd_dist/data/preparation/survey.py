@@ -8,6 +8,7 @@ from PIL import Image
 
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.images import decode, resize
+from vldd_dist.data.preparation.bad_samples import ONCE
 from vldd_dist.data.sources.base import SPLITS, Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
@@ -148,7 +149,7 @@ def carved_splits(data: DataSettings) -> list[str]:
 
 
 def remarks(surveys: list[Survey], allowed: float) -> list[str]:
-    """Sentences about samples that cannot be read.
+    """Sentences about samples that cannot be read, and about images that occur several times.
 
     Args:
         allowed: data.max_bad_fraction.
@@ -160,4 +161,6 @@ def remarks(surveys: list[Survey], allowed: float) -> list[str]:
                 f"{survey.bad / survey.read:.1%} of {survey.split} is unreadable, more than data.max_bad_fraction "
                 f"({allowed:g}): correct the source or raise it"
             )
+        if survey.repeated:
+            sentences.append(f"{survey.repeated:,} images of {survey.split} equal an earlier one: {ONCE}")
     return sentences

@@ -77,13 +77,16 @@ class Shards(Source):
 
     @cached_property
     def _urls(self) -> dict[str, list[str]]:
-        """Split -> its tars. Raises DataError if two splits have a tar in common."""
+        """Split -> its tars. Raises DataError if a tar is named twice."""
         urls_of = {split: expand(getattr(self, split)) for split in self.own_splits()}
         split_of: dict[str, str] = {}
         for split, urls in urls_of.items():
             for url in urls:
-                if split_of.setdefault(url, split) != split:
-                    raise DataError(f"data.source: {url} is named for both {split_of[url]} and {split}: remove it from one")
+                if (other := split_of.get(url)) == split:
+                    raise DataError(f"data.source.{split}: {url} is named twice: remove one of its names or patterns")
+                if other is not None:
+                    raise DataError(f"data.source: {url} is named for both {other} and {split}: remove it from one")
+                split_of[url] = split
         return urls_of
 
 
