@@ -1,6 +1,8 @@
 """Commands for the user's own data: write a first description, and look at a source."""
 
 import io
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,11 +37,14 @@ def init(
     from vldd_dist.plugins import SOURCES
 
     path = folder / "experiment.yaml"
-    if path.exists():
+    # Unlike `Path.exists`, it does not raise if a folder cannot be entered.
+    if os.path.exists(path):
         raise ConfigError(f"{path} already exists: name another folder, or remove it")
     found = recognise(location)
     say(f"{found.what}.")
     source = choose(SOURCES, found.source)
+    if source.would_include(str(folder)):
+        raise ConfigError(f"{folder} lies in the data, and its files would become data: name a folder outside {location}")
     for split in source.own_splits():
         source.check(split)
     text = describe_experiment(found, source, str(folder))
@@ -50,7 +55,8 @@ def init(
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
     load_experiment(path)
     say(f"{path} is written. Look at the data, then run it:")
-    say(f"  vldd data {path}\n  vldd run {path} --store {folder / 'store'}")
+    description = shlex.quote(str(path))
+    say(f"  vldd data {description}\n  vldd run {description} --store {shlex.quote(str(folder / 'store'))}")
 
 
 def data(

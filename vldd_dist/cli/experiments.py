@@ -32,6 +32,7 @@ from vldd_dist.ray_backend.run_options import RunOptions
 if TYPE_CHECKING:
     from vldd_dist.artifacts.runs.run_status import RunStatus
     from vldd_dist.config.described import Described
+    from vldd_dist.store.store import Store
 
 
 def run(
@@ -85,6 +86,8 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
         check_tracking(tracker)
     if isinstance(description, LoadedStudy):
         check_published(description)
+    if store is not None:
+        _refuse_store_in_data(description, Store(store))
     if plan:
         _plan(description, store, options.until, as_json, console)
         return
@@ -99,6 +102,14 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
     from vldd_dist.ray_backend.run import run_description
 
     raise typer.Exit(run_description(description, Store(store), console, options))
+
+
+def _refuse_store_in_data(description: "Described", store: "Store") -> None:
+    sources = [experiment.data.source for experiment in description.experiments.values()]
+    if store.scheme == "file" and any(source.would_include(store.root) for source in sources):
+        raise ConfigError(
+            f"--store {store.root}: lies in data.source.path, and its files would become data: name another folder"
+        )
 
 
 def _plan(description: "Described", store: str | None, until: str | None, as_json: bool, console: SafeConsole) -> None:

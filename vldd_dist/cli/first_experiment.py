@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from typing import Any
 
 import yaml
@@ -38,7 +39,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
     return environment.get_template("experiment.yaml.j2").render(
         what=found.what,
         counts=_counted(counts),
-        file=os.path.join(folder, "experiment.yaml"),
+        file=shlex.quote(os.path.join(folder, "experiment.yaml")),
         name=re.sub(r"[^a-z0-9]+", "-", os.path.basename(os.path.abspath(folder)).lower()).strip("-")[:100] or "experiment",
         source=_source(found.source),
         missing=" and no ".join(missing),

@@ -158,6 +158,16 @@ def listing(location: str) -> dict[str, str]:
     return versions
 
 
+def would_list(location: str, path: str) -> bool:
+    """Whether a file in the local folder `path`, at any depth, would be in the `listing` of a location."""
+    local = local_path(location)
+    if local is None:
+        return False
+    within = os.path.relpath(os.path.realpath(path), os.path.realpath(local))
+    # ".." is outside, and ".name" is hidden.
+    return within == "." or not any(part.startswith(".") for part in within.split(os.sep))
+
+
 def _raise(error: OSError) -> NoReturn:
     """For `os.walk`, which otherwise leaves out a folder that it cannot list."""
     raise error

@@ -119,6 +119,10 @@ class Source(Plugin):
         """
         return None
 
+    def would_include(self, folder: str) -> bool:
+        """Whether files that are written into this local folder would become part of the data."""
+        return False
+
     def check(self, split: str) -> None:
         """Read the first samples of one of the source's own splits before a run; log a warning if some are unreadable.
 

@@ -15,7 +15,7 @@ from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS, has_image_extension
 from vldd_dist.data.files.outages import reading
-from vldd_dist.data.files.versions import listing
+from vldd_dist.data.files.versions import listing, would_list
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
@@ -67,6 +67,9 @@ class Folder(Source):
     def known_count(self, split: str) -> int:
         """From the listing."""
         return len(self._images.get(split, []))
+
+    def would_include(self, folder: str) -> bool:
+        return would_list(self.path, folder)
 
     def _caption_file(self, name: str) -> str:
         return f"{posixpath.splitext(name)[0]}.{self.caption_extension}"

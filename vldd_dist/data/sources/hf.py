@@ -15,7 +15,7 @@ from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.outages import check_reachable
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
-from vldd_dist.data.files.versions import listing
+from vldd_dist.data.files.versions import listing, would_list
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_in, find_column
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
@@ -94,6 +94,9 @@ class HuggingFace(Source):
     def known_count(self, split: str) -> int | None:
         """From the data set's metadata, which some streams lack."""
         return self._rows[split].content.count
+
+    def would_include(self, folder: str) -> bool:
+        return os.path.isdir(self.path) and would_list(self.path, folder)
 
     @cached_property
     def _version(self) -> str:

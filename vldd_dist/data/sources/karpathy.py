@@ -1,5 +1,6 @@
 """A JSON file of Karpathy's splits (Flickr8k, Flickr30k, COCO) and a folder of images."""
 
+import os
 import posixpath
 from collections.abc import Iterator
 from functools import cached_property
@@ -44,7 +45,8 @@ class Karpathy(Source):
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The JSON file identifies the images too, so that a cluster without access to them finds the prepared unit."""
-        if not Path(self.images).is_dir():
+        # Unlike `Path.is_dir`, it does not raise if a folder cannot be entered.
+        if not os.path.isdir(self.images):
             raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
         return {"annotations": self._file.version}
 
@@ -113,7 +115,7 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
 
 
 def _unreadable(path: Path) -> DataError:
-    kind = DataError if path.exists() else MissingData
+    kind = DataError if os.path.exists(path) else MissingData
     return kind(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and captions")
 
 

@@ -1,6 +1,7 @@
 """Identifies the weights of a text encoder without loading them into a model."""
 
 import importlib.util
+import os
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -51,8 +52,8 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError("model.text.model: minilm needs the extra: pip install 'vldd_dist[minilm]'")
         return Path(next(iter(spec.submodule_search_locations))) / "model"
-    folder = Path(settings.model)
-    return folder if folder.is_dir() else None
+    # Unlike `Path.is_dir`, it does not raise if a folder cannot be entered.
+    return Path(settings.model) if os.path.isdir(settings.model) else None
 
 
 def _sha256(folder: Path) -> str:
