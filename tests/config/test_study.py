@@ -52,6 +52,21 @@ def test_overrides_change_the_base_and_variants_have_the_last_word(tmp_path: Pat
     assert [(one.experts.count, one.experts.epochs) for one in experiments.values()] == [(5, 7), (2, 7)]
 
 
+def test_an_override_without_an_effect_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = written(tmp_path, variants={"one": {}, "two": {"experts.count": 2}, "three": {"experts.count": 3}})
+    load_study(path, ["experts.count=5", "experts.epochs=7"])
+    assert caplog.messages == ["--set experts.count: has no effect on the variants that set it: two, three"]
+    path = written(tmp_path, vary={"distill.objective": ["bilevel", "distribution_matching"]}, set={"experts.count": 2})
+    for key in ("distill.objective", "distill.objective.name"):
+        with pytest.raises(
+            ConfigError, match=rf"--set {key}: has no effect, because every variant sets it: change it in"
+        ):
+            load_study(path, [f"{key}=bilevel"])
+    load_study(path, ["experts.count=5"])
+    path = written(tmp_path, variants={"one": {"distill.resources.gpus": 0.5}})
+    load_study(path, ["experts.resources.gpus=1", "distill.resources.gpus=1"])
+
+
 def test_set_overrides_the_base_and_is_overridden_by_the_command_line(tmp_path: Path) -> None:
     path = written(tmp_path, set={"experts.count": 6, "experts.epochs": 6}, variants={"one": {}, "two": {"experts.count": 2}})
     experiments = load_study(path, ["experts.epochs=7"]).experiments

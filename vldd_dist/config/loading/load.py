@@ -114,6 +114,11 @@ def _parsed(override: str) -> tuple[Key, Any]:
     if not sign or not all(key.split(".")):
         raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
     try:
-        return key, strict_yaml.parse(value)
+        parsed = strict_yaml.parse(value)
     except ValueError as error:
         raise ConfigError(f"--set {short(override)}: {short(value)} is not a YAML value ({short(str(error))})") from None
+    if comment := strict_yaml.comment_at_end(value):
+        raise ConfigError(
+            f"--set {short(override)}: {short(comment)} is a comment in YAML: write '{key}=\"...\"', or remove it"
+        )
+    return key, parsed

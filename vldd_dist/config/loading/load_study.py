@@ -1,5 +1,6 @@
 """Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.methods import DISTILLED, FULL
+
+logger = logging.getLogger(__name__)
 
 # Keys that only a study has.
 STUDY_KEYS = {"base", "set", "vary", "variants", "tables"}
@@ -68,7 +71,9 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
         apply_overrides(tree["base"], overrides or [])
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return _checked_study(tree, path)
+    loaded = _checked_study(tree, path)
+    _report_overridden(loaded.study, overrides or [], path)
+    return loaded
 
 
 def read_description(tree: dict[str, Any], source: str) -> Experiment | LoadedStudy:
@@ -100,6 +105,24 @@ def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
     if problem := next(_table_problems(study, experiments), None):
         raise ConfigError(f"{path}: tables.{problem}")
     return LoadedStudy(study, experiments)
+
+
+def _report_overridden(study: Study, overrides: list[str], path: Path) -> None:
+    """Log a warning for each override without an effect on some variants, because they set the key, or a section with it.
+
+    Raises:
+        ConfigError: it has no effect on any variant.
+    """
+    changes = study.changes()
+    for key in dict.fromkeys(override.partition("=")[0] for override in overrides):
+        own = [variant for variant, changed in changes.items() if any(f"{key}.".startswith(f"{each}.") for each in changed)]
+        # `--gpus` sets the resources of every section, of which variants may set some.
+        if not own or ".resources." in key:
+            continue
+        if len(own) == len(changes):
+            raise ConfigError(f"--set {key}: has no effect, because every variant sets it: change it in {path}")
+        others = f" and {len(own) - 3} more" if len(own) > 3 else ""
+        logger.warning("--set %s: has no effect on the variants that set it: %s%s", key, ", ".join(own[:3]), others)
 
 
 def _read_base(tree: dict[str, Any], path: Path) -> None:

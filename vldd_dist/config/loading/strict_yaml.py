@@ -16,6 +16,9 @@ _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 # PyYAML's own errors, and those that its constructors raise for a date of month 13, `!!int abc` or `!!bool perhaps`.
 _ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
+# Tokens of the parser that stand for no characters, of which the last ones come after a comment.
+_WITHOUT_TEXT = (yaml.StreamStartToken, yaml.StreamEndToken, yaml.BlockEndToken)
+
 
 class _Loader(yaml.SafeLoader):
     def get_single_data(self) -> Any:
@@ -42,6 +45,13 @@ def parse(text: str) -> Any:
         raise ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem) from None
     except _ERRORS as error:
         raise ValueError(short(error)) from None
+
+
+def comment_at_end(text: str) -> str:
+    """The comment after the last value of a document that `parse` accepts; an empty text if there is none."""
+    ends = [token.end_mark.index for token in yaml.scan(text) if not isinstance(token, _WITHOUT_TEXT)]
+    rest = text[max(ends, default=0) :].strip()
+    return rest if rest.startswith("#") else ""
 
 
 class _Extent(NamedTuple):
