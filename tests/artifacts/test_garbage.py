@@ -60,16 +60,19 @@ def test_old_objects_that_nothing_references_are_garbage(store: Store, capsys: p
     killed = f"units/thing/u/{dead.attempt}/.tmp-{'0' * 32}"
     store.write(killed, b"half a file")
     store.write(f"{PUBLISHED}/pairs/000000.tar", b"of a publication that died")
+    of_negative_seed = f"{PUBLISHED.replace('seed0', 'seed-1')}/pairs/000000.tar"
+    store.write(of_negative_seed, b"of another one")
     whole = PUBLISHED.replace("seed0", "seed1")
     save(distilled_set(), store.url_of(whole))
-    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin", f"{PUBLISHED}/pairs/000000.tar"])
+    in_folders = [f"units/thing/u/{dead.attempt}/y.bin", f"{PUBLISHED}/pairs/000000.tar", of_negative_seed]
+    expected = sorted([orphan.key, killed, *in_folders])
     assert find_garbage(store, timedelta(hours=1)).keys == []
     make_older(store, timedelta(hours=2))
     assert sorted(find_garbage(store, timedelta(hours=1)).keys) == expected
     for arguments in ([store.url, "--min-age-hours", "0"], [store.url, "--delete", "--min-age-hours", "0"]):
         printed = gc(capsys, *arguments)
         assert printed.startswith(f"store: {store.url}\n"), "before any other operation in the store"
-        assert "4 objects" in printed
+        assert "5 objects" in printed
     assert find_garbage(store, timedelta(0)).keys == []
     verify(store.url_of(whole))
     assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"

@@ -178,6 +178,12 @@ def test_an_unknown_scheme_is_named() -> None:
         Store("gopher://x")
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_url_of_a_bucket_with_three_slashes_is_refused(scheme: str) -> None:
+    with pytest.raises(StoreError, match=rf"names no bucket: write {scheme}://b/x, with two slashes"):
+        Store(f"{scheme}:///b/x")
+
+
 def test_support_of_conditional_puts_is_detected(any_store: Store) -> None:
     assert any_store.creates_conditionally()
     assert not [path for path in any_store.fs.find(any_store.root) if ".probe" in path]

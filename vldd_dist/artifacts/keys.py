@@ -30,7 +30,7 @@ _MANIFEST = re.compile(rf"{_UNIT}/{re.escape(MANIFEST)}")
 _CHECKPOINT = re.compile(rf"{_UNIT}/checkpoints/(?P<step>\d{{8}})-(?P<attempt>\w+)\.json")
 _OBJECT = re.compile(rf"{_UNIT}/(?P<attempt>[0-9a-f]{{8}})/(?P<name>.+)")
 _BLOB = re.compile(rf"{BLOBS}/(?P<start>[0-9a-f]{{2}})/(?P<sha256>(?P=start)[0-9a-f]{{62}})")
-_SET = rf"(?P<folder>{PUBLISHED}/[^/]+-\d+pairs-seed\d+-[0-9a-f]{{{_PUBLICATION_DIGITS}}})"
+_SET = rf"(?P<folder>{PUBLISHED}/[^/]+-\d+pairs-seed-?\d+-[0-9a-f]{{{_PUBLICATION_DIGITS}}})"
 _PUBLISHED_FILE = re.compile(rf"{_SET}/(?P<name>.+)")
 # `store.backends.local_files` writes them.
 _TEMPORARY = re.compile(rf"({UNITS}|{BLOBS})/(.+/)?\.tmp-[0-9a-f]{{32}}")

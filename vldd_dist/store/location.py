@@ -11,6 +11,7 @@ from vldd_dist.store.backends import web
 Location = str | os.PathLike[str]
 
 _AZURE = ("az", "abfs", "abfss")
+_BUCKETS = ("s3", "s3a", "gs", "gcs", *_AZURE)
 
 
 def parse_location(location: Location) -> tuple[str, str]:
@@ -31,6 +32,9 @@ def parse_location(location: Location) -> tuple[str, str]:
     if not path.strip("/ "):
         # An empty path would mean the folder in which the command happens to run.
         raise StoreError(f"{url!r} names no location: give a folder, or a URL with a bucket or host and a path")
+    if scheme in _BUCKETS and path.startswith("/"):
+        # Some requests would leave out the slash and others would not.
+        raise StoreError(f"{url}: names no bucket: write {scheme}://{path.lstrip('/')}, with two slashes")
     if scheme in web.SCHEMES and not set(path).isdisjoint("?#"):
         raise StoreError(f"{url}: a store's URL cannot have a query or fragment: remove what follows '?' or '#'")
     if scheme not in ("file", "local"):
