@@ -65,11 +65,6 @@ def test_overrides_are_yaml_values() -> None:
     assert experiment.experts.augment.flip is False
 
 
-@pytest.mark.parametrize("value", ['"a #b"', "'a #b'", "a#b", "|\n  a #b", "!!str a"])
-def test_a_number_sign_within_a_value_is_no_comment(value: str) -> None:
-    assert load_experiment(SCENES, [f"data.licence={value}"]).data.licence in ("a #b", "a#b", "a")
-
-
 def numeric_fields(section: type[BaseModel], place: str = "") -> Iterator[str]:
     """Fields of the description, not of plug-ins, whose JSON schema asks for a number."""
     for name, field in section.model_fields.items():
@@ -248,9 +243,6 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         (f"seed={'9' * 4000}", "seed: Input should be less than"),
         ("seed=!!bool perhaps", "is not a YAML value"),
         ("data.licence=!!timestamp yesterday", "is not a YAML value"),
-        ("data.licence=a #b", """--set data.licence=a #b: #b is a comment in YAML: write 'data.licence="..."', or remove it"""),
-        ("data.card.name=#1", "#1 is a comment in YAML"),
-        ("distill=pairs: [20] # few", "# few is a comment in YAML"),
         ("data.licence={a: 1, a: 2}", "the key 'a' is written twice"),
         (r'data.licence="\ud800"', "half a surrogate pair"),
         (r'data.licence="a\0b"', "a NUL"),

@@ -35,6 +35,14 @@ from vldd_dist.plugins import LOSSES
         ("distill.outer_steps=1e3", "expected a whole number: write 1000"),
         ("name=first_run", "name: write lower-case letters, digits and dashes: first-run"),
         ("name=My Experiment", "name: write lower-case letters, digits and dashes: my-experiment"),
+        (
+            "data.card.language=[no]",
+            "data.card.language.0: expected a text: YAML reads on, off, yes and no as true or false: write it in quotes",
+        ),
+        ("data.licence=2024-05-01", "data.licence: expected a text: YAML reads it as a date: write it in quotes"),
+        ("data.licence=a #b", """--set data.licence=a #b: #b is a comment in YAML: write 'data.licence="..."', or remove it"""),
+        ("data.card.name=#1", "#1 is a comment in YAML"),
+        ("distill=pairs: [20] # few", "# few is a comment in YAML"),
         ("data.card.language=[english]", "data.card.language.0: write an ISO 639 code such as en"),
         ("data.max_bad_fraction=5%", "expected a fraction such as 0.05"),
         ("stall_timeout_seconds=10m", "expected seconds, without a unit"),
@@ -97,6 +105,11 @@ def test_nothing_to_learn_is_refused_unless_a_similarity_is_learned() -> None:
         with pytest.raises(ConfigError, match=sentence):
             load_experiment("scenes", [*fixed, f"model.loss={loss}"])
     load_experiment("scenes", [*fixed, "model.loss=wbce"])
+
+
+@pytest.mark.parametrize("value", ['"a #b"', "'a #b'", "a#b", "|\n  a #b", "!!str a"])
+def test_a_number_sign_within_a_value_is_no_comment(value: str) -> None:
+    assert load_experiment("scenes", [f"data.licence={value}"]).data.licence in ("a #b", "a#b", "a")
 
 
 def test_a_sentence_about_a_section_does_not_repeat_the_section() -> None:

@@ -1,5 +1,7 @@
 """Studies: the variants that a file describes, and a one-sentence error for each mistake."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,9 +60,7 @@ def test_an_override_without_an_effect_is_reported(tmp_path: Path, caplog: pytes
     assert caplog.messages == ["--set experts.count: has no effect on the variants that set it: two, three"]
     path = written(tmp_path, vary={"distill.objective": ["bilevel", "distribution_matching"]}, set={"experts.count": 2})
     for key in ("distill.objective", "distill.objective.name"):
-        with pytest.raises(
-            ConfigError, match=rf"--set {key}: has no effect, because every variant sets it: change it in"
-        ):
+        with pytest.raises(ConfigError, match=rf"--set {key}: has no effect, because every variant sets it: change it in"):
             load_study(path, [f"{key}=bilevel"])
     load_study(path, ["experts.count=5"])
     path = written(tmp_path, variants={"one": {"distill.resources.gpus": 0.5}})
@@ -136,6 +136,43 @@ def test_studies_and_experiments_are_distinguished_by_their_keys(tmp_path: Path)
     assert isinstance(load_description("scenes"), Experiment)
     with pytest.raises(ConfigError, match=r"scenes\.yaml: describes one experiment, not a study"):
         load_study("scenes")
+
+
+@pytest.mark.parametrize("text", ["name: own\n", "name: try\nbase: scenes\nvariants: {a: {}}\n"])
+def test_a_description_is_read_from_a_pipe(text: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,), daemon=True)
+    writer.start()
+    assert load_description(tmp_path / "pipe", ["experts.count=3"]).name in ("own", "try")
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "variants: {on: {}, off: {}}",
+            "variants: expected a text: YAML reads on, off, yes and no as true or false: write it in",
+        ),
+        ("variants: {100: {}}", "variants: expected a text: YAML reads it as a number: write it in quotes (found 100)"),
+        ("vary: {seed: {yes: {seed: 1}}}", "vary.seed: expected a text: YAML reads on, off, yes and no as true or false"),
+    ],
+)
+def test_a_label_that_yaml_does_not_read_as_a_text(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(f"name: try\nbase: scenes\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_study(tmp_path / "study.yaml")
+    assert sentence in str(caught.value)
+
+
+def test_a_folder_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the store of the preset's run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenes").mkdir()
+    assert load_description("scenes").name == "scenes"
+    (tmp_path / "scenes" / "experiment.yaml").write_text("name: own\n")
+    with pytest.raises(ConfigError, match=r"scenes: is a folder: did you mean scenes/experiment\.yaml\?"):
+        load_description("scenes")
 
 
 def test_variants_with_the_same_distilled_sets_may_differ_in_coresets_of_the_table(tmp_path: Path) -> None:

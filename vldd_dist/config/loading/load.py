@@ -1,5 +1,6 @@
 """Reading a description: YAML and overrides."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,16 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         ConfigError: one sentence that names the file and the key, and how to correct it where that is known.
     """
     path = description_path(path)
-    tree = read_tree(path)
-    apply_overrides(tree, overrides or [])
+    return experiment_of(read_tree(path), path, overrides or [])
+
+
+def experiment_of(tree: dict[str, Any], path: Path, overrides: list[str]) -> Experiment:
+    """Check the description in a file, as `load_experiment` does.
+
+    Args:
+        tree: the mapping in the file, which is changed.
+    """
+    apply_overrides(tree, overrides)
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
@@ -60,16 +69,12 @@ def resource_overrides(gpus: float | None, gpu_memory: float | None = None) -> l
 
 
 def description_path(path: str | Path) -> Path:
-    """The path itself if it exists, else the preset of this name if there is one."""
-    return Path(path) if exists(Path(path)) else preset_path(str(path)) or Path(path)
-
-
-def exists(path: Path) -> bool:
-    """Whether the file exists; False for text that cannot be a path, for example because it is too long."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    """The path itself if it exists, else the preset of this name if there is one. A folder does not hide a preset, because it may
+    be the store of the preset's run, unless it has a description."""
+    # Unlike `Path.exists`, `os.path.exists` is false for text that cannot be a path, for example because it is too long.
+    given, preset = Path(path), preset_path(str(path))
+    hidden = os.path.exists(given) and not (os.path.isdir(given) and not os.path.exists(given / "experiment.yaml"))
+    return given if preset is None or hidden else preset
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         inside = path / "experiment.yaml"
         raise ConfigError(
-            f"{path}: is a folder: {f'did you mean {inside}?' if exists(inside) else 'name a YAML file'}"
+            f"{path}: is a folder: {f'did you mean {inside}?' if os.path.exists(inside) else 'name a YAML file'}"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

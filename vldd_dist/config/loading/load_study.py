@@ -1,6 +1,7 @@
 """Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load import apply_overrides, description_path, exists, load_experiment, read_tree
+from vldd_dist.config.loading.load import apply_overrides, description_path, experiment_of, read_tree
 from vldd_dist.config.loading.problems import first_problem
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
@@ -55,8 +56,10 @@ def load_description(path: str | Path, overrides: list[str] | None = None) -> Ex
     Raises:
         ConfigError: one sentence that names the file and the key, and how to correct it where that is known.
     """
-    tree = read_tree(description_path(path))
-    return load_study(path, overrides) if STUDY_KEYS & tree.keys() else load_experiment(path, overrides)
+    path = description_path(path)
+    # Read once, because it may be a pipe.
+    tree = read_tree(path)
+    return (_study_of if STUDY_KEYS & tree.keys() else experiment_of)(tree, path, overrides or [])
 
 
 def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedStudy:
@@ -65,14 +68,18 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
     tree = read_tree(path)
     if not STUDY_KEYS & tree.keys():
         raise ConfigError(f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): use `vldd run`")
+    return _study_of(tree, path, overrides or [])
+
+
+def _study_of(tree: dict[str, Any], path: Path, overrides: list[str]) -> LoadedStudy:
     _read_base(tree, path)
     try:
         _change_base(tree)
-        apply_overrides(tree["base"], overrides or [])
+        apply_overrides(tree["base"], overrides)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     loaded = _checked_study(tree, path)
-    _report_overridden(loaded.study, overrides or [], path)
+    _report_overridden(loaded.study, overrides, path)
     return loaded
 
 
@@ -131,7 +138,7 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
     if isinstance(base, str):
         # The path is relative to the study's file, as a reader of the file expects, or to the current directory.
         beside = path.parent / base
-        tree["base"] = read_tree(beside if base and exists(beside) else description_path(base))
+        tree["base"] = read_tree(beside if base and os.path.exists(beside) else description_path(base))
     elif not isinstance(base, dict):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
 

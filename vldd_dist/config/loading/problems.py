@@ -3,6 +3,7 @@
 import math
 import re
 import reprlib
+from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ _repr.maxstring = _repr.maxother = 80
 
 # (type of pydantic's error, kind of field as of `_kind`) -> what to write. A kind without an entry has that of "". `{value}` is
 # the value as it was written, `{slug}` the value as a name; `{listed}` and `{example}` are the list and the number that were
-# probably meant, or nothing.
+# probably meant, or nothing; `{unquoted}` is how YAML reads a text that needs quotes, or nothing.
 SENTENCES = {
     ("list_type", ""): "expected a list{listed}",
     ("model_type", ""): "expected a mapping of settings",
@@ -34,11 +35,17 @@ SENTENCES = {
     ("float_parsing", ""): "expected a number{example}",
     ("float_parsing", "gib"): "expected GiB, without a unit",
     ("float_parsing", "fraction"): "expected a fraction such as 0.05",
-    ("string_type", ""): "expected a text",
+    ("string_type", ""): "expected a text{unquoted}",
     ("bool_type", ""): "expected true or false",
     ("bool_parsing", ""): "expected true or false",
     ("string_pattern_mismatch", "name"): "write lower-case letters, digits and dashes: {slug}",
     ("string_pattern_mismatch", "language"): "write an ISO 639 code such as en",
+}
+# The first that fits: true is a number, too.
+UNQUOTED = {
+    bool: "YAML reads on, off, yes and no as true or false",
+    int | float: "YAML reads it as a number",
+    date: "YAML reads it as a date",
 }
 UNITS = ("seconds", "mib", "gib", "fraction")
 
@@ -47,7 +54,9 @@ def first_problem(error: ValidationError) -> str:
     """One sentence for the first problem of a description, with the number of further problems."""
     problems = error.errors(include_url=False)
     first, told = problems[0], 1
-    key = ".".join(short(str(part)) for part in first["loc"])
+    # Of a key of a mapping, pydantic gives the key and `[key]`, which the file does not have.
+    location = first["loc"][:-2] if first["loc"][-1:] == ("[key]",) else first["loc"]
+    key = ".".join(short(str(part)) for part in location)
     if first["type"] == UNKNOWN_KEY:
         sentence, told = unknown_key(problems)
     elif first["type"] == "missing":
@@ -73,7 +82,8 @@ def _mend(error_type: str, key: str, value: Any) -> str | None:
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
     listed = "" if value is None else f": write [{short(str(value))}]"
-    return sentence.format(value=short(str(value)), slug=short(slug), listed=listed, example=_example(value))
+    unquoted = next((f": {meaning}: write it in quotes" for kind, meaning in UNQUOTED.items() if isinstance(value, kind)), "")
+    return sentence.format(value=short(str(value)), slug=short(slug), listed=listed, example=_example(value), unquoted=unquoted)
 
 
 def _kind(key: str, field: FieldInfo | None) -> str:

@@ -1,0 +1,82 @@
+"""`vldd init`: names and places of its folder, folders that cannot be entered, and the sizes that it chooses for large data."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.test_cli import vldd
+from tests.cli.test_data import a_table, images_with_texts, saved_by_the_library
+from tests.data.prepared.test_dataset import karpathy
+from vldd_dist.cli.first_experiment import describe_experiment
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.sections.model import TextTowerSettings
+from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.sources.scenes import Scenes
+from vldd_dist.models.text.identity import text_folder
+
+
+@pytest.mark.parametrize("name", ["2024-05-01", "8", "on", "my data"])
+def test_init_takes_any_name_of_a_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / name
+    code, out, err = vldd("init", str(folder), "--from", str(a_table(tmp_path)), capsys=capsys)
+    assert (code, err) == (0, "")
+    assert load_experiment(folder / "experiment.yaml").name == name.replace(" ", "-")
+    assert shlex.split(out.splitlines()[-1]) == ["vldd", "run", f"{folder}/experiment.yaml", "--store", f"{folder}/store"]
+
+
+@pytest.mark.parametrize("make", [images_with_texts, saved_by_the_library], ids=lambda make: make.__name__)
+def test_neither_description_nor_results_are_written_into_the_data(
+    make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All files in such a folder belong to the data: those of the results would be read as images, or change its version."""
+    place = make(tmp_path)
+    (tmp_path / "link").symlink_to(place)
+    for folder in (place, place / "first", tmp_path / "link"):
+        code, _, err = vldd("init", str(folder), "--from", str(place), capsys=capsys)
+        assert code == 2
+        assert f"{folder} lies in the data, and its files would become data: name a folder outside {place}" in err
+    assert vldd("init", str(tmp_path / "first"), "--from", str(place), capsys=capsys)[0] == 0
+    path = str(tmp_path / "first" / "experiment.yaml")
+    for more in ([], ["--plan"]):
+        code, _, err = vldd("run", path, "--store", str(place / "store"), *more, capsys=capsys)
+        assert code == 2
+        assert f"--store {place}/store: lies in data.source.path, and its files would become data: name another folder" in err
+    assert not (place / "store").exists()
+    assert vldd("run", path, "--store", str(place / ".store"), "--plan", "--until", "data", capsys=capsys)[0] == 0
+
+
+def test_a_folder_that_cannot_be_entered_is_a_one_sentence_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that is too long raises as one without permission does, but to root too."""
+    place, impossible = a_table(tmp_path), f"/tmp/{'x' * 300}/y"
+    code, _, err = vldd("init", impossible, "--from", str(place), capsys=capsys)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "cannot be written: File name too long" in err
+    karpathy(tmp_path)
+    source = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path / "images")}
+    for change, sentence in (({"images": impossible}, "is not a folder"), ({"annotations": impossible}, "cannot be read")):
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml.safe_dump({"name": "x", "data": {"source": source | change}}))
+        code, _, err = vldd("run", str(path), "--store", str(tmp_path / "store"), capsys=capsys)
+        assert (code, len(err.splitlines())) == (4, 1)
+        assert sentence in err
+    assert text_folder(TextTowerSettings(model=impossible)) is None
+
+
+@pytest.mark.parametrize(("images", "limits"), [(300_000, (20_000, 1000, 1000)), (22_300, (None, None, None))])
+def test_a_first_run_on_a_large_source_reads_only_the_images_that_it_uses(images: int, limits: tuple[int | None, ...]) -> None:
+    """With limits for all splits, preparation ends at the last of them. A few images more than the limit are no reason for one:
+    each image's split is a draw, which could leave fewer."""
+
+    class Large(Scenes):
+        def own_splits(self) -> tuple[str, ...]:
+            return ("train",)
+
+        def count(self, split: str, limit: int | None) -> int:
+            return images
+
+    text = describe_experiment(Found({"name": "scenes"}, "a large source"), Large(name="scenes"), "first")
+    data = yaml.safe_load(text)["data"]
+    assert tuple(data.get(f"{split}_images") for split in ("train", "val", "test")) == limits
