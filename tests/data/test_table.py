@@ -91,6 +91,16 @@ def test_several_caption_columns_and_lists(folder: Path) -> None:
         assert read(table(path, caption_columns=["captions", "more"]))[0].captions == ["one", "two", "three"]
 
 
+def test_an_image_may_have_fewer_captions_than_there_are_columns(folder: Path) -> None:
+    """CSV has an empty cell then, parquet and JSONL a null."""
+    content = [{"image": name_of(n), "a": "one" if n == 1 else None, "b": "two" if n else None} for n in range(3)]
+    for write, ending in ((as_csv, "csv"), (as_jsonl, "jsonl"), (as_parquet, "parquet")):
+        found = read(table(write(folder / f"x.{ending}", content), caption_columns=["a", "b"]))
+        assert said(found[1:]) == [(name_of(1), ["one", "two"]), (name_of(2), ["two"])]
+        assert isinstance(found[0], UnreadableSample)
+    assert "a, b: missing: add a text, or remove the row" in str(found[0].error)
+
+
 def test_what_openclip_and_spreadsheets_write(folder: Path) -> None:
     as_csv(folder / "clip.csv", rows(), "\t")
     expected = said(read(table(folder / "clip.csv")))

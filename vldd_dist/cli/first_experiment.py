@@ -14,6 +14,10 @@ from vldd_dist.data.sources.base import SPLITS, Source
 
 # With more training images a first run would not end in minutes on a CPU.
 MOST_IMAGES = 20_000
+# The same for each split that is taken from the training images. With limits for all splits, no further images are read.
+MOST_EVALUATED = 1_000
+# A limit below the expected number of images by this fraction is reached, although the split of each image is a draw.
+MARGIN = 0.05
 # The same for pairs: with a frozen tower, and with a tiny one that is trained whole.
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
@@ -31,7 +35,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
     total = counts["train"]
     missing, fractions = [split for split in SPLITS if split not in counts], SplitFractions().model_dump()
     train = None if total is None else int(total * (1 - sum(fractions[split] for split in missing)))
-    limited = MOST_IMAGES if train is not None and train > MOST_IMAGES else None
+    limited = MOST_IMAGES if train is not None and train * (1 - MARGIN) > MOST_IMAGES else None
     pretrained = os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "TRUE", "YES", "ON")
     environment = Environment(
         loader=PackageLoader("vldd_dist.cli"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -45,6 +49,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         missing=" and no ".join(missing),
         fractions=yaml.safe_dump({split: fractions[split] for split in missing}, default_flow_style=True).strip(),
         images=limited,
+        evaluated=dict.fromkeys(missing, MOST_EVALUATED),
         size=128 if pretrained else 32,
         bad=0.01,
         pretrained=pretrained,

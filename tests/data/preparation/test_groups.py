@@ -12,6 +12,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.data.images import decode
 from vldd_dist.data.preparation.groups import Group, groups_of
 from vldd_dist.data.preparation.merge import count_duplicates
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, encode_index
@@ -64,6 +65,21 @@ def test_limits_hold_for_splits_that_are_taken_out(tmp_path: Path, store: Store)
     assert {split: info.images for split, info in dataset.splits.items()} == {"train": 50, "val": 6, "test": 5}
     with pytest.raises(DataError, match=r"data.val_images \(100\) is more than the source has \(\d+\): lower it"):
         prepare(store, one_split(tmp_path, 400, val_images=100))
+
+
+def test_images_of_a_split_that_has_reached_its_limit_are_not_decoded(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def counted(data: bytes, source: str) -> Any:
+        decoded.append(source)
+        return decode(data, source)
+
+    monkeypatch.setattr("vldd_dist.data.preparation.prepare.decode", counted)
+    dataset = prepare(store, one_split(tmp_path, 400, train_images=10, val_images=6, test_images=5))
+    assert {split: info.images for split, info in dataset.splits.items()} == {"train": 10, "val": 6, "test": 5}
+    assert len(decoded) == 21
 
 
 def test_a_fraction_that_is_too_small_leaves_a_split_empty(tmp_path: Path, store: Store) -> None:

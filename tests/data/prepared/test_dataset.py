@@ -217,6 +217,12 @@ def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
     assert dataset.captions("train") == [["one"], ["two"]] * 3
 
 
+@pytest.mark.parametrize("metadata", [b'{"sha": 1}', b'{"captions": null}', b'{"captions": null, "caption": "a text"}', b"[]"])
+def test_metadata_without_captions_do_not_hide_a_text(tmp_path: Path, store: Store, metadata: bytes) -> None:
+    dataset = prepare(store, shards(tmp_path, {"a.jpg": jpeg(), "a.json": metadata, "a.txt": b"a text"}))
+    assert dataset.captions("train") == [["a text"]]
+
+
 @pytest.mark.parametrize("key", ["./{}", "v1.0/{}", "./v1.0/x/{}", "k" * 120 + "{}", "é {}"])
 def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: str) -> None:
     members = {key.format(n) + end: data for n in "ab" for end, data in ((".jpg", jpeg()), (".txt", n.encode()))}

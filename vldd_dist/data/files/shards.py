@@ -65,21 +65,21 @@ def image_of(sample: dict[str, Any]) -> bytes | None:
 
 
 def captions_of(sample: dict[str, Any], source: str) -> list[str]:
-    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "..."), or the one caption in KEY.txt.
+    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "..."), or, without these, the one in KEY.txt.
 
     Raises:
         DataError: there are none, or only empty ones, or they are not JSON or not UTF-8.
     """
     captions: object = None
+    where = f"{source}.json: captions" if "json" in sample else f"{source}.txt"
     if "json" in sample:
         tree = parse_json(sample["json"], f"{source}.json")
         if isinstance(tree, dict):
-            captions = tree.get("captions", tree.get("caption"))
-        where = f"{source}.json: captions"
-    else:
+            captions = tree.get("caption") if tree.get("captions") is None else tree["captions"]
+    if captions is None and "txt" in sample:
         where = f"{source}.txt"
         try:
-            captions = sample["txt"].decode("utf-8-sig") if "txt" in sample else None
+            captions = sample["txt"].decode("utf-8-sig")
         except UnicodeDecodeError:
             raise DataError(f"{where}: not UTF-8: save it as UTF-8") from None
     return checked_captions([captions] if isinstance(captions, str) else captions, where)

@@ -87,13 +87,14 @@ class _Preparation:
 
     def run(self, samples: Samples, report: Report) -> None:
         """Write all shards, and then the fingerprints; then there are `facts`. Raises DataError as `prepare_group` does."""
-        for member in self._members(samples):
-            self._add(member)
+        for split, member in self._members(samples):
+            self._add(split, member)
             report(Progress(self.processed, self.group.samples))
         self._finish()
 
-    def _members(self, samples: Samples) -> Iterator[Member]:
-        """The usable samples, until every split has reached its limit."""
+    def _members(self, samples: Samples) -> Iterator[tuple[str, Member | None]]:
+        """(split, image) of the usable samples, until every split has reached its limit. Of a split that has reached it, images
+        are None, because they need not be decoded."""
         for sample in samples:
             self.seen += 1
             if isinstance(sample, UnreadableSample):
@@ -103,19 +104,19 @@ class _Preparation:
                 if sample.key in self.keys:
                     raise DataError(f"{sample.source}: another image has the key {sample.key!r} too: rename one of them")
                 self.keys.add(sample.key)
-                member = self._member(sample)
+                split = self.group.split_of(sample.identity or sample.key)
+                member = self._member(sample) if self._takes_more(split) else None
             except DataError as error:
                 self.bad.add(error, sample.container, self.seen)
                 continue
-            yield member
+            yield split, member
             if len(self.group.limits) == len(self.group.splits) and not any(map(self._takes_more, self.group.splits)):
                 return
 
-    def _add(self, member: Member) -> None:
-        """Put an image into its split, unless the split has reached its limit."""
-        split = self.group.split_of(member.identity or member.key)
+    def _add(self, split: str, member: Member | None) -> None:
+        """Put an image into its split; None: count it only."""
         self.processed += 1
-        if not self._takes_more(split):
+        if member is None:
             return
         self.counts[split] += 1
         self.fingerprints[f"{split}.images"].append(member.fingerprint)

@@ -64,7 +64,11 @@ def text_of(column: str, cell: Any) -> str:
 
 def captions_in(columns: list[str], cells: Sequence[Any]) -> list[str]:
     """The captions in cells that are texts or lists of texts. Raises DataError; the caller adds the location."""
+    # A table whose images have different numbers of captions has nulls in some columns.
+    given = [(column, cell) for column, cell in zip(columns, cells, strict=True) if cell is not None]
+    if not given:
+        raise DataError(f"{', '.join(columns)}: missing: add a text, or remove the row")
     captions: list[str] = []
-    for column, cell in zip(columns, cells, strict=True):
+    for column, cell in given:
         captions += [text_of(column, each) for each in (cell if isinstance(cell, list) else [cell])]
     return checked_captions(captions, ", ".join(columns))

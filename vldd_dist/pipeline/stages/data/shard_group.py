@@ -56,7 +56,7 @@ def _check_content(source: Source, group: Group, seed: int, planned: list[dict[s
 
 STAGE = StageSpec(
     kind="shard_group",
-    version=2,
+    version=3,
     title="shard groups",
     result=ShardGroupFacts,
     unit=unit,
