@@ -243,7 +243,7 @@ def test_an_unrecognised_path_is_a_one_sentence_error(
 def description(folder: Path, **settings: object) -> Path:
     path = folder / "x.yaml"
     source = {"name": "table", "path": str(a_table(folder)), "split_column": "split"}
-    content = [row | {"split": SPLITS[number % 4]} for number, row in enumerate(rows(2))]
+    content = [row | {"split": SPLITS[number // 2 % 4]} for number, row in enumerate(rows(2))]
     pandas.DataFrame(content).to_csv(source["path"], index=False)
     path.write_text(yaml.safe_dump({"name": "x", "data": {"source": source, **settings}}))
     return path

@@ -81,6 +81,19 @@ def test_splits_by_a_column(folder: Path, ending: str) -> None:
         only_test.check("train")
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_an_image_with_rows_in_two_splits_is_refused(folder: Path, ending: str) -> None:
+    """Before anything is prepared. A row with an unknown split is a bad sample, which names no other split."""
+    content = [row | {"part": "val" if number < 4 else "train"} for number, row in enumerate(rows(2))]
+    content[2]["part"] = "nowhere"
+    source = table(WRITERS[ending](folder / f"a.{ending}", content), split_column="part")
+    assert source.own_splits() == ("train", "val")
+    content[7]["part"] = "test"
+    source = table(WRITERS[ending](folder / f"b.{ending}", content), split_column="part")
+    with pytest.raises(DataError, match=rf"b\.{ending}: {name_of(3)} has rows in train and in test: give all its rows"):
+        source.own_splits()
+
+
 def test_several_caption_columns_and_lists(folder: Path) -> None:
     content = [{"image": name_of(0), "short": "a", "long": "an a"}]
     found = read(table(as_csv(folder / "x.csv", content), caption_columns=["long", "short"]))

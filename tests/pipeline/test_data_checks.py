@@ -29,6 +29,12 @@ def test_pairs_and_readers_are_at_most_the_training_images_and_shards(tmp_path: 
     graph(tmp_path, "experts.readers=6", "data.shard_images=10", "data.group_images=15")
 
 
+def test_limits_are_at_most_the_images_of_the_source(tmp_path: Path) -> None:
+    graph(tmp_path, "data.train_images=40", "distill.pairs=[5]")
+    with pytest.raises(ConfigError, match=r"data\.train_images \(41\) is more than the source has \(40\): lower it or"):
+        graph(tmp_path, "data.train_images=41", "distill.pairs=[5]")
+
+
 def test_variants_with_the_same_data_are_compared_with_its_images(tmp_path: Path) -> None:
     one = graph(tmp_path).experiment
     more = one.model_copy(update={"distill": one.distill.model_copy(update={"pairs": [39]})})

@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -164,7 +165,18 @@ class TableSource(Source):
             if split not in indices:
                 indices[split] = RowIndex()
             indices[split].add(row.position, self._image_of(row))
+        self._refuse_shared_images({split: indices[split] for split in SPLITS if split in indices})
         return indices
+
+    def _refuse_shared_images(self, indices: dict[str, RowIndex]) -> None:
+        """Raises DataError if rows of one image are in two splits, for example because each row has a split of its own."""
+        for (split, one), (other, another) in combinations(indices.items(), 2):
+            for position in one.shared_with(another):
+                row = next(self.table.rows(self._columns, position, position + 1))
+                # Rows without a valid split, which are bad samples, count as training rows.
+                if row.values is not None and isinstance(row.values[1], str) and split_called(row.values[1]) == split:
+                    name = one_line(self._image_of(row))
+                    raise DataError(f"{self.path}: {name} has rows in {split} and in {other}: give all its rows the same split")
 
     @cached_property
     def _columns(self) -> list[str]:

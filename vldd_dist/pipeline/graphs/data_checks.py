@@ -1,12 +1,13 @@
 """Checks, before anything runs, that the source has enough images."""
 
+from contextlib import suppress
 from math import floor, sqrt
 
 from vldd_dist.config.experiment import Experiment, count_problems
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.sources.base import SPLITS, Source
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, DataError
 
 # Expected images of a split below which at least nine of ten draws leave it empty.
 FEWEST_EXPECTED = 0.1
@@ -19,9 +20,11 @@ def train_images(data: DataSettings) -> int | None:
     not know it. The split of each image is a draw (`Group.split_of`), whose result is known only after the preparation.
 
     Raises:
-        ConfigError: the source lacks a split, and `data.split` would probably leave no image for it.
+        ConfigError: a limit is more than the source has, or it lacks a split and `data.split` would probably leave no image
+            for it.
     """
     source: Source = data.source
+    _check_limits(data, source)
     missing = {split: getattr(data.split, split) for split in SPLITS if split not in source.own_splits()}
     limit = data.limits["train"]
     count = source.count("train", None if missing else limit)
@@ -39,6 +42,16 @@ def train_images(data: DataSettings) -> int | None:
     # Each split that the source lacks gets at least one image, or the preparation fails.
     remaining = min(floor(largest), count - len(missing))
     return remaining if limit is None else min(remaining, limit)
+
+
+def _check_limits(data: DataSettings, source: Source) -> None:
+    for split in source.own_splits():
+        if (limit := data.limits[split]) is None:
+            continue
+        with suppress(DataError):
+            # What cannot be read is reported by the worker that reads it.
+            if (known := source.known_count(split)) is not None and known < limit:
+                raise ConfigError(f"data.{split}_images ({limit}) is more than the source has ({known}): lower it or remove it")
 
 
 def check_counts(experiment: Experiment, images: int | None) -> None:

@@ -30,6 +30,11 @@ class RowIndex:
         """The number of distinct images."""
         return len(np.unique(np.asarray(self._images)))
 
+    def shared_with(self, other: "RowIndex") -> list[int]:
+        """The positions of the rows whose images the other index has too."""
+        shared = np.isin(np.asarray(self._images), np.asarray(other._images))
+        return np.asarray(self._positions)[shared].tolist()
+
     def parts(self, images: int, limit: int | None, advice: str) -> list[Part]:
         """Consecutive ranges of positions with about `images` images each; all rows of an image are in the same range.
 
