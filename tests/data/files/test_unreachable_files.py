@@ -16,10 +16,13 @@ from tests.data.files.test_tars import archive
 from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import IMAGES, as_csv, make_images, name_of, rows
 from tests.data.test_hf import hf
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.shards import samples_of
-from vldd_dist.errors import DataError, StoreError
+from vldd_dist.errors import DataError, StoreError, StoreUnreachable
+from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store import retry
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
@@ -90,6 +93,36 @@ def test_a_lack_of_memory_is_left_to_the_unit(monkeypatch: pytest.MonkeyPatch) -
     failing(monkeypatch, "a.jpg", MemoryError())
     with pytest.raises(MemoryError):
         ImageFolder("memory://outages", "data.source.images").read("a.jpg")
+
+
+class NoCredentialsError(Exception):
+    """As of botocore: it derives from no class of Python's own errors."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (
+            NoCredentialsError("Unable to locate credentials"),
+            DataError,
+            r"cannot be read \(NoCredentialsError Unable to locate",
+        ),
+        (OSError(errno.EBUSY, "Slow down"), StoreUnreachable, r"cannot be reached \(Slow down\): start again"),
+    ],
+    ids=["refused", "throttled"],
+)
+def test_weights_in_a_bucket_that_cannot_be_read(
+    error: Exception, kind: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_open(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fsspec, "open", failing_open)
+    url = "s3://bucket/x.safetensors"
+    with pytest.raises(kind, match=sentence):
+        weights_identity(ImageTowerSettings(weights=url))
+    with pytest.raises(kind, match=sentence):
+        tensors.read_file(url, "")
 
 
 def test_an_outage_in_a_tar_is_no_damage() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vldd_dist import strict_json
 from vldd_dist.errors import DataError, StoreError
+from vldd_dist.store.outages import check_reachable, reason_of
 
 LENGTH_BYTES = 8
 DTYPES = {
@@ -69,15 +70,19 @@ def read_file(url: str, wanted: str) -> dict[str, Tensor]:
 
     Raises:
         DataError: the file is missing, has another sha256, is a pickle, or is damaged.
+        StoreError: the file cannot be reached at the moment.
     """
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         raise DataError(f"{url}: no such file: name a .safetensors file") from None
-    except (OSError, ValueError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DataError(f"{url}: cannot be read ({reason}): name a .safetensors file that this user may read") from None
+    except Exception as error:
+        # Client libraries of object stores raise exceptions of their own.
+        check_reachable(url, error)
+        raise DataError(
+            f"{url}: cannot be read ({reason_of(error)}): name a .safetensors file that this user may read"
+        ) from None
     if problem := _problem(data):
         raise DataError(f"{url}: {problem}")
     if sha256(data).hexdigest() != wanted:

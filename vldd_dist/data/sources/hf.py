@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
-from vldd_dist.data.files.outages import check_reachable
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
 from vldd_dist.data.files.versions import listing, would_list
@@ -21,6 +20,7 @@ from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, capti
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, short
+from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.retry import retried
 
 # Zip archives with images that a source keeps open.

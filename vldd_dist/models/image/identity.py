@@ -6,21 +6,25 @@ import fsspec
 
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.errors import DataError
+from vldd_dist.store.outages import check_reachable, reason_of
 
 
 def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
     """Identifies image weights: "timm" for a hub's weights (the model's name is known elsewhere), or the sha256 of a file.
 
     Raises:
-        DataError: the file is missing.
+        DataError: the file is missing, or this user may not read it.
+        StoreError: the file cannot be reached at the moment.
     """
     if settings.weights == "timm":
         return {"weights": "timm"}
     try:
         with fsspec.open(settings.weights, "rb") as file:
             return {"sha256": file_digest(file, "sha256").hexdigest()}
-    except (OSError, ValueError, ImportError):
+    except Exception as error:
+        # Client libraries of object stores raise exceptions of their own.
+        check_reachable(f"model.image.weights: {settings.weights}", error)
         raise DataError(
-            f"model.image.weights: {settings.weights}, for {settings.model}, cannot be read: "
+            f"model.image.weights: {settings.weights}, for {settings.model}, cannot be read ({reason_of(error)}): "
             "name a .safetensors file, timm, random or attributes"
         ) from None
