@@ -146,7 +146,7 @@ def _count_repeated(groups: Sequence[UnitReader], split: str, fingerprints: dict
     if named.any():
         position = int(named.argmax())
         for group in groups:
-            images = sum(shard["images"] for shard in group.facts["splits"][split]["shards"])
+            images = sum(shard.images for shard in group.facts_as(ShardGroupFacts).splits[split].shards)
             if position < images:
                 raise DataError(f"data: the source has {_name_of(group, split, position)} twice in the {split} split: {ONCE}")
             position -= images
