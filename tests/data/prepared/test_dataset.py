@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import tarfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +17,10 @@ from PIL import Image
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.config.sections.experts import AugmentSettings
-from vldd_dist.data.prepared.batches import stream
-from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.sources.base import Part, Source
-from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import embed, prepare
@@ -57,91 +53,10 @@ def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
     assert picked.captions == [captions[i] for i in (20, 3, 8, 3)]
 
 
-def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
-    settings: dict[str, Any] = {"batch_size": 4, "augment": AugmentSettings()}
-    settings |= {name: changes.pop(name) for name in ("augment", "readers", "captions") if name in changes}
-    return list(
-        EpochStream(numbered(dataset), dataset, "train", StreamSettings(**settings), **{"seed": 1, "epoch": 2} | changes)
-    )
-
-
 def numbered(dataset: Dataset) -> CaptionEmbeddings:
     """Embeddings with one component each, the caption's number among all captions."""
     captions = sorted({caption for split in dataset.splits for given in dataset.captions(split) for caption in given})
     return embed(dataset, {caption: torch.tensor([float(number)]) for number, caption in enumerate(captions)})
-
-
-def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.entries, b.entries)
-        assert torch.equal(a.texts, b.texts)
-
-
-def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) -> None:
-    dataset = prepare(store, SCENES)
-    embeddings, images = numbered(dataset), dataset.images("train")
-    batches = epoch(dataset, augment=None)
-    indices = torch.cat([batch.entries for batch in batches])
-    assert sorted(indices.tolist()) == list(range(23))
-    assert [len(batch.texts) for batch in batches] == [4, 4, 4, 4, 4, 3]
-    for batch in batches:
-        assert torch.equal(batch.images, images[batch.entries])
-        for text, index in zip(batch.texts, batch.entries.tolist(), strict=True):
-            own = embeddings.rows("train", [index] * 5, list(range(5)))
-            assert text in own
-    assert len({float(text) for batch in batches for text in batch.texts}) > 4
-
-
-def test_an_epoch_of_all_captions_shows_every_caption_once_with_its_image(store: Store) -> None:
-    dataset = prepare(store, SCENES)
-    embeddings, images, captions = numbered(dataset), dataset.images("train"), dataset.captions("train")
-    vectors, image_of = embeddings.of_split("train")
-    batches = epoch(dataset, augment=None, captions="all")
-    entries = torch.cat([batch.entries for batch in batches])
-    assert sorted(entries.tolist()) == list(range(len(vectors))) == list(range(sum(map(len, captions))))
-    assert [len(batch.texts) for batch in batches[:-1]] == [4] * (len(batches) - 1)
-    for batch in batches:
-        assert torch.equal(batch.images, images[image_of[batch.entries]])
-        assert torch.equal(batch.texts, vectors[batch.entries])
-    # The entries of one image are not next to each other.
-    assert len({index // 5 for index in entries[:25].tolist()}) > 10
-
-
-def test_of_all_captions_the_order_and_the_changes_depend_on_seed_and_epoch_only(store: Store) -> None:
-    dataset = prepare(store, SCENES)
-    plain = epoch(dataset, captions="all")
-    assert_same(plain, epoch(dataset, captions="all", readers=3))
-    entries, pictures = torch.cat([one.entries for one in plain]), torch.cat([one.images for one in plain])
-    other = torch.cat([one.entries for one in epoch(dataset, captions="all", epoch=3)])
-    assert entries.tolist() != other.tolist()
-    _, image_of = numbered(dataset).of_split("train")
-    of_first = pictures[image_of[entries] == 0]
-    assert len(of_first) == 5
-    assert len({picture.numpy().tobytes() for picture in of_first}) == 5, "each entry is augmented independently"
-    here = epoch(dataset, captions="all", rows=lambda size: (1, size))
-    assert all(torch.equal(part.images, whole.images[1:]) for part, whole in zip(here, plain, strict=True))
-
-
-def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
-    dataset = prepare(store, SCENES)
-    plain = epoch(dataset)
-    for readers in (2, 5):
-        assert_same(plain, epoch(dataset, readers=readers))
-    for change in ({"seed": 7}, {"epoch": 3}):
-        other = epoch(dataset, **change)
-        assert torch.cat([b.entries for b in other]).tolist() != torch.cat([b.entries for b in plain]).tolist()
-
-
-def test_a_window_mixes_shards(store: Store) -> None:
-    order = torch.cat([batch.entries for batch in epoch(prepare(store, SCENES))])
-    first_window = order[: 5 * (stream.WINDOW_SHARDS - 1)]
-    assert len({index // 5 for index in first_window[:5].tolist()}) > 1
-
-
-def test_more_readers_than_shards_are_refused(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"experts.readers \(6\) is more than the shards of the train split \(5\)"):
-        epoch(prepare(store, SCENES), readers=6)
 
 
 def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tree: None) -> DataSettings:
@@ -340,15 +255,3 @@ def test_threads_that_need_the_same_piece_read_it_once(store: Store, monkeypatch
         pieces = list(pool.map(lambda _: embeddings.of_shard(0, "train").vectors, range(4)))
     assert reads == [f"{embeddings.splits['train'].shards[0].name}.safetensors"]
     assert all(torch.equal(piece, pieces[0]) for piece in pieces)
-
-
-def test_an_epoch_that_is_not_read_to_its_end_leaves_no_thread(store: Store) -> None:
-    dataset = prepare(store, SCENES)
-    before = set(threading.enumerate())
-    batches = iter(EpochStream(numbered(dataset), dataset, "train", StreamSettings(2, readers=3), seed=0, epoch=0))
-    next(batches)
-    # Other tests' threads may end meanwhile.
-    own = set(threading.enumerate()) - before
-    assert own
-    batches.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in own if thread.is_alive()]

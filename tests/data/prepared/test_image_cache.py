@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.data.prepared.test_dataset import SCENES, assert_same, epoch, jpeg, karpathy, prepare
+from tests.data.prepared.test_dataset import SCENES, jpeg, karpathy, prepare
+from tests.data.prepared.test_stream import assert_same, epoch
 from vldd_dist.data.prepared.batches import image_cache as decoded
 from vldd_dist.data.prepared.batches import stream
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
