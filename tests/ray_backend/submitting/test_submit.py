@@ -24,7 +24,8 @@ NOBODY = "http://127.0.0.1:9"
 
 def test_the_name_depends_on_the_description_and_the_store() -> None:
     plain, other = load_experiment(PRESET), load_experiment(PRESET, ["seed=1"])
-    assert submission_name(plain, "s3://a/b") == submission_name(load_experiment(PRESET), "s3://a/b")
+    assert submission_name(plain, "s3://a/b") == submission_name(load_experiment(PRESET), "s3://a/b/")
+    assert submission_name(plain, "/a/b/") == submission_name(plain, "file:///a/b")
     names = {submission_name(plain, "s3://a/b"), submission_name(plain, "s3://a/c"), submission_name(other, "s3://a/b")}
     assert len(names) == 3
     assert all(name.startswith("vldd-scenes-") for name in names)
@@ -86,20 +87,21 @@ def test_options_that_a_running_job_does_not_take_are_named(
 ) -> None:
     jobs: list[SimpleNamespace] = []
 
-    def submit_job(submission_id: str, **more: object) -> None:
-        jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING))
+    def submit_job(submission_id: str, metadata: dict[str, str], **more: object) -> None:
+        jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING, metadata=metadata))
 
     client = SimpleNamespace(list_jobs=lambda: jobs, submit_job=submit_job)
     monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
 
-    def said(*options: str) -> str:
-        code, out, _ = vldd("submit", PRESET, "--store", "s3://bucket/a", "--address", NOBODY, *options, capsys=capsys)
+    def said(*options: str, store: str = "s3://bucket/a") -> str:
+        code, out, _ = vldd("submit", PRESET, "--store", store, "--address", NOBODY, *options, capsys=capsys)
         assert code == 0
         return out.splitlines()[0]
 
     assert said("--max-running", "8").endswith("-1 submitted")
     (job,) = (each.submission_id for each in jobs)
-    assert said() == f"{job} is already running"
+    assert said() == said(store="s3://bucket/a/") == f"{job} is already running"
+    assert jobs_of("s3://bucket/a", NOBODY) == jobs_of("s3://bucket/a/", NOBODY) == [f"job {job}: RUNNING"]
     assert said("--max-running", "1", "--track", "wandb=mine") == (
         f"{job} is already running; --track wandb=mine --max-running 1 takes effect only if you stop it "
         f"(`ray job stop {job}`) and submit again"

@@ -9,30 +9,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.described import Described
-from vldd_dist.errors import ConfigError, first_line
-from vldd_dist.logs import VARIABLE
+from vldd_dist.errors import MOST_CHARACTERS, ConfigError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
-from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
+from vldd_dist.ray_backend.submitting.ignored_files import check_not_ignored
+from vldd_dist.ray_backend.submitting.runtime_env import runtime_env
+from vldd_dist.ray_backend.submitting.secret_files import check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
 # Ray's variable for the URL of a cluster's dashboard. Its commands prefer it, and RAY_ADDRESS, to their `--address`.
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
-# How long Ray waits for a driver to end after `ray job stop`, as text.
-STOP_SECONDS = "60"
+# In the answer to an upload that is too large: aiohttp's and Ray's words for their limits, and a proxy's status.
+TOO_LARGE = ("HTTPRequestEntityTooLarge", "exceeds the maximum size", "status code 413")
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
 def submission_name(description: Described, store_url: str) -> str:
-    """A name that is the same for the same description and store. A job's id is this name and a number, because the id of an
-    ended job cannot be used again: Ray may still be cleaning up."""
-    identity = f"{json.dumps(description.resolved())}\n{store_url}"
+    """A name that is the same for the same description and store, however the store's URL is written. A job's id is this name
+    and a number, because the id of an ended job cannot be used again: Ray may still be cleaning up."""
+    identity = f"{json.dumps(description.resolved())}\n{Store(store_url).url}"
     return f"vldd-{description.name}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
@@ -49,8 +48,8 @@ def submit(
 
     Args:
         config: path of the description, inside the working directory, or the name of a preset.
-        working_dir: the folder that is uploaded, without files that look like secrets (`secret_files`). Its
-            jobs/runtime_env.yaml is used as with `ray job submit --runtime-env`.
+        working_dir: the folder that is uploaded, without files that look like secrets, local stores and what its
+            ignore files list. Its jobs/runtime_env.yaml is used as with `ray job submit --runtime-env`.
         store: URL of the store, valid on every node.
         address: URL of the cluster's dashboard.
         more: further arguments of `vldd run`.
@@ -60,7 +59,8 @@ def submit(
 
     Raises:
         ConfigError: the description is outside the working directory, the working directory contains the home directory, the
-            description names a file that is never uploaded, the store is a relative path, or the cluster cannot be reached.
+            description names a file that is not uploaded, the store is a relative path, `jobs/runtime_env.yaml` is wrong, or
+            the cluster cannot be reached or refuses the job.
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
@@ -70,8 +70,10 @@ def submit(
         raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")
     named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
-        named_files["the description"] = str(Path(config).resolve())
+        named_files["the description"] = description
     check_named_files(root, named_files)
+    check_not_ignored(root, named_files)
+    environment = runtime_env(root)
     entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
@@ -81,14 +83,15 @@ def submit(
         client = _client(address)
         job, is_running = _next_job(client, submission_name(described, store))
         if not is_running:
-            client.submit_job(
-                entrypoint=shlex.join(entrypoint),
-                submission_id=job,
-                runtime_env=runtime_env(root),
-                metadata={"experiment": described.name, "store": store},
-                # The driver only schedules units, and it must also start on a head node without CPUs.
-                entrypoint_num_cpus=0,
-            )
+            with _refusals(address, root):
+                client.submit_job(
+                    entrypoint=shlex.join(entrypoint),
+                    submission_id=job,
+                    runtime_env=environment,
+                    metadata={"experiment": described.name, "store": Store(store).url},
+                    # The driver only schedules units, and it must also start on a head node without CPUs.
+                    entrypoint_num_cpus=0,
+                )
     return job, not is_running
 
 
@@ -120,19 +123,6 @@ def _next_job(client: JobSubmissionClient, name: str) -> tuple[str, bool]:
     return f"{name}-{max(numbers, default=0) + 1}", False
 
 
-def runtime_env(root: Path) -> dict[str, Any]:
-    """The job's runtime environment: that of `jobs/runtime_env.yaml`, with the working directory to upload, without secrets."""
-    path = root / "jobs" / "runtime_env.yaml"
-    environment = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
-    # Ray otherwise kills a driver three seconds after `ray job stop`, before the units have stored their checkpoints.
-    variables = {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **(environment.get("env_vars") or {})}
-    if VARIABLE in os.environ:
-        # The driver and the workers log in the same format as this command.
-        variables[VARIABLE] = os.environ[VARIABLE]
-    environment["env_vars"] = variables
-    return environment | {"working_dir": str(root), "excludes": [*(environment.get("excludes") or []), *EXCLUDES]}
-
-
 def jobs_of(store: str, address: str) -> list[str]:
     """One line for each of the cluster's jobs that uses this store.
 
@@ -144,7 +134,7 @@ def jobs_of(store: str, address: str) -> list[str]:
     return [
         f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
         for job in jobs
-        if (job.metadata or {}).get("store") == store
+        if (job.metadata or {}).get("store") == Store(store).url
     ]
 
 
@@ -166,10 +156,37 @@ def _cluster_errors(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ConfigError(f"--address {address}: the cluster asks for its token ({first_line(error)}): {TOKEN}") from None
-    except (ConnectionError, RuntimeError) as error:
+    # The errors of `requests`, which Ray's client does not catch, are OSErrors; an answer of another program is a ValueError.
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"--address {address}: the cluster cannot be reached ({first_line(error)}): check the address, and that it runs"
         ) from None
+
+
+@contextmanager
+def _refusals(address: str, root: Path) -> Iterator[None]:
+    """For the errors of an upload and its job; those of the connection are left to `_cluster_errors`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ConfigError(
+            f"--working-dir {root}: {error.filename} cannot be read ({error.strerror}): list it in .rayignore"
+        ) from None
+    except RuntimeError as error:
+        if any(words in str(error) for words in TOO_LARGE):
+            raise ConfigError(
+                f"--working-dir {root}: its files are more than the cluster accepts (Ray's limit is 100 MiB, that of a proxy "
+                "may be lower): list large ones in .rayignore, or submit from a folder with only what the job needs"
+            ) from None
+        raise ConfigError(f"--address {address}: the cluster refused the job ({_answer(error)})") from None
+
+
+def _answer(error: RuntimeError) -> str:
+    """What the cluster answered, in one line: of a traceback its last line, which names the error."""
+    status, traceback, _ = str(error).strip().partition("Traceback (most recent call last):")
+    return f"{status}{str(error).strip().splitlines()[-1]}"[:MOST_CHARACTERS] if traceback else first_line(error)
 
 
 def next_commands(job: str, address: str, store: str) -> str:
