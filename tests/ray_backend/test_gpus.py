@@ -19,27 +19,24 @@ def set_gpus(count: int, monkeypatch: pytest.MonkeyPatch, usable: bool = True) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable and count > 0)
 
 
-@pytest.mark.parametrize(("here", "asked", "lines"), [(0, 0, 0), (1, 0, 1), (2, 1, 0)])
-def test_an_unused_gpu_is_reported(here: int, asked: float, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("here", "asked"), [(0, 0), (1, 0), (2, 1)])
+def test_gpus_that_are_there_may_be_asked_for(here: int, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpus(here, monkeypatch)
-    said: list[str] = []
-    compare_gpus([make("dataset"), make("expert 0", gpus=asked)], said.append)
-    assert len(said) == lines
-    assert all("torch finds 1 GPU here, and no unit asks for one: --gpus 1" in line for line in said)
+    compare_gpus([make("dataset"), make("expert 0", gpus=asked)])
 
 
 @pytest.mark.parametrize(("here", "asked"), [(0, 1), (1, 2)])
 def test_a_gpu_that_is_not_there_is_refused(here: int, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpus(here, monkeypatch)
     with pytest.raises(ConfigError, match=f"expert 0 asks for {asked} GPU"):
-        compare_gpus([make("dataset"), make("expert 0", gpus=asked)], lambda line: None)
+        compare_gpus([make("dataset"), make("expert 0", gpus=asked)])
 
 
 def test_a_gpu_without_a_usable_driver_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpus(1, monkeypatch, usable=False)
-    compare_gpus([make("dataset")], lambda line: pytest.fail(line))
+    compare_gpus([make("dataset")])
     with pytest.raises(ConfigError, match="torch finds none on this machine"):
-        compare_gpus([make("expert 0", gpus=1)], lambda line: None)
+        compare_gpus([make("expert 0", gpus=1)])
 
 
 def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins() -> None:

@@ -178,6 +178,16 @@ def test_the_same_run_is_the_same_outputs(driver: Driver, store: Store) -> None:
     assert len(records()) == len(store.list("status")) == 2
 
 
+def test_a_run_says_that_another_driver_of_it_is_running(driver: Driver, store: Store) -> None:
+    notice = "another driver of this run wrote its status"
+    experiment, _, _ = unfinished(store)
+    same = load_experiment("scenes", [*SMALL, "experts.resources.cpus=2"])
+    said: list[str] = []
+    assert notice not in driver.interrupted(experiment, lambda: said.append(driver.interrupted(same)))
+    assert said[0].count(notice) == 1
+    assert notice not in driver.interrupted(experiment), "both have ended"
+
+
 def test_a_run_says_that_another_one_of_its_name_is_running(driver: Driver, store: Store, tmp_path: Path) -> None:
     notice = "another run of scenes with other settings ("
     experiment, _, _ = unfinished(store, "seed=5")

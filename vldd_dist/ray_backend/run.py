@@ -6,7 +6,7 @@ import signal
 
 from rich.console import Console
 
-from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_status, read_statuses
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.config.described import Described
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
@@ -55,16 +55,12 @@ def run_description(described: Described, store: Store, console: Console, option
     units = graph.units(options.until)
     store.check_writable()
     _require_engine(units, store)
-
-    def warn(text: str) -> None:
-        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
     for note in advice_on(described):
-        warn(note)
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if "RAY_ADDRESS" not in os.environ:
         done = committed_units(store, units)
         missing = [unit for unit in units if unit.id not in done]
-        compare_gpus(missing, warn)
+        compare_gpus(missing)
     name = described.name
     record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
     trackers: list[View] = [make_tracking(description, name) for description in options.track]
@@ -114,6 +110,7 @@ def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: Sta
             return executor
 
         try:
+            _notice_other_driver(store, status, state)
             status.announce(state)
             _notice_other_runs(store, status, state)
             result = Controller(units, store, make_executor, state, limits, should_stop=signals.any).run()
@@ -127,6 +124,21 @@ def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: Sta
             raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
         finally:
             state.end()
+
+
+def _notice_other_driver(store: Store, status: StatusWriter, state: RunState) -> None:
+    """Say that another driver of the same run may be running. To be called before the first status is written, which replaces
+    that of the other driver."""
+    try:
+        other = read_status(store, status.experiment, status.run)
+    except StoreError:
+        return
+    if other.state == "running" and not is_outdated(other):
+        text = (
+            f"another driver of this run wrote its status {max(0, other.age_seconds):.0f} s ago: if it has not ended since, "
+            "both compute the same units: stop one of them"
+        )
+        state.event(RunNotice(text))
 
 
 def _notice_other_runs(store: Store, status: StatusWriter, state: RunState) -> None:
