@@ -25,6 +25,7 @@ from vldd_dist.scheduler.submitting.capacity_timeout import CapacityTimeout
 from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS, LateWorkers
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 from vldd_dist.scheduler.submitting.submission import Submission
+from vldd_dist.scheduler.submitting.unused_gpus import UnusedGpus
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25
@@ -76,10 +77,10 @@ class Controller:
             if unit.id not in committed and dependencies.add(unit.id, required):
                 self._make_ready(unit)
         self._observer.begin(units, committed, self._admission.max_running)
-        if len(committed) < len(units):
+        if missing := [unit for unit in units if unit.id not in committed]:
             executor = self._make_executor()
             try:
-                self._loop(executor, dependencies)
+                self._loop(executor, dependencies, missing)
             finally:
                 executor.close()
         return self.result
@@ -87,13 +88,14 @@ class Controller:
     def _make_ready(self, unit: WorkUnit) -> None:
         self._ready.add(unit, self._positions[unit.id])
 
-    def _loop(self, executor: Executor, dependencies: Dependencies) -> None:
+    def _loop(self, executor: Executor, dependencies: Dependencies, missing: list[WorkUnit]) -> None:
         emit, avoidance = self._observer.event, NodeAvoidance()
         retries = Retries(self._limits.budget, self._clock.now, executor.is_alive, avoidance)
         submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
         ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
         health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits.stall_timeout_seconds)
         late_workers = LateWorkers(self._running, self._admission, emit)
+        unused_gpus = UnusedGpus(missing, self._admission, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
                 raise KeyboardInterrupt
@@ -112,6 +114,7 @@ class Controller:
             if health.check() or ended:
                 self._capacity_timeout.reset()
             late_workers.check()
+            unused_gpus.check()
             self._observer.refresh()
 
     def _take_report(self, reported: UnitReported, submission: Submission) -> None:
