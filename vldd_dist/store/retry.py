@@ -125,6 +125,12 @@ def _chain(error: BaseException) -> Iterator[str]:
 
 def store_error(error: Exception, store_url: str, key: str, seconds: float) -> StoreError:
     """The error for a user about a failure at `key` after `seconds` of attempts."""
+    # s3fs turns it into a PermissionError, but it is the same on every machine.
+    if any("(InvalidObjectState)" in words for words in _chain(error)):
+        return StoreError(
+            f"{store_url}/{key}: is archived, probably by a lifecycle rule of the bucket: restore it, and exempt the store "
+            "from that rule"
+        )
     if isinstance(error, NotADirectoryError | IsADirectoryError):
         return StoreError(
             f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"

@@ -17,6 +17,7 @@ STATUS = {
     "BadDigest": 400,
     "ExpiredToken": 400,
     "AccessDenied": 403,
+    "InvalidObjectState": 403,
     "RequestTimeTooSkewed": 403,
 }
 DELAY_SECONDS = 0.3
