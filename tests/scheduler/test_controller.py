@@ -107,3 +107,10 @@ def test_identity_depends_on_spec_and_inputs_not_on_execution() -> None:
     other = WorkUnit("expert", {}, {"dataset": WorkUnit("dataset", {"n": 2})})
     assert WorkUnit("expert", {}, {"dataset": data}).id != other.id
     assert json.dumps(other.order().inputs)
+
+
+def test_a_unit_that_another_run_is_computing_is_computed_too(store: Store) -> None:
+    """Only what is committed counts: the attempt that stored this checkpoint may have died."""
+    unit = make("expert 0")
+    store.write(f"units/expert/{unit.id}/checkpoints/00000003-deadbeef.json", b"{}")
+    assert run([unit], store)[1].submitted == ["expert 0"]
