@@ -160,6 +160,7 @@ JOB_SPEC = closed(
     metadata=LABELS,
     backoffLimit=COUNT,
     activeDeadlineSeconds={"type": "integer", "minimum": 1},
+    preRunningDeadlineSeconds={"type": "integer", "minimum": 1},
     entrypointNumCpus={"type": "number"},
     entrypointNumGpus={"type": "number"},
     entrypointResources=TEXT,

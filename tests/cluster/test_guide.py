@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.scripts.scripts import cli as ray_cli
 from typer.main import get_command
@@ -75,6 +76,17 @@ def test_the_guides_commands_are_valid() -> None:
         if hasattr(command, "commands"):
             command, words = command.commands[words[0]], words[1:]
         command.make_context(name, words)
+
+
+def test_a_bucket_of_the_guide_does_not_keep_replaced_objects() -> None:
+    (command,) = re.findall(r"^gcloud storage buckets create .*", GUIDE, re.MULTILINE)
+    assert "--soft-delete-duration=0" in command.split()
+
+
+def test_the_pod_monitor_has_the_label_by_which_prometheus_selects_it() -> None:
+    (block,) = re.findall(r"^```\n(apiVersion: monitoring.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    monitor = yaml.safe_load(block)
+    assert (monitor["kind"], monitor["metadata"]["labels"]) == ("PodMonitor", {"release": "YOUR_RELEASE"})
 
 
 def test_the_guide_names_existing_files_and_placeholders() -> None:

@@ -3,6 +3,7 @@
 import copy
 import re
 import shlex
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,23 @@ def test_the_rendered_overlays_satisfy_the_kubernetes_schemas(overlay: str) -> N
     assert spec["enableInTreeAutoscaling"] is not in_queue
     assert (worker["minReplicas"] == worker["replicas"] == worker["maxReplicas"] > 0) == in_queue
     assert made["spec"].get("shutdownAfterJobFinishes", False) == (in_queue and kind == "RayJob")
+    if kind == "RayJob":
+        # A container beside the head does not wait for the workers of a queue.
+        assert made["spec"]["submissionMode"] == ("K8sJobMode" if in_queue else "SidecarMode")
+        assert made["spec"]["preRunningDeadlineSeconds"] > 0
+
+
+def test_the_guide_renames_a_second_job_and_not_its_accounts() -> None:
+    rendered("job-spot")
+    guide = (ROOT / "docs/cluster.md").read_text()
+    (command,) = re.findall(r"^(kubectl kustomize .* \| sed .*) \| kubectl apply -f -$", guide, re.MULTILINE)
+    made = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    *accounts, job = yaml.safe_load_all(made.stdout)
+    assert (job["kind"], job["metadata"]["name"]) == ("RayJob", "vldd-NAME")
+    cluster = job["spec"]["rayClusterSpec"]
+    pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    used = {pod["serviceAccountName"] for pod in pods}
+    assert used == {account["metadata"]["name"] for account in accounts} == {"vldd-head", "vldd-worker"}
 
 
 @pytest.mark.parametrize("nodes", ["", "-spot"])
