@@ -9,7 +9,9 @@ from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, make, run
 
-SENTENCE = "the machines have 8 CPUs and 1 GPUs, and no unit asks for a GPU: with --gpus 1 each worker of every stage gets one"
+SENTENCE = (
+    "the machines have 8 CPUs and 1 GPUs, and no unit asks for a GPU: --gpus 1 gives one to each worker that runs a network"
+)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class UnusedGpus:
             self._may_be_unused = False
             self._emit(
                 RunNotice(
-                    f"the machines have {self._admission.capacity}, and no unit asks for a GPU: with --gpus 1 each worker of "
-                    "every stage gets one"
+                    f"the machines have {self._admission.capacity}, and no unit asks for a GPU: --gpus 1 gives one to each "
+                    "worker that runs a network"
                 )
             )
