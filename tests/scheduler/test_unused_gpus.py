@@ -19,7 +19,7 @@ SENTENCE = (
     [
         ([make(f"expert {number}") for number in range(3)], [SENTENCE]),
         ([make("expert 0"), make("expert 1", gpus=0.5)], []),
-        ([replace(make("expert 0"), execution={"device": "cpu"})], []),
+        ([replace(make("expert 0"), device="cpu")], []),
     ],
 )
 def test_unused_gpus_are_mentioned_once(units: list[WorkUnit], notices: list[str], store: Store) -> None:

@@ -16,9 +16,7 @@ class UnusedGpus:
 
     def __init__(self, missing: Iterable[WorkUnit], admission: Admission, emit: Callable[[RunEvent], None]) -> None:
         units = list(missing)
-        self._may_be_unused = not any(unit.gpus for unit in units) and any(
-            unit.execution.get("device") != "cpu" for unit in units
-        )
+        self._may_be_unused = not any(unit.gpus for unit in units) and any(unit.device != "cpu" for unit in units)
         self._admission, self._emit = admission, emit
 
     def check(self) -> None:
