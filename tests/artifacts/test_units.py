@@ -285,6 +285,12 @@ def test_tensors_round_trip_with_equal_bytes() -> None:
     assert all(torch.equal(back[name], named[name]) for name in named)
 
 
+def test_tensors_are_read_in_the_order_of_their_names() -> None:
+    """Also on a second reading: a published card names the tensors."""
+    data = tensors.encode({f"{number:02d}": torch.zeros(1) for number in range(30)})
+    assert list(tensors.decode(data, "x")) == [f"{number:02d}" for number in range(30)]
+
+
 @pytest.mark.parametrize(("count", "width"), [(10, 10), (13, 15), (17, 14), (21, 13), (296, 9)])
 def test_a_header_length_that_reads_like_a_pickle_is_no_pickle(count: int, width: int) -> None:
     named = {f"{index:0{width}d}": torch.zeros(1) for index in range(count)}

@@ -50,7 +50,8 @@ def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> 
 
 
 def decode(data: bytes, source: str) -> dict[str, Tensor]:
-    """Tensors by name. Raises StoreError naming `source` for a pickle, a truncated or an inconsistent file."""
+    """Tensors by name, in the order of their names. Raises StoreError naming `source` for a pickle, a truncated or an
+    inconsistent file."""
     if problem := _problem(data):
         raise StoreError(f"{source}: {problem}")
     return _load(data, source, StoreError)
@@ -163,6 +164,7 @@ def _problem(data: bytes) -> str | None:
 
 def _load(data: bytes, source: str, error_class: type[DataError] | type[StoreError]) -> dict[str, Tensor]:
     try:
-        return load(data)
+        # safetensors returns them in an order that differs from call to call; cards and reports would differ too.
+        return dict(sorted(load(data).items()))
     except (SafetensorError, ValueError, KeyError) as error:
         raise error_class(f"{source}: not a valid safetensors file: {error}") from None
