@@ -73,7 +73,7 @@ def test_every_setting_and_the_seed_change_the_weights() -> None:
 
 
 def test_a_loss_that_is_not_finite_names_the_setting_to_lower() -> None:
-    with pytest.raises(DivergenceError, match=r"pretraining: the loss is (nan|inf) in epoch \d; lower pretrain.lr"):
+    with pytest.raises(DivergenceError, match=r"pretraining: the loss is (nan|inf) in epoch \d: lower pretrain\.lr"):
         pretrained(lr=1e30)
 
 

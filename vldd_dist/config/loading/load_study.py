@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -115,21 +115,29 @@ def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
 
 
 def _report_overridden(study: Study, overrides: list[str], path: Path) -> None:
-    """Log a warning for each override without an effect on some variants, because they set the key, or a section with it.
+    """Log a warning for the overrides without an effect on some variants, because they set the key, or a section with it.
 
     Raises:
         ConfigError: it has no effect on any variant.
     """
-    changes = study.changes()
+    changes, keys_of = study.changes(), dict[tuple[str, ...], list[str]]()
     for key in dict.fromkeys(override.partition("=")[0] for override in overrides):
-        own = [variant for variant, changed in changes.items() if any(f"{key}.".startswith(f"{each}.") for each in changed)]
+        own = tuple(
+            variant for variant, changed in changes.items() if any(f"{key}.".startswith(f"{each}.") for each in changed)
+        )
         # `--gpus` sets the resources of every section, of which variants may set some.
         if not own or ".resources." in key:
             continue
         if len(own) == len(changes):
             raise ConfigError(f"--set {key}: has no effect, because every variant sets it: change it in {path}")
-        others = f" and {len(own) - 3} more" if len(own) > 3 else ""
-        logger.warning("--set %s: has no effect on the variants that set it: %s%s", key, ", ".join(own[:3]), others)
+        keys_of.setdefault(own, []).append(key)
+    for own, keys in keys_of.items():
+        logger.warning("--set %s: has no effect on the variants that set it: %s", _some(keys), _some(own))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _read_base(tree: dict[str, Any], path: Path) -> None:
