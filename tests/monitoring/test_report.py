@@ -107,7 +107,7 @@ def test_rows_without_any_student_are_named(store: Store) -> None:
 
 
 def test_sets_beyond_those_whose_images_are_shown_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = experiment(f"distill.pairs={list(range(1, GALLERIES + 2))}", "coresets.methods=[]", "experts.count=1")
+    tree = experiment(f"distill.pairs={list(range(2, GALLERIES + 3))}", "coresets.methods=[]", "experts.count=1")
     for unit in Graph(tree).wanted("publication"):
         facts = PublicationFacts(folder=f"distilled/{unit.id}", size_bytes=1, digest="0" * 64)
         UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)

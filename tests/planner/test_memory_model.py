@@ -218,7 +218,8 @@ def coco(tmp_path: Path) -> list[str]:
     for image in (*images[:20], *images[-4:]):
         Image.new("RGB", (8, 8)).save(tmp_path / str(image["filename"]))
     (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
-    return [f"data.source.annotations={tmp_path}/dataset.json", f"data.source.images={tmp_path}", "data.shard_images=100"]
+    source = [f"data.source.annotations={tmp_path}/dataset.json", f"data.source.images={tmp_path}"]
+    return [*source, "data.shard_images=100", *(f"data.{split}_images=null" for split in ("train", "val", "test"))]
 
 
 def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[str]) -> None:

@@ -114,6 +114,7 @@ def test_a_run_keeps_its_units_although_its_data_and_the_code_change(
     for number in range(9):
         pair(data / f"{number}.jpg", f"caption {number}", number)
     source = [f"data.source={{name: folder, path: {data}}}", "data.split={val: 0.2, test: 0.2}", "experts.readers=1"]
+    source += [f"data.{split}_images=null" for split in ("train", "val", "test")]
     experiment, units, needed = unfinished(store, *source)
 
     def meanwhile() -> None:

@@ -72,10 +72,11 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
 
 
 def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
-    """Runs the unit; returns the result and the notices to the user."""
+    """Runs the unit; returns the result and the notices to the user, without that of the node's unused GPU."""
     view, executor.store = Notices(), store
     controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(RetryBudget(pauses=(0.1,))))
-    return controller.run(), view.notices
+    result = controller.run()
+    return result, [notice for notice in view.notices if "no unit asks for a GPU" not in notice]
 
 
 def in_the_worker(action: Callable[[], object]) -> Any:
