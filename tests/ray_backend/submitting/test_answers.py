@@ -116,11 +116,11 @@ def test_another_refusal_shows_the_clusters_error(dashboard: Dashboard, root: Pa
 
 def test_a_file_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def submit_job(**job: object) -> None:
-        raise PermissionError(13, "Permission denied", "/work/private")
+        raise PermissionError(13, "Permission denied", "/data/private")
 
     client = SimpleNamespace(list_jobs=list, submit_job=submit_job)
     monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
-    with pytest.raises(ConfigError, match=rf"^--working-dir {root}: /work/private cannot be read \(Permission denied\)"):
+    with pytest.raises(ConfigError, match=rf"^--working-dir {root}: /data/private cannot be read \(Permission denied\)"):
         submitted(root, "http://127.0.0.1:9")
 
 
