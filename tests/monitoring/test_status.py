@@ -92,7 +92,11 @@ def test_description_of_a_status(store: Store, capsys: pytest.CaptureFixture[str
     assert "1/3 done" in text
     assert "expert 1: 5/10, loss 1.500 (2 s)" in text
     assert "died" not in text
-    assert "its driver has died" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
+    dead = describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
+    assert "its driver has died" in dead
+    assert "this machine's clock is ahead" in dead
+    # By a driver whose clock is ahead.
+    assert "written 0 s ago" in describe_status(status.model_copy(update={"written_at": "2099-01-01T00:00:00+00:00"}))
     main_exits(["status", store.url])
     assert "no experiment has run in this store" in capsys.readouterr().out
 

@@ -23,7 +23,7 @@ MAX_NOTICES = 20
 # If the status of a running run is older than this, its driver has died or cannot write.
 OUTDATED_SECONDS = 4 * WRITE_SECONDS
 # What to say about such a run.
-DIED = "its driver has died or cannot reach the store"
+DIED = "its driver has died or cannot reach the store, or this machine's clock is ahead of the driver's"
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -140,7 +140,8 @@ def describe_status(status: RunStatus, several: bool = False) -> str:
     Args:
         several: whether other runs of the same name are shown too, so that the run must be named.
     """
-    age = status.age_seconds
+    # Negative if this machine's clock is behind the driver's.
+    age = max(0.0, status.age_seconds)
     name = f"{status.experiment} (run {status.run})" if several else status.experiment
     lines = [f"{name}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
