@@ -142,6 +142,14 @@ def test_pairs_with_values_that_are_no_numbers_are_refused(store: Store, name: s
         load_distilled(store.url_of("a-set"))
 
 
+def test_shared_tensors_with_values_that_are_no_numbers_are_refused(store: Store) -> None:
+    damaged = distilled_set()
+    damaged.shared["image"] = torch.tensor(float("inf"))
+    save(damaged, store.url_of("a-set"))
+    with pytest.raises(StoreError, match=r"shared\.safetensors: 'image' has values that are infinite or no numbers"):
+        load_distilled(store.url_of("a-set"))
+
+
 def test_settings_of_a_loss_that_do_not_match_the_tensors_take_no_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = json.loads(Store(url).read("manifest.json"))
     del tree["seal"]

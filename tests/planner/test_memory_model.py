@@ -4,9 +4,11 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
@@ -32,6 +34,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -121,6 +124,15 @@ def test_a_text_encoder_takes_what_the_estimate_says(name: str, pooling: str) ->
     assert measured / 1.2 < estimate["activations"] < measured * 1.2
     weights = sum(parameter.nbytes for parameter in encoder.model.parameters())
     assert weights <= estimate["text encoder"] < 1.01 * weights
+
+
+def test_a_text_encoder_that_cannot_be_traced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def untraceable(*arguments: object, **named: object) -> NoReturn:
+        raise NotImplementedError("no kernel for meta tensors")
+
+    monkeypatch.setattr(transformers.BertModel, "forward", untraceable)
+    with pytest.raises(ConfigError, match=r"text\.model: a pass of minilm cannot be traced \(no kernel for meta tensors\)"):
+        text_encoder_memory(TextTowerSettings(model="minilm", pooling="mean"), 64)
 
 
 def test_a_feature_group_takes_what_the_estimate_says() -> None:

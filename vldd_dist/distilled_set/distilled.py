@@ -166,6 +166,7 @@ class DistilledSet:
             start_images=start_images,
             facts=manifest.facts,
         )
+        _check_finite(loaded.shared, store.url_of(SHARED))
         if most is None:
             loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
         return loaded
@@ -213,12 +214,17 @@ def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
     for name, tensor in named.items():
         if tensor.ndim == 0 or len(tensor) != count:
             raise StoreError(f"{source}: {name!r} must have {count} rows: {NOT_A_SET}")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise StoreError(f"{source}: {name!r} has values that are infinite or no numbers: the set cannot be trained on")
+    _check_finite(named, source)
     if PHASE in named and (named[PHASE].shape != (count,) or named[PHASE].dtype != torch.int64):
         raise StoreError(f"{source}: {PHASE!r} must be ({count},) int64: {NOT_A_SET}")
     if START_IMAGES in named and named[START_IMAGES].shape != images.shape:
         raise StoreError(f"{source}: {START_IMAGES!r} must have the shape {tuple(images.shape)}: {NOT_A_SET}")
+
+
+def _check_finite(named: Mapping[str, Tensor], source: str) -> None:
+    for name, tensor in named.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise StoreError(f"{source}: {name!r} has values that are infinite or no numbers: the set cannot be trained on")
 
 
 def _decode_captions(data: bytes, count: int, source: str) -> list[NearestCaptions]:
