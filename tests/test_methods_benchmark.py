@@ -108,7 +108,7 @@ def test_tuning_goes_on_while_the_largest_multiple_is_the_best(best: float, trie
 
     def run(rate: float) -> MethodRun:
         runs.append(rate)
-        return MethodRun("vldd", 100, 100, rate, 0, -abs(rate - best), [0.0], 1, 1.0)
+        return MethodRun("vldd", 100, 100, 150, rate, 0, -abs(rate - best), [0.0], 1, 1.0)
 
     assert command.best_rate(run, [0.5, 1, 2]) == best
     assert runs == tried
@@ -119,10 +119,23 @@ def test_the_share_is_that_of_full_data_with_the_same_heads(capsys: pytest.Captu
     full = [command.Row("full", "full", 0, 0, [30.0]), command.Row("full, heads of repblend", "full", 0, 0, [25.0])]
     rows = [command.Row("vldd", "published", 100, 100, [15.0], full=30.0)]
     command.show([*full, *rows, command.Row("repblend", "published", 98, 100, [20.0], full=25.0)])
-    shares = {
-        line.split("│")[1].strip(): line.split("│")[7].strip() for line in capsys.readouterr().out.splitlines() if "│" in line
-    }
-    assert shares == {"full": "", "full, heads of repblend": "", "vldd": "50", "repblend": "80"}
+    assert shown_column(7, capsys) == {"full": "", "full, heads of repblend": "", "vldd": "50", "repblend": "80"}
+
+
+def shown_column(number: int, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Name of a row -> its cell in this column of the table that was printed."""
+    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    return {cells[1].strip(): cells[number].strip() for cells in lines}
+
+
+def test_the_table_says_how_many_outer_steps_each_method_had(capsys: pytest.CaptureFixture[str]) -> None:
+    experiments = load_study(command.PRESET).experiments
+    rows = [command.Row("full", "full", 0, 0, [31.0])]
+    for name in ("vldd", "bilevel"):
+        steps = experiments[name].distill.outer_steps
+        rows.append(command.row_of([MethodRun(name, 99, 100, steps, 2.0, seed, 29.0, [30.0, 31.0], 1, 1.0) for seed in (0, 1)]))
+    command.show(rows)
+    assert shown_column(8, capsys) == {"full": "", "vldd": "150", "bilevel": "300"}
 
 
 def test_means_of_real_pairs_have_the_means_of_their_features(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class Row(NamedTuple):
         means: means of six test recalls, percent: one for each distillation (over its students), or one for each student if
             nothing is distilled.
         students: standard deviation over the students of a distillation, averaged over distillations.
+        outer_steps: outer steps of a distillation.
         rate: the multiple of the outer learning rates.
         size: size of the pairs, bytes.
         seconds: CPU seconds of a distillation.
@@ -73,6 +74,7 @@ class Row(NamedTuple):
     budget: int
     means: list[float]
     students: float | None = None
+    outer_steps: int | None = None
     rate: float | None = None
     size: int | None = None
     seconds: float | None = None
@@ -189,7 +191,8 @@ def row_of(runs: Sequence[MethodRun]) -> Row:
     students = statistics.mean(deviation(run.recalls) or 0.0 for run in runs) if len(first.recalls) > 1 else None
     seconds = statistics.median(run.seconds for run in runs)
     means = [run.mean for run in runs]
-    return Row(first.method, kind, first.pairs, first.budget, means, students, first.rate, first.size, seconds)
+    row = Row(first.method, kind, first.pairs, first.budget, means, students)
+    return row._replace(outer_steps=first.outer_steps, rate=first.rate, size=first.size, seconds=seconds)
 
 
 def with_pairs(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
@@ -217,6 +220,7 @@ def show(rows: list[Row]) -> None:
         "± students",
         "runs",
         "of full data, %",
+        "outer steps",
         "x rates",
         "KiB",
         "CPU s",
@@ -228,6 +232,7 @@ def show(rows: list[Row]) -> None:
         sizes = (
             f"{value:g}" if value else ""
             for value in (
+                row.outer_steps,
                 row.rate,
                 row.size and round(row.size / 1024),
                 row.seconds and round(row.seconds),

@@ -38,6 +38,7 @@ class MethodRun:
 
     Attributes:
         budget: the number of plain pairs that take as many bytes.
+        outer_steps: outer steps of the distillation. Methods may differ in them.
         rate: the outer learning rates as a multiple of the preset's.
         seed: seed of the distillation.
         validation: mean of six validation recalls of the pairs with the best validation, percent.
@@ -49,6 +50,7 @@ class MethodRun:
     method: str
     pairs: int
     budget: int
+    outer_steps: int
     rate: float
     seed: int
     validation: float
@@ -111,6 +113,6 @@ def method_run(
         pairs, validation = space.distill()
         seconds = time.process_time() - started
         count, size, recalls = len(pairs.rows["texts"]), counted_bytes(pairs.rows), space.recalls(pairs)
-        return asdict(MethodRun(method, count, budget, rate, seed, validation, recalls, size, seconds))
+        return asdict(MethodRun(method, count, budget, distill.outer_steps, rate, seed, validation, recalls, size, seconds))
 
     return MethodRun(**kept.once(method, space, measure))
