@@ -97,7 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--store", help="folder for data, embeddings and features; default: a temporary folder")
-    parser.add_argument("--only", nargs="+", help="names of applications; default: all")
+    names = [one.name for one in applications(True)]
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--quick", action="store_true", help="one seed, fewer steps, rounds and candidates")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

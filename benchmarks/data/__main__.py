@@ -78,6 +78,8 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k/ and weights/")
     parser.add_argument("--whole", action="store_true", help="with --photographs: the preset without shortening")
     options = parser.parse_args()
+    if options.whole and options.photographs is None:
+        parser.error("--whole needs --photographs")
     table = Table("images", "step", "s", "MiB of the worker", title="One worker")
     with tempfile.TemporaryDirectory() as folder:
         encoder = small_encoder(Path(folder, "encoder"))

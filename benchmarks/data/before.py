@@ -14,6 +14,10 @@ from benchmarks.photographs import overrides_of as photographs_overrides
 BEFORE = "446acba"
 ROOT = Path(__file__).parents[2]
 
+# Of both versions: their defaults differ.
+EQUAL = ("coresets.methods=[random, herding, k_center, forgetting]",)
+# Today's preset limits the splits, which makes one worker prepare all tars of a split. The earlier one does not.
+UNLIMITED = ("data.train_images=null", "data.val_images=null", "data.test_images=null")
 # The Flickr8k preset, shortened: MobileNetV2 at 128 px with its backbone frozen.
 SHORTENED = (
     "data.train_images=2000",
@@ -50,8 +54,8 @@ def overrides_of(photographs: Path | None, whole: bool) -> list[str]:
         whole: whether the preset is not shortened.
     """
     if photographs is None:
-        return list(QUICK)
-    return [*photographs_overrides(photographs), *([] if whole else SHORTENED)]
+        return [*EQUAL, *QUICK]
+    return [*EQUAL, *photographs_overrides(photographs), *(UNLIMITED if whole else SHORTENED)]
 
 
 def seconds_before_and_now(overrides: list[str]) -> tuple[float, float]:
