@@ -42,7 +42,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9, help="time limit of all parts together")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder for the results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="all checks, but figures of only two students")
+    quick = ", ".join(part.name for part in PARTS if part.kind == "figures" and part.quick)
+    parser.add_argument("--quick", action="store_true", help=f"all checks, but only these figures: {quick}")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the command out")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="PART", help="run only these parts: " + ", ".join(p.name for p in PARTS)

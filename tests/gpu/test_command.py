@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,8 @@ def test_a_check_holds_up_to_its_limit(found: float, holds: bool, tmp_path: Path
 def test_a_cards_full_name_comes_before_a_part_of_it() -> None:
     names = list(DATA_SHEETS)
     assert [(name, other) for place, name in enumerate(names) for other in names[:place] if other.lower() in name.lower()] == []
+
+
+def test_the_page_names_the_figures_of_a_quick_run() -> None:
+    (row,) = re.findall(r"^\| `--quick` \|(.*)", (ROOT / "benchmarks/results/gpu.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", row) == [part.name for part in PARTS if part.kind == "figures" and part.quick]
