@@ -8,8 +8,9 @@ FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
 COMMAND = re.compile(r"(?:python -m benchmarks\.|vldd )[^\n`]+")
 HEAD = """# Results
 
-Measurements. Each page has the commands that produced its figures and states the machine. The pages are files of the repository
-in `benchmarks/results/`.
+Measurements. Each page begins with the command for its figures, and says which figures have another origin. They were measured
+on two cores of an AMD EPYC, without a GPU; pages say where other programs ran at the same time. The pages are files of the
+repository in `benchmarks/results/`.
 
 | page | first command |
 |:---|:---|
