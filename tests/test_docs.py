@@ -1,5 +1,6 @@
 """The documentation site: its reference pages are complete, its links have targets, and the commands that it names exist."""
 
+import ast
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ import typer
 import yaml
 from PIL import Image
 
+from docs_site import results
 from docs_site.links import translate_all
 from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
@@ -30,9 +32,14 @@ from vldd_dist.pipeline.stage import milestones
 from vldd_dist.plugins import LOSSES, REGISTRIES, SOURCES, STAGES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+RESULTS = sorted((ROOT / "benchmarks/results").glob("*.md"))
+PAGES = [*sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]), *RESULTS]
 # At the start of a line, with or without a prompt.
 COMMAND = re.compile(r"^(?: {4})?(?:\$ )?vldd ((?:[^\n#]|(?<=\S)#)*?)(?:\\\n\s*([^\n#]*))?(?:\s#|$)", re.MULTILINE)
+# Anywhere: a module and the rest of its line.
+MODULE = re.compile(r"python -m ((?:benchmarks|docs_site)\.\w+)([^\n`]*)")
+# Blocks of YAML that are no descriptions, or that another test loads: (page, first key).
+OTHER_BLOCKS = {("cluster.md", "envFrom"), ("extending.md", "variants")}
 
 
 def keys_of(value: object, path: str = "") -> set[str]:
@@ -110,6 +117,67 @@ def test_the_commands_exist(path: Path) -> None:
         known = {option for parameter in commands[name].params for option in parameter.opts} if name in commands else set()
         used = {word.partition("=")[0] for word in words if word.startswith("--") and word.partition("=")[0] != "--help"}
         assert used <= known, found
+
+
+def options_of(module: str) -> set[str]:
+    """The options that a module with a command line declares, from its source."""
+    path = ROOT / module.replace(".", "/")
+    tree = ast.parse((path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__main__.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    declared = [call.args[0] for call in calls if call.func.attr == "add_argument"]  # type: ignore[attr-defined]
+    return {argument.value for argument in declared if isinstance(argument, ast.Constant)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_benchmarks_and_their_options_exist(path: Path) -> None:
+    for module, words in MODULE.findall(path.read_text()):
+        assert set(re.findall(r"--[\w-]+", words)) <= options_of(module), f"python -m {module}{words}"
+
+
+def test_each_page_of_results_has_a_command() -> None:
+    pages = {path.name: path.read_text() for path in RESULTS}
+    assert [name for name, page in pages.items() if not (results.COMMAND.search(page) or "\n    make " in page)] == []
+
+
+def blocks_of_yaml() -> list[tuple[str, str]]:
+    """(page, text) of each block that is a description, or a part of one."""
+    found = [
+        (path.name, text) for path in PAGES for text in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.M | re.DOTALL)
+    ]
+    return [(page, text) for page, text in found if (page, text.partition(":")[0]) not in OTHER_BLOCKS]
+
+
+def with_changes(tree: Any, changes: Any) -> Any:
+    """A description with the values of a part of one; a plug-in is replaced."""
+    if not isinstance(tree, dict) or not isinstance(changes, dict) or "name" in changes:
+        return changes
+    return tree | {key: with_changes(tree.get(key), value) for key, value in changes.items()}
+
+
+@pytest.mark.parametrize(("page", "text"), blocks_of_yaml(), ids=lambda value: value.partition("\n")[0])
+def test_the_yaml_loads(page: str, text: str, tmp_path: Path) -> None:
+    changes, file = yaml.safe_load(text), tmp_path / "example.yaml"
+    if "base" in changes:
+        file.write_text(text)
+        (combinations,) = re.findall(r"# every combination is a variant: (.*)", text)
+        assert set(load_study(file).experiments) == {*combinations.split(", "), *changes["variants"]}
+    else:
+        preset = yaml.safe_load((ROOT / "jobs/presets/flickr8k-cpu.yaml").read_text())
+        file.write_text(yaml.safe_dump(with_changes(preset, changes)))
+        load_experiment(file)
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("concepts.md", ["*similarity*", "*backbone*", "*head*", "*features*", "*frozen*"]),
+        ("methods.md", ["`vldd run` makes images"]),
+        ("hyperparameters.md", ["`resume_from`"]),
+    ],
+)
+def test_the_page_explains(page: str, words: list[str]) -> None:
+    text = " ".join((ROOT / "docs" / page).read_text().split())
+    assert [word for word in words if word not in text] == []
 
 
 def test_the_example_of_lors_has_the_settings_that_were_measured() -> None:
