@@ -180,6 +180,14 @@ def test_the_page_explains(page: str, words: list[str]) -> None:
     assert [word for word in words if word not in text] == []
 
 
+def test_the_bibtex_entry_is_the_preferred_citation() -> None:
+    (entry,) = re.findall(r"^```bibtex\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in cited["authors"])
+    values = [cited["title"], authors, cited["journal"], cited["year"], cited["url"]]
+    assert re.findall(r"= \{(.*)\}", entry) == [str(value) for value in values]
+
+
 def test_the_example_of_lors_has_the_settings_that_were_measured() -> None:
     page = (ROOT / "docs/methods.md").read_text()
     (example,) = re.findall(r"^`model\.loss: (\{name: wbce.*?\}\})`", page, re.MULTILINE)
