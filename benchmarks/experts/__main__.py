@@ -39,22 +39,19 @@ from rich.table import Table
 from benchmarks._measure import FreshProcess, print_json
 from benchmarks.experts.photographs import write_shards
 from benchmarks.experts.published_expert import PublishedExpert
-from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.experts import AugmentSettings
-from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.batches.stream import EpochStream, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
-from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, workspace
 
 PRESETS = Path(__file__).parents[2] / "jobs" / "presets"
 IMAGES, PER_SHARD, BATCH = 512, 64, 32
@@ -159,14 +156,16 @@ def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float
     return train(folder, tower, index, cache, Meter(IMAGES, 10**9, seconds, wait=_barrier.wait))
 
 
+def streamed_inputs(folder: str, tower: str, index: int) -> tuple[Dataset, CaptionEmbeddings]:
+    """The images and the embeddings of their captions that an expert of the folder's store streams."""
+    context = workspace(Store(f"{folder}/store-{tower}"), units(Path(folder), tower, "expert")[index])
+    return context.dataset, context.embeddings
+
+
 def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bool) -> float:
     """Images per second of the pipeline without a model, over three epochs after a barrier; the caches are empty before."""
     os.environ["VLDD_CACHE_DIR"] = cache
-    store = Store(f"{folder}/store-{tower}")
-    readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
-    dataset = Dataset(readers[0])
-    dim = readers[1].facts_as(CaptionEmbeddingsFacts).dim
-    embeddings = CaptionEmbeddings(dataset.splits, Pieces(readers[1], "embedding_group"), dim)
+    dataset, embeddings = streamed_inputs(folder, tower, index)
     decoded = DecodedImages.of(dataset, "train", 1 << 30)
     _barrier.wait()
     started, images = time.monotonic(), 0
