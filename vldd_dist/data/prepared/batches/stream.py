@@ -45,13 +45,11 @@ class PairBatch:
         texts: (b, D) float32, embeddings of the entries' captions; a caption is drawn by (seed, epoch, image).
         entries: (B,) int64, the entries of the whole batch: indices of images in the split or, if each caption is an entry,
             indices of captions, which are numbered in the order of the images.
-        rows: the rows [start, stop) of the batch that `images` and `texts` hold.
     """
 
     images: Tensor
     texts: Tensor
     entries: Tensor
-    rows: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class EpochStream:
 
             for entries, pending in _prefetched(map(begin, _batched(ordered, self.settings.batch_size)), BATCHES_AHEAD):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
-                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries), self.rows(len(entries)))
+                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries))
 
     def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
         """The augmented image, or its features, and the embedding of the caption."""
