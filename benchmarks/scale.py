@@ -183,8 +183,8 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
     with open(os.devnull, "w") as sink:
         console = Console(file=sink, force_terminal=terminal, width=120)
         run = RunUnits.of("scale", ((unit.kind, unit.id) for unit in units)).run
-        status = StatusWriter(store, "scale", run, executor.clock)
-        state = RunState([LiveView(console) if terminal else PlainView(console, executor.clock), status], executor.clock)
+        status = StatusWriter(store, "scale", run)
+        state = RunState([LiveView(console) if terminal else PlainView(console), status], executor.clock)
         result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
         status.state = "done"
         state.end()

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.local import free_port, start_cluster
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.scheduler.controller import Controller
@@ -20,7 +20,7 @@ OVERRIDES = [
 ]
 
 
-class Watch:
+class Watch(View):
     """A view that removes the expert's node after some epochs, and records when the expert is trained again."""
 
     def __init__(self, cluster: Any) -> None:
@@ -31,14 +31,8 @@ class Watch:
         self.again_epoch = 0
         self._retried = False
 
-    def begin(self, state: RunState) -> None:
-        """Nothing to do."""
-
     def event(self, event: RunEvent, state: RunState) -> None:
         self._retried = self._retried or isinstance(event, UnitRetried)
-
-    def end(self) -> None:
-        """Nothing to do."""
 
     def refresh(self, state: RunState) -> None:
         for running in state.running.values():

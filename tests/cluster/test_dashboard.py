@@ -54,7 +54,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     for kind in ("Gauge", "Counter", "Histogram"):
         monkeypatch.setattr(ray_metrics, kind, Registered)
     clock = count(0, 2 * ray_metrics.METRICS_SECONDS)
-    state = RunState([RayMetrics("scenes", lambda: float(next(clock)))])
+    state = RunState([RayMetrics("scenes")], lambda: float(next(clock)))
     unit = WorkUnit("expert", {"index": 0}, label="expert 0")
     state.begin([unit], set())
     state.event(UnitStarted(unit.id))

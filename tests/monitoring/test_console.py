@@ -45,9 +45,6 @@ def show(terminal: bool) -> str:
     assert isinstance(view, LiveView if terminal else PlainView)
     now = [0.0]
     state = RunState([view], clock=lambda: now[0])
-    if isinstance(view, PlainView):
-        view.clock = state.clock
-        view.last = 0.0
     units = [WorkUnit("expert", {"index": i}, label=f"expert {i}") for i in range(3)]
     state.begin(units, {units[0].id})
     state.event(UnitStarted(units[1].id))
@@ -117,7 +114,7 @@ def test_of_hundreds_of_running_units_some_are_shown_and_the_others_counted(term
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100, height=100)
     now = [0.0]
-    view = LiveView(console) if terminal else PlainView(console, lambda: now[0])
+    view = LiveView(console) if terminal else PlainView(console)
     state = RunState([view], lambda: now[0])
     units = [make(f"expert {place}") for place in range(500)]
     state.begin(units, set())

@@ -49,8 +49,8 @@ class Setting:
     def __init__(self, store: Store) -> None:
         self.clock = Clock()
         self.recorder = Recorder(self.clock)
-        self.status = StatusWriter(store, "scenes", RUN, self.clock)
-        self.live = LiveReport(self.recorder, self.status, self.clock)  # type: ignore[arg-type]
+        self.status = StatusWriter(store, "scenes", RUN)
+        self.live = LiveReport(self.recorder, self.status)  # type: ignore[arg-type]
         self.state = RunState([self.status, self.live], self.clock)
         units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
         self.state.begin(units, {units[0].id})

@@ -20,7 +20,7 @@ from vldd_dist.events import (
     WorkerStarted,
 )
 from vldd_dist.monitoring.live.descriptions import Message, describe_event, describe_figures
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.time_left import TimeLeft, time_left
 from vldd_dist.testing.scripted_executor import make
 
@@ -84,15 +84,9 @@ def test_a_unit_of_one_attempt_counts_with_its_own_duration() -> None:
 def test_reports_of_units_that_do_not_run_are_ignored() -> None:
     events: list[RunEvent] = []
 
-    class Recorder:
-        def begin(self, state: RunState) -> None: ...
-
+    class Recorder(View):
         def event(self, event: RunEvent, state: RunState) -> None:
             events.append(event)
-
-        def refresh(self, state: RunState) -> None: ...
-
-        def end(self) -> None: ...
 
     state, unit = RunState([Recorder()]), make("a")
     state.begin([unit], set())

@@ -39,7 +39,7 @@ def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkU
 
 def test_the_status_in_the_store_shows_the_progress_of_a_run(store: Store) -> None:
     clock = Clock()
-    writer = StatusWriter(store, "scenes", RUN, clock)
+    writer = StatusWriter(store, "scenes", RUN)
     state, units = state_at_work([writer], clock)
     clock.now = 20
     state.event(UnitReported(units[1].id, Progress(5, 10, loss=1.5)))
@@ -65,7 +65,7 @@ def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_st
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    writer = StatusWriter(store, "scenes", RUN, clock)
+    writer = StatusWriter(store, "scenes", RUN)
     state, _ = state_at_work([writer], clock)
 
     def refuse(key: str, data: bytes) -> None:
@@ -103,8 +103,8 @@ def test_description_of_a_status(store: Store, capsys: pytest.CaptureFixture[str
 
 def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store) -> None:
     clock, output = Clock(), io.StringIO()
-    writer = StatusWriter(store, "scenes", RUN, clock)
-    state, units = state_at_work([writer, PlainView(Console(file=output), clock)], clock)
+    writer = StatusWriter(store, "scenes", RUN)
+    state, units = state_at_work([writer, PlainView(Console(file=output))], clock)
     state.event(UnitReported(units[1].id, Progress(5, 10)))
     clock.now = SILENT_SECONDS - 1
     assert "silent" not in describe_status(writer.now(state, "running"))

@@ -21,7 +21,6 @@ from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 def track(tracking: Tracking, clock: Clock) -> None:
     """Two reports of a unit, each processed twice, then the end."""
-    tracking._clock = clock
     state, units = state_at_work([tracking], clock)
     for step in (10, 20):
         clock.now += 2 * TRACK_SECONDS
@@ -164,7 +163,7 @@ def test_a_slow_tracker_gets_coarser_curves_and_does_not_slow_the_run() -> None:
             """Does nothing, because nothing is open."""
 
     slow, clock = Slow(), Clock()
-    tracking = Tracking(slow, clock)
+    tracking = Tracking(slow)
     state, units = state_at_work([tracking], clock)
     for step in (1, 2, 3):
         clock.now += 2 * TRACK_SECONDS
@@ -196,7 +195,7 @@ def test_a_tracker_gets_the_last_figures_of_each_unit() -> None:
             calls.append("closed")
 
     clock = Clock()
-    tracking = Tracking(Recorder(), clock)
+    tracking = Tracking(Recorder())
     state, units = state_at_work([tracking], clock)
     for now, step, recall in ((100, 1900, 25.0), (103, 2000, 26.4)):
         clock.now = now

@@ -1,13 +1,11 @@
 """A run's figures as Ray metrics. Prometheus scrapes them from the cluster; the dashboard in cluster/grafana/ shows them."""
 
 import math
-import time
-from collections.abc import Callable
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from vldd_dist.events import RunEvent, UnitFinished, UnitRetried
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 
 METRICS_SECONDS = 5
 # Field of `events.Progress` -> name of the gauge.
@@ -21,16 +19,17 @@ UNIT_GAUGES = {
 DURATIONS = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 48 * 3600.0]
 
 
-class RayMetrics:
-    """A view that sets gauges every `METRICS_SECONDS`. Ray must be running when it is refreshed.
+class RayMetrics(View):
+    """A view that sets gauges every `METRICS_SECONDS`. Ray must be running when it is refreshed. It may start after `begin`, so
+    metrics are registered at the first refresh; their last values stay until Ray ends.
 
     Args:
         experiment: name of the experiment. Each metric has it as a tag, because a cluster may run several experiments.
     """
 
-    def __init__(self, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, experiment: str) -> None:
         self._tag = {"experiment": experiment}
-        self._clock, self._set_at = clock, -float("inf")
+        self._set_at = -float("inf")
         self._units: Gauge | None = None
         self._gauges: dict[str, Gauge] = {}
         self._retries: Counter | None = None
@@ -41,18 +40,15 @@ class RayMetrics:
         # Unit id -> its label, and the gauges that have a value for it.
         self._drawn: dict[str, tuple[str, set[str]]] = {}
 
-    def begin(self, state: RunState) -> None:
-        """Does nothing. Metrics are registered at the first refresh, because Ray may not be running yet."""
-
     def event(self, event: RunEvent, state: RunState) -> None:
         self._new_retries += isinstance(event, UnitRetried)
         if isinstance(event, UnitFinished):
             self._finished.append((state.units[event.unit_id].kind, event.seconds))
 
     def refresh(self, state: RunState) -> None:
-        if self._clock() - self._set_at < METRICS_SECONDS and not self._finished:
+        if state.clock() - self._set_at < METRICS_SECONDS and not self._finished:
             return
-        self._set_at = self._clock()
+        self._set_at = state.clock()
         if self._units is None:
             self._register()
         assert self._units is not None
@@ -101,6 +97,3 @@ class RayMetrics:
             counts = {"done": done, "failed": failed, "running": running, "waiting": total - done - failed - running}
             for name, count in counts.items():
                 gauge.set(count, self._tag | {"kind": kind, "state": name})
-
-    def end(self) -> None:
-        """Does nothing. The last values stay until Ray ends."""

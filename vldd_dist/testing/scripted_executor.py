@@ -3,13 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from rich.console import Console
-
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.base import Resources
 from vldd_dist.events import RunEvent, UnitReported
-from vldd_dist.monitoring.live.console import PlainView
 from vldd_dist.monitoring.live.descriptions import describe_event
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.pipeline.outcome import DONE, Outcome
@@ -96,11 +93,10 @@ class ScriptedExecutor:
         self.closed = True
 
 
-class Notices(PlainView):
+class Notices(View):
     """A view that records all events, and the texts that a person should read."""
 
     def __init__(self) -> None:
-        super().__init__(Console(quiet=True))
         self.notices: list[str] = []
         self.events: list[RunEvent] = []
 

@@ -1,8 +1,6 @@
 """The output of a run: a live table on a terminal, plain lines elsewhere, or log lines in JSON."""
 
 import logging
-import time
-from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,7 +24,7 @@ BAR_WIDTH = 20
 logger = logging.getLogger(__name__)
 
 
-class LiveView:
+class LiveView(View):
     """A table that is redrawn in place: a row for each stage, with a line for each running unit."""
 
     def __init__(self, console: Console) -> None:
@@ -74,15 +72,16 @@ class LiveView:
         return Group(table, Text(f"{elapsed} s so far, {time_left(state)}", style="dim"))
 
 
-class PlainView:
+class PlainView(View):
     """Lines for logs, without control characters: each start and end of a unit, and a summary every
     `PLAIN_INTERVAL_SECONDS`."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console, self.clock = console, clock
-        self.last = clock()
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._summarised_at = -float("inf")
 
     def begin(self, state: RunState) -> None:
+        self._summarised_at = state.clock()
         self._print(_at_the_start(state))
 
     def event(self, event: RunEvent, state: RunState) -> None:
@@ -90,9 +89,10 @@ class PlainView:
             self._print(message.text)
 
     def refresh(self, state: RunState) -> None:
-        if self.clock() - self.last < PLAIN_INTERVAL_SECONDS:
+        now = state.clock()
+        if now - self._summarised_at < PLAIN_INTERVAL_SECONDS:
             return
-        self.last, now = self.clock(), state.clock()
+        self._summarised_at = now
         reporting = [unit for unit in state.running.values() if unit.progress]
         for unit in reporting[:PLAIN_UNITS]:
             self._print(f"{unit.unit.label}: {describe_figures(unit.figures(now))}")
@@ -100,14 +100,11 @@ class PlainView:
             self._print(f"and {len(reporting) - PLAIN_UNITS} more running units")
         self._print(f"{state.done.total()}/{state.total.total()} units, {time_left(state)}")
 
-    def end(self) -> None:
-        """Nothing to clear."""
-
     def _print(self, text: str) -> None:
         self.console.print(f"{now_stamp()} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LogView:
+class LogView(View):
     """Every event as a log line, for programs (`VLDD_LOG=json`). Progress is in the status and the metrics."""
 
     def begin(self, state: RunState) -> None:
@@ -118,12 +115,6 @@ class LogView:
             unit = state.units.get(getattr(event, "unit_id", ""))
             fields = {"unit": unit.label if unit else None, "node": getattr(event, "node", None)}
             logger.log(logging.WARNING if message.important else logging.INFO, message.text, extra=fields)
-
-    def refresh(self, state: RunState) -> None:
-        """Does nothing: only events are logged."""
-
-    def end(self) -> None:
-        """Nothing to clear."""
 
 
 def _at_the_start(state: RunState) -> str:

@@ -1,7 +1,6 @@
 """The report while a run goes on: it is rewritten about every minute, in a separate thread."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
@@ -9,9 +8,8 @@ from typing import Protocol
 
 from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.errors import VlddError
-from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.live.descriptions import describe_running
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import position_of, title_of
@@ -41,48 +39,43 @@ class Reports(Protocol):
         ...
 
 
-class LiveReport:
+class LiveReport(View):
     """A view that rewrites the report. If a report cannot be written, the run continues.
 
     Args:
         status: the view with the run's status, which must end before this view.
     """
 
-    def __init__(self, reporter: Reports, status: StatusWriter, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reporter, self._status, self._clock = reporter, status, clock
+    def __init__(self, reporter: Reports, status: StatusWriter) -> None:
+        self._reporter, self._status = reporter, status
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._began_at, self._seconds = -float("inf"), 0.0
 
-    def begin(self, state: RunState) -> None:
-        """Does nothing: there is no new result yet."""
-
-    def event(self, event: RunEvent, state: RunState) -> None:
-        """Does nothing: notices come from the status."""
-
     def refresh(self, state: RunState) -> None:
         if self._writing is not None and not self._writing.done():
             return
-        if self._clock() - self._began_at >= max(REPORT_SECONDS, PAUSE_FACTOR * self._seconds):
-            self._began_at = self._clock()
-            self._writing = self._pool.submit(self._write, self._status.now(state, "running"))
+        if state.clock() - self._began_at >= max(REPORT_SECONDS, PAUSE_FACTOR * self._seconds):
+            self._began_at = state.clock()
+            self._writing = self._pool.submit(self._write, self._status.now(state, "running"), state.clock)
 
     def end(self) -> None:
         """Write a report if the run was interrupted, or an error ended it. If it went to its end, the caller has the result and
         writes the report; with failed units, which look the same here, it is then written twice."""
         self._pool.shutdown()
-        if self._status.run_state is not None and self._status.state in ("stopped", "failed"):
-            self._write(self._status.now(self._status.run_state, self._status.state))
+        state = self._status.run_state
+        if state is not None and self._status.state in ("stopped", "failed"):
+            self._write(self._status.now(state, self._status.state), state.clock)
 
-    def _write(self, status: RunStatus) -> None:
-        began_at = self._clock()
+    def _write(self, status: RunStatus, clock: Callable[[], float]) -> None:
+        began_at = clock()
         try:
             self._reporter.write(progress_of(status))
         except VlddError as error:
             logger.warning("the report was not written: %s", error)
         except Exception:  # A defect, perhaps of a plug-in. Nothing else reads the exception of this thread.
             logger.exception("the report was not written")
-        self._seconds = self._clock() - began_at
+        self._seconds = clock() - began_at
 
 
 def progress_of(status: RunStatus) -> RunProgress:

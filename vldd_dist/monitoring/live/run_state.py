@@ -4,7 +4,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol
 
 from vldd_dist.events import (
     CapacityChanged,
@@ -23,24 +22,21 @@ from vldd_dist.pipeline.stage import position_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
-class View(Protocol):
-    """Shows or stores the state of a run. A view must not block, because the controller's loop calls it."""
+class View:
+    """Shows or stores the state of a run. Each method does nothing here; a view overrides those that it needs. They must not
+    block, because the controller's loop calls them. The time is `state.clock()`."""
 
     def begin(self, state: "RunState") -> None:
         """Called once, before anything runs."""
-        ...
 
     def event(self, event: RunEvent, state: "RunState") -> None:
         """Called for each event, after the state was updated with it."""
-        ...
 
     def refresh(self, state: "RunState") -> None:
         """Called several times a second."""
-        ...
 
     def end(self) -> None:
         """Called once, when the run is over."""
-        ...
 
 
 class RunState:

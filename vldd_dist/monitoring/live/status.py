@@ -1,9 +1,8 @@
 """A run's status in the store, which `vldd status` prints."""
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.live.descriptions import describe_event, describe_running
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import position_of, title_of
 from vldd_dist.store.store import Store
@@ -30,7 +29,7 @@ State = Literal["running", "done", "failed", "stopped"]
 logger = logging.getLogger(__name__)
 
 
-class StatusWriter:
+class StatusWriter(View):
     """A view that writes `artifacts.run_status` every `WRITE_SECONDS`, in a separate thread, and once more at the end.
 
     If the status cannot be written, the run continues: if the store is broken, units that write to it fail anyway.
@@ -43,8 +42,8 @@ class StatusWriter:
         state: how the run ended; must be set before `end`.
     """
 
-    def __init__(self, store: Store, experiment: str, run: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.store, self.experiment, self.run, self.clock = store, experiment, run, clock
+    def __init__(self, store: Store, experiment: str, run: str) -> None:
+        self.store, self.experiment, self.run = store, experiment, run
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
         self.run_state: RunState | None = None
         self.state: State = "stopped"
@@ -69,8 +68,8 @@ class StatusWriter:
 
     def refresh(self, state: RunState) -> None:
         # If the store is slow, statuses are written less often, and the loop does not wait.
-        if self.clock() - self._written_at >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
-            self._written_at = self.clock()
+        if state.clock() - self._written_at >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
+            self._written_at = state.clock()
             self._writing = self._pool.submit(self._write, self.now(state, "running"))
 
     def end(self) -> None:

@@ -2,14 +2,13 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from vldd_dist.errors import ConfigError, short
 from vldd_dist.events import Progress, RunEvent, UnitReported
-from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
 
 TRACK_SECONDS = 5
@@ -22,13 +21,13 @@ Point = tuple[str, int, dict[str, float]]
 logger = logging.getLogger(__name__)
 
 
-class Tracking:
+class Tracking(View):
     """A view that sends the latest figures of each unit to a tracker every `TRACK_SECONDS`, in a separate thread, and at the
     end. If the server is slow, the curves have fewer points, and the run does not wait."""
 
-    def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
-        self._clock, self._drawn_at = clock, -float("inf")
+        self._drawn_at = -float("inf")
         # Unit id -> (its label, its latest progress), for units that reported since the last time figures were sent.
         self._latest: dict[str, tuple[str, Progress]] = {}
         # Unit id -> its label, for units of which figures were sent and whose end was not.
@@ -38,9 +37,6 @@ class Tracking:
         self._pool = ThreadPoolExecutor(1)
         self._drawing: Future[None] | None = None
 
-    def begin(self, state: RunState) -> None:
-        """Does nothing: there are no figures yet."""
-
     def event(self, event: RunEvent, state: RunState) -> None:
         # Kept here and not read from the state, which forgets a unit at its end, just after its last report.
         if isinstance(event, UnitReported) and isinstance(event.report, Progress):
@@ -48,9 +44,9 @@ class Tracking:
 
     def refresh(self, state: RunState) -> None:
         busy = self._drawing is not None and not self._drawing.done()
-        if self._tracker is None or busy or self._clock() - self._drawn_at < TRACK_SECONDS:
+        if self._tracker is None or busy or state.clock() - self._drawn_at < TRACK_SECONDS:
             return
-        self._drawn_at = self._clock()
+        self._drawn_at = state.clock()
         points = self._new_points()
         ended = [self._open.pop(unit_id) for unit_id in self._open.keys() - state.running.keys()]
         self._drawing = self._pool.submit(self._try, partial(_draw, points, ended))
