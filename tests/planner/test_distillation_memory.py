@@ -242,7 +242,7 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     estimator = Estimator(TEXT_DIM)
     terms, trace = estimator.memory(described, stage), estimator.trace(described.model, 64)
-    tower = FrozenTower(build(described.model, TEXT_DIM, None, 0).image_backbone, follow=moves)
+    tower = FrozenTower(build(described.model, TEXT_DIM, None, 0).image_backbone, moves=moves)
     assert terms["frozen tower"] == tower.own_bytes
     images = torch.randn(32, 3, 64, 64)
     tower.features(images)
@@ -254,7 +254,7 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
     assert measured > 30 * MIB
     pixels = 32 * 3 * 64**2 * 4
     assert measured / 1.2 < terms["activations"] + pixels < measured * 1.2
-    assert trace.tower(32, follow=True).graph > 1.4 * trace.tower(32).graph
+    assert trace.tower(32, moves=True).graph > 1.4 * trace.tower(32).graph
 
 
 def test_features_of_fixed_images_are_computed_anew_for_each_teacher() -> None:

@@ -39,9 +39,9 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
     if isinstance(objective, UnrolledObjective):
         step, held = _unrolled_step(experiment, objective, trace), objective.costs().held_snapshots(experiment.experts.count)
         return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
-    follow = objective.moves_model() and not trace.frozen_backbone
-    sizes = replace(sizes_of(trace), tower=0 if follow else trace.tower_bytes)
-    step = _matching_step(experiment, objective, trace, follow=follow)
+    moves = objective.moves_tower(trace.frozen_backbone)
+    sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)
+    step = _matching_step(experiment, objective, trace, moves=moves)
     return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
 
 
@@ -52,11 +52,11 @@ def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
     return PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
 
 
-def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTrace, *, follow: bool) -> Step:
+def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTrace, *, moves: bool) -> Step:
     """The sizes of an outer step without a student.
 
     Args:
-        follow: whether the frozen tower follows the model's weights.
+        moves: whether the weights of the image tower change between outer steps.
     """
     costs = objective.costs()
     counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()
@@ -64,7 +64,7 @@ def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTr
     return Step(
         real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
         first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
-        tower=trace.tower(largest_chunk(rows), follow=follow),
+        tower=trace.tower(largest_chunk(rows), moves=moves),
         kept=4 * costs.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
     )
 

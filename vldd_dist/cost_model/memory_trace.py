@@ -226,9 +226,9 @@ class MemoryTrace:
         return memory.peak
 
     @_cached
-    def tower(self, images: int, *, follow: bool = False) -> TowerPass:
-        """The memory of the image tower as a frozen tower, for a chunk of images; `follow` as in `FrozenTower`."""
-        tower, chunk = FrozenTower(self.model().image_backbone, follow=follow), self.images(images)
+    def tower(self, images: int, *, moves: bool = False) -> TowerPass:
+        """The memory of the image tower as a frozen tower, for a chunk of images; `moves` as in `FrozenTower`."""
+        tower, chunk = FrozenTower(self.model().image_backbone, moves=moves), self.images(images)
         with fused_attention_on_meta():
             graph = tower.chunk_with_graph(chunk).graph_bytes
             with LiveMemory() as memory:
@@ -240,7 +240,7 @@ class MemoryTrace:
 
     @cached_property
     def tower_bytes(self) -> int:
-        """Bytes that a frozen tower holds besides the model's parameters, unless it follows them."""
+        """Bytes that a frozen tower holds besides the model's parameters, unless these change between uses."""
         return FrozenTower(self.model().image_backbone).own_bytes
 
     def model(self, fused: bool = True) -> DualEncoder:

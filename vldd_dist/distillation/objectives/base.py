@@ -74,8 +74,12 @@ class Objective(Plugin):
         return False
 
     def moves_model(self) -> bool:
-        """Whether the model's weights change between outer steps, so that its image tower has to follow them."""
+        """Whether the model's weights change between outer steps."""
         return self.trains_model()
+
+    def moves_tower(self, frozen_backbone: bool) -> bool:
+        """Whether the weights of the model's image backbone change between outer steps."""
+        return self.moves_model() and not frozen_backbone
 
     def used_pairs(self, pairs: int) -> int:
         """The largest number of M synthetic pairs that take part in an outer step."""

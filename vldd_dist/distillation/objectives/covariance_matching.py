@@ -67,7 +67,7 @@ class CovarianceProblem(FeatureProblem):
     """Each outer step compares all synthetic pairs with a real minibatch."""
 
     def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
-        super().__init__(context, follow=settings.moves_model())
+        super().__init__(context)
         self.settings = settings
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
         training = OnlineTraining(settings.lr_encoder, settings.lr_heads, settings.reset_every)

@@ -87,7 +87,7 @@ class DistributionProblem(FeatureProblem):
     """Each outer step draws synthetic pairs, a real minibatch and a teacher, whose weights it writes into the model."""
 
     def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
-        super().__init__(context, follow=settings.moves_model())
+        super().__init__(context)
         self.settings, self.experts = settings, context.open_experts(None)
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
         self.seed = context.run_seed()

@@ -48,9 +48,8 @@ class FeatureCosts(ObjectiveCosts[SomeMatching]):
         pixels, those of the real images through the tower (unless their features are given) and the model's training step, but
         no heads."""
         objective = self.objective
-        moves = objective.moves_model() and not passes.frozen_backbone
         # Of fixed images, the features are computed once, unless the tower's weights change.
-        fixed_images = passes.encoding if moves else 0
+        fixed_images = passes.encoding if objective.moves_tower(passes.frozen_backbone) else 0
         synthetic = fixed_images if "images" in settings.fixed() else passes.pixels
         real = (0 if passes.has_features else passes.encoding) + (passes.training if objective.trains_model() else 0)
         return objective.used_pairs(pairs) * synthetic + self.real_rows() * real
@@ -58,18 +57,14 @@ class FeatureCosts(ObjectiveCosts[SomeMatching]):
 
 class FeatureProblem(OuterProblem):
     """Compares synthetic with real pairs at each outer step. Each rank encodes an equal part of the synthetic pairs; the
-    features of all of them are gathered, and each rank differentiates 1/world_size of the same loss.
+    features of all of them are gathered, and each rank differentiates 1/world_size of the same loss."""
 
-    Args:
-        follow: whether the model's weights change between outer steps.
-    """
-
-    def __init__(self, context: RunContext, *, follow: bool) -> None:
+    def __init__(self, context: RunContext) -> None:
         self.context, self.model = context, context.model.eval()
-        self.moves = follow and not self.model.frozen_backbone
+        moves = context.settings.objective.moves_tower(self.model.frozen_backbone)
         self.model.bf16_backbone = context.settings.precision == "bf16"
-        self.tower = FrozenTower(self.model.image_backbone, bf16=self.model.bf16_backbone, follow=self.moves)
-        self.inputs = ImageInputs(self.tower, moves=self.moves)
+        self.tower = FrozenTower(self.model.image_backbone, bf16=self.model.bf16_backbone, moves=moves)
+        self.inputs = ImageInputs(self.tower, moves=moves)
 
     @abstractmethod
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:

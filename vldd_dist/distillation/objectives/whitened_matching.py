@@ -72,7 +72,7 @@ class WhitenedProblem(FeatureProblem):
     """Each outer step compares all synthetic pairs with the moments of all real ones, which every rank computes itself."""
 
     def __init__(self, settings: WhitenedMatching, context: RunContext) -> None:
-        super().__init__(context, follow=False)
+        super().__init__(context)
         self.settings = settings
         assert context.image_features is not None
         moments = whitened_moments(context.image_features, context.embeddings, settings.caption_subsets, settings.ridge)

@@ -50,20 +50,20 @@ class FrozenTower:
     Args:
         backbone: (B, 3, H, W) -> (B, F).
         bf16: run it in bfloat16.
-        follow: whether the backbone's weights may change in place between uses of the tower, which then follows them. In that
-            case nothing is folded.
+        moves: whether the backbone's weights may change in place between uses of the tower, which then has the changed weights,
+            and in which nothing is folded.
 
     Attributes:
         own_bytes: bytes of the parameters that are not shared with the backbone.
     """
 
-    def __init__(self, backbone: nn.Module, *, bf16: bool = False, follow: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, *, bf16: bool = False, moves: bool = False) -> None:
         # New Parameter objects on the same memory, because sharding the backbone replaces the contents of its own ones.
         tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in backbone.parameters()}
         tensors |= {id(buffer): buffer for buffer in backbone.buffers()}
         self.backbone, self.bf16 = copy.deepcopy(backbone, tensors).eval(), bf16
         shared = set(self.backbone.parameters())
-        if not follow:
+        if not moves:
             fold_batch_norms(self.backbone)
         self.own_bytes = sum(parameter.nbytes for parameter in self.backbone.parameters() if parameter not in shared)
         # Shape of an image -> whether its layout is changed.
