@@ -17,7 +17,7 @@ from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
-from vldd_dist.distillation.real_data.online_model import OnlineModel, OnlineTraining
+from vldd_dist.distillation.real_data.online_model import OnlineModel
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 
 
@@ -70,8 +70,15 @@ class CovarianceProblem(FeatureProblem):
         super().__init__(context)
         self.settings = settings
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
-        training = OnlineTraining(settings.lr_encoder, settings.lr_heads, settings.reset_every)
-        self.online = OnlineModel(context, self.real, training) if settings.train_model else None
+        self.online: OnlineModel | None = None
+        if settings.train_model:
+            self.online = OnlineModel(
+                context,
+                self.real,
+                lr_encoder=settings.lr_encoder,
+                lr_heads=settings.lr_heads,
+                reset_every=settings.reset_every,
+            )
 
     def prepare(self, step: int) -> None:
         if self.online:

@@ -1,7 +1,5 @@
 """A model that is trained on real pairs while the synthetic pairs are learned (CovMatch, Lee et al. 2510.18583)."""
 
-from dataclasses import dataclass
-
 import torch
 
 from vldd_dist.distillation.context import RunContext
@@ -12,40 +10,30 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.engines.replicas import Replicas
 
 
-@dataclass(frozen=True)
-class OnlineTraining:
-    """How the model is trained.
-
-    Attributes:
-        lr_encoder: learning rate of the trained parameters of the image backbone.
-        lr_heads: learning rate of the heads.
-        reset_every: outer steps between resets.
-    """
-
-    lr_encoder: float
-    lr_heads: float
-    reset_every: int
-
-
 class OnlineModel:
     """Brings the context's model to the state of an outer step. At a reset it gets its starting weights, with freshly drawn
     heads and adapters. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch
     of that outer step.
 
     The state depends only on (seed, step): a resumed run repeats the steps since the last reset.
+
+    Args:
+        lr_encoder: learning rate of the trained parameters of the image backbone.
+        lr_heads: learning rate of the heads.
+        reset_every: outer steps between resets.
     """
 
-    def __init__(self, context: RunContext, real: RealFeatures, settings: OnlineTraining) -> None:
-        self.context, self.real, self.settings, self.model = context, real, settings, context.model
+    def __init__(
+        self, context: RunContext, real: RealFeatures, *, lr_encoder: float, lr_heads: float, reset_every: int
+    ) -> None:
+        self.context, self.real, self.reset_every, self.model = context, real, reset_every, context.model
         self.seed = context.run_seed("heads")
         view = ParameterView(self.model)
         self._view, self._start = view, view.read()
         encoder = [p for name, p in zip(view.names, view.parameters, strict=True) if name.startswith("image_backbone.")]
         heads = [p for name, p in zip(view.names, view.parameters, strict=True) if not name.startswith("image_backbone.")]
         groups = [
-            {"params": parameters, "lr": lr}
-            for parameters, lr in ((encoder, settings.lr_encoder), (heads, settings.lr_heads))
-            if parameters
+            {"params": parameters, "lr": lr} for parameters, lr in ((encoder, lr_encoder), (heads, lr_heads)) if parameters
         ]
         self._trained = Replicas(self.model, torch.optim.SGD(groups), context.ranks)
         # The outer step whose weights the model has; -1 before the first reset.
@@ -53,7 +41,7 @@ class OnlineModel:
 
     def bring_to(self, step: int) -> None:
         """Give the model the weights of this outer step."""
-        first = step - step % self.settings.reset_every
+        first = step - step % self.reset_every
         if not first <= self._step <= step:
             self._reset(first)
         while self._step < step:
