@@ -34,7 +34,7 @@ from benchmarks._measure import print_json
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.sharded_derivatives import ShardedFirstOrder
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
@@ -171,7 +171,7 @@ def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> 
             return gradients(self, *arguments, **named)
 
         ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]
-        outer = distance_to(target, start, unrolling.towers, ranks)
+        outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=ranks)
         result = unrolling.gradient(Segment(Unroll(start, RATES, batches, outer, unrolling.towers), 0), 1e-4)
         ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
         return result
@@ -215,7 +215,7 @@ def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tu
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
     unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, sharding, PAIRS)
     cut = unrolling.layout.cut
-    outer = distance_to(cut(target), cut(start), unrolling.towers, ranks)
+    outer = partial(matching_loss, start=cut(start), target=cut(target), towers=unrolling.towers, ranks=ranks)
     result = unrolling.gradient(Segment(Unroll(cut(start), RATES, batches, outer, unrolling.towers), 0), None)
     return [list(batch) for batch in result.batches], result.rates
 
@@ -224,7 +224,7 @@ def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> flo
     model = make_model(name)
     start, target = make_ends(model)
     unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
-    outer = distance_to(target, start, unrolling.towers)
+    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers)
     expected = unrolling.gradient(Segment(Unroll(start, RATES, make_batches(steps), outer, unrolling.towers), 0), None)
     group = Group(world)
     parts = group.run(exact_on_rank, sharding, name, steps)

@@ -1,6 +1,7 @@
 """Images or texts with a learning rate of 0, which keep their starting values."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to, matching_loss
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import Unroll
@@ -62,7 +63,7 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     tracked: list[bool] = []
     entry: nn.Module = (model.image_backbone, model.text_head)[place]
     entry.register_forward_pre_hook(lambda _, given: tracked.append(given[0].requires_grad))
-    outer = distance_to(case.target, case.theta, unrolling.towers)
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
     segment = Segment(Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers), 11)
     both, one = (unrolling.gradient(given, None) for given in (segment, replace(segment, fixed=frozenset({place}))))
     in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]

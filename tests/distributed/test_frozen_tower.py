@@ -1,6 +1,7 @@
 """An outer step with a frozen tower on several ranks, compared with the backbone itself on one."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.batch_exchange import BatchExchange
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
@@ -48,7 +49,7 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
     exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, BATCHES, limit)
     start, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
-    outer = distance_to(target, start, unrolling.towers, ranks)
+    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=ranks)
     segment = Segment(Unroll(start, case.rates, exchange.batches, outer, unrolling.towers), 11)
     found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
     return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.own.used), **gradients}

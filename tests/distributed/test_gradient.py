@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.blending import Blend, Blending
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
@@ -57,7 +57,7 @@ def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
     cut, own = unrolling.layout.cut, slice(*unrolling.ranks.rows(total))
     batches = [[tensor[own] for tensor in batch] for batch in case.batches]
     start, target = cut(case.theta), cut(case.target)
-    outer = distance_to(target, start, unrolling.towers, unrolling.ranks)
+    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=unrolling.ranks)
     return Segment(Unroll(start, case.rates, batches, outer, unrolling.towers, case.shared), 11, case.fixed)
 
 

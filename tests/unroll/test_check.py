@@ -1,5 +1,7 @@
 """The check of finite differences: whole unrolls, the choice of epsilon, and the rejection of modules with kinks."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from tests.unroll.test_unroll import student_case
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.kinks import first_kink, refuse_kinked_student
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
@@ -40,7 +42,7 @@ def chosen(case: Case, difference: str = "central", exact: bool = True) -> Epsil
 def checked(case: Case, known: float | None = None) -> EpsilonChoice:
     """The check that a run makes; `known`: the only epsilon to try."""
     unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
-    outer = distance_to(case.target, case.theta, unrolling.towers)
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
     unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers)
     return unrolling.check_differences(Segment(unroll, 11), known)
 

@@ -1,6 +1,7 @@
 """Blended features (RepBlend) compared with the formula, differentiated by autograd."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.func import functional_call
 
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
@@ -75,7 +76,7 @@ def by_hand(case: Case) -> tuple[Tensor, list[Tensor]]:
 def test_the_gradient_is_that_of_mixed_features_and_unmixed_rows_of_the_loss(gradient: str) -> None:
     case = dual_encoder_case(train="head", head=HeadSettings(kind="linear"), loss=ScaledInfoNCE()).in_model_inputs()
     unrolling = LocalUnrolling(case.student.model, case.student.layout.loss, TrajectoryMatching(gradient=gradient), None)
-    outer = distance_to(case.target, case.theta, unrolling.towers)
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
     unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers, case.shared)
     segment = Segment(unroll, 11, blend=BLEND)
     epsilon = unrolling.check_differences(segment, None).relative_epsilon if gradient == "finite_difference" else None

@@ -1,6 +1,6 @@
 """The matching loss: how far the student ends from the expert (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, eq. 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,8 +43,3 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
             )
         terms.append(remaining / moved)
     return torch.stack(terms)
-
-
-def distance_to(target: Params, start: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Callable[[Params], Tensor]:
-    """The matching loss as a function of the student's parameters; see `matching_loss`."""
-    return lambda theta: matching_loss(theta, start, target, towers, ranks)

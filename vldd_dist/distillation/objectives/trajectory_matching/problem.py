@@ -1,6 +1,7 @@
 """Trajectory matching during a run."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,7 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
-from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
@@ -125,7 +126,7 @@ class MatchingProblem(OuterProblem):
     def _segment(self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
         start, target = self.states.at(draw.expert, *self._start_and_target(draw))
         towers, shared = self.unrolling.towers, [pairs.shared[name] for name in self.shared_of_loss]
-        outer = distance_to(target, start, towers, self.context.ranks)
+        outer = partial(matching_loss, start=start, target=target, towers=towers, ranks=self.context.ranks)
         blending = self.settings.blend
         blend = None if blending is None else blending.of_step(derive_seed(self.seed, "blend", step))
         unroll = Unroll(start, rates, exchange.batches, outer, towers, shared)
