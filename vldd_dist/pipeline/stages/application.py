@@ -27,9 +27,9 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
-from vldd_dist.pipeline.stages.shared.evaluated_sets import protocol_of
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.protocol import protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import APPLICATIONS
 
@@ -81,7 +81,7 @@ def inputs_of(context: StageContext) -> Inputs:
     """The inputs of the unit's application. Images are encoded once, and students train only their heads on these features."""
     spec, model = context.spec, context.build_model(0)
     train, validation, test = (load_retrieval_split(context, model, split) for split in SPLITS)
-    protocol = EvaluationProtocol.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
+    protocol = context.settings(EvaluationProtocol, "protocol")
     dims = train.inputs.shape[1], train.texts.shape[1]
     distilled = _distilled(context, model) if "distillation" in context.order.inputs else None
     return Inputs(

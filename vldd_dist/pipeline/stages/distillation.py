@@ -28,7 +28,6 @@ from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
-from vldd_dist.pipeline.stages.shared.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stages.shared.phases import (
@@ -38,6 +37,7 @@ from vldd_dist.pipeline.stages.shared.phases import (
     images_of_earlier_phases,
     joined_start,
 )
+from vldd_dist.pipeline.stages.shared.protocol import make_evaluator, protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
@@ -96,7 +96,7 @@ def run(context: StageContext) -> DistillationFacts:
         # The students that validate the pairs are trained with their dropout, whatever the objective does.
         refuse_backbone_dropout(model)
         settings.objective.refuse_on_ranks(model)
-    evaluator = make_evaluator(context, spec["validation"], derive_seed(spec["seed"], "validation"))
+    evaluator = make_evaluator(context, "validation", derive_seed(spec["seed"], "validation"))
     validation = load_retrieval_split(context, evaluator.build_student(), "val")
 
     def validate(pairs: SyntheticPairs) -> float:

@@ -19,9 +19,10 @@ from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
-from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
+from vldd_dist.pipeline.stages.shared.protocol import make_evaluator, protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import METRICS
 from vldd_dist.retrieval.encode import joint_features
@@ -78,7 +79,7 @@ def run(context: StageContext) -> EvaluationFacts:
     if "expert" in context.order.inputs:
         test, metrics = _test(context, load_expert(context))
         return EvaluationFacts(test=test, metrics=metrics)
-    evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
+    evaluator = make_evaluator(context, "protocol", context.spec["seed"])
     model = evaluator.build_student()
     choice = evaluator.choose(training_pairs(context, model), load_retrieval_split(context, model, "val"))
     validation = [(rate, Recalls.model_validate(recall.as_dict())) for rate, recall in choice.validation.items()]

@@ -22,9 +22,10 @@ from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
-from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets, protocol_of
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stages.shared.phases import EARLIER
+from vldd_dist.pipeline.stages.shared.protocol import protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.store.objects import DamagedObject

@@ -2,15 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.evaluation import EvaluationProtocol
-from vldd_dist.evaluation.evaluator import Evaluator
 from vldd_dist.methods import DISTILLED
-from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key
-from vldd_dist.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -60,15 +55,3 @@ def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int
     for pairs in experiment.distill.pairs:
         for seed in experiment.distill.seeds:
             yield EvaluatedSet(DISTILLED, pairs, seed, ("distillation", pairs, seed), seeds, models)
-
-
-def protocol_of(experiment: Experiment, image_model: str) -> dict[str, Any]:
-    """How students with this image model are trained and chosen, as JSON values. It is part of the spec of every unit that
-    trains a student."""
-    return experiment.evaluation_on(image_model).identity()
-
-
-def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Evaluator:
-    """An evaluator that trains students by the protocol. Their heads are initialised from the seed."""
-    settings = EvaluationProtocol.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
-    return Evaluator(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.loss, seed)
