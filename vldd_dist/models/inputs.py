@@ -1,5 +1,8 @@
 """Model inputs, which the trainable part of a dual encoder takes: images, or their features by a frozen backbone."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -17,3 +20,8 @@ def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
     backbone."""
     tower = frozen_tower(model)
     return tower.features(images) if tower else images
+
+
+def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The same tensors on this device."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

@@ -3,7 +3,7 @@ on a whole split."""
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.feature_backbone import FeatureBackbone
+from vldd_dist.models.inputs import on_device
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
@@ -31,11 +32,6 @@ class PairNumbers(NamedTuple):
 
     images: Tensor
     captions: Tensor
-
-
-def on_device(rows: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The same rows on this device."""
-    return {name: tensor.to(device) for name, tensor in rows.items()}
 
 
 def first_captions(split: RetrievalSplit) -> Tensor:

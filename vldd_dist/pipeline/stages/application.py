@@ -8,7 +8,7 @@ import torch
 from vldd_dist.applications.base import Application
 from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
 from vldd_dist.applications.feature_space.planned import Planned
-from vldd_dist.applications.feature_space.students import PairNumbers, Students, on_device
+from vldd_dist.applications.feature_space.students import PairNumbers, Students
 from vldd_dist.applications.result import Result
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
@@ -25,6 +25,7 @@ from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import CHUNK
+from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split

@@ -17,6 +17,7 @@ from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
@@ -109,9 +110,9 @@ def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
         learned_with = ModelSettings.model_validate(reader.manifest.spec["model"]).image
         rows = rows | {"images": model.renormalise(rows["images"].to(context.device), learned_with.mean, learned_with.std)}
     return TrainingPairs(
-        {name: tensor.to(context.device) for name, tensor in rows.items()},
+        on_device(rows, context.device),
         len(rows["images"]),
-        shared={name: tensor.to(context.device) for name, tensor in shared.items()},
+        shared=on_device(shared, context.device),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distilled_set.manifest import PHASE
+from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.seeding import derive_seed
 
@@ -49,7 +50,7 @@ class UnitPhase:
         @cache
         def before(name: str) -> dict[str, Tensor]:
             assert earlier is not None
-            return {key: tensor.to(context.device) for key, tensor in read_rows(earlier, name).items()}
+            return on_device(read_rows(earlier, name), context.device)
 
         def join(name: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             images = own["images"]
