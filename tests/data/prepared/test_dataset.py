@@ -251,7 +251,8 @@ def test_threads_that_need_the_same_piece_read_it_once(store: Store, monkeypatch
         return read(self, name)
 
     monkeypatch.setattr(UnitReader, "read", slow)
+    shard = embeddings.splits["train"].shards[0]
     with ThreadPoolExecutor(4) as pool:
-        pieces = list(pool.map(lambda _: embeddings.of_shard(0, "train").vectors, range(4)))
-    assert reads == [f"{embeddings.splits['train'].shards[0].name}.safetensors"]
+        pieces = list(pool.map(lambda _: embeddings.of_shard(shard).vectors, range(4)))
+    assert reads == [f"{shard.name}.safetensors"]
     assert all(torch.equal(piece, pieces[0]) for piece in pieces)

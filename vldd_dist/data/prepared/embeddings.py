@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.pieces import Piece, PieceSource
-from vldd_dist.data.prepared.shard_index import SplitInfo
+from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,31 @@ class CaptionEmbeddings:
     def __init__(self, splits: Mapping[str, SplitInfo], pieces: PieceSource, dim: int) -> None:
         self.splits, self.pieces, self.dim = splits, pieces, dim
 
-    def of_shard(self, number: int, split: str) -> ShardTexts:
-        """The embeddings of the shard with this number in the split."""
-        piece = self.pieces.of(self.splits[split].shards[number])
+    def of_shard(self, shard: Shard) -> ShardTexts:
+        """The embeddings of the captions of a shard's images."""
+        piece = self.pieces.of(shard)
         return ShardTexts(piece["embeddings"], piece["first"])
 
     def rows(self, split: str, indices: list[int], numbers: list[int]) -> Tensor:
         """The embeddings (k, D) of one caption of each of these images: of the caption with the given number."""
         vectors = torch.empty(len(indices), self.dim)
         for shard, positions in self.splits[split].shards_with(indices):
-            piece = self.pieces.of(shard)
-            texts = ShardTexts(piece["embeddings"], piece["first"])
+            texts = self.of_shard(shard)
             for position in positions:
                 vectors[position] = texts.vector(indices[position] - shard.first, numbers[position])
         return vectors
 
     def of_split(self, split: str) -> tuple[Tensor, Tensor]:
         """All embeddings of a split (C, D), grouped by image, and the index of each caption's image (C,) int64."""
-        shards = [self.of_shard(number, split) for number in range(len(self.splits[split].shards))]
+        shards = [self.of_shard(shard) for shard in self.splits[split].shards]
         counts = torch.cat([texts.first.diff() for texts in shards])
         return torch.cat([texts.vectors for texts in shards]), torch.arange(len(counts)).repeat_interleave(counts)
 
     def mean_and_std(self, split: str) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (D,) float32 over all captions of a split; one shard at a time is in memory."""
         total, squares, count = torch.zeros(self.dim).double(), torch.zeros(self.dim).double(), 0
-        for number in range(len(self.splits[split].shards)):
-            vectors = self.of_shard(number, split).vectors.double()
+        for shard in self.splits[split].shards:
+            vectors = self.of_shard(shard).vectors.double()
             total, squares, count = total + vectors.sum(0), squares + vectors.square().sum(0), count + len(vectors)
         mean = total / count
         variance = (squares - count * mean.square()) / max(count - 1, 1)
@@ -87,8 +86,8 @@ class CaptionEmbeddings:
         queries = functional.normalize(vectors.float())
         best = torch.full((len(queries),), -2.0)
         rows, shards = torch.zeros(len(queries), dtype=torch.int64), torch.zeros(len(queries), dtype=torch.int64)
-        for number in range(len(self.splits[split].shards)):
-            cosine, row = (queries @ functional.normalize(self.of_shard(number, split).vectors).T).max(dim=1)
+        for number, searched in enumerate(self.splits[split].shards):
+            cosine, row = (queries @ functional.normalize(self.of_shard(searched).vectors).T).max(dim=1)
             better = cosine > best
             best[better], rows[better], shards[better] = cosine[better], row[better], number
         captions: dict[int, list[str]] = {}

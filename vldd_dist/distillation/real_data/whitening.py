@@ -36,8 +36,8 @@ def whitened_moments(features: "ImageFeatures", embeddings: "CaptionEmbeddings",
     count = 0
     # Sums (F,), (K, D), (K, F, D), (F, F) and (D, D); the first shard gives them their shapes.
     image_sum, text_sum, cross_sum, image_square, text_square = (torch.zeros((), dtype=torch.float64) for _ in range(5))
-    for number, shard in enumerate(embeddings.splits["train"].shards):
-        images, shard_embeddings = features.of_shard(shard).double(), embeddings.of_shard(number, "train")
+    for shard in embeddings.splits["train"].shards:
+        images, shard_embeddings = features.of_shard(shard).double(), embeddings.of_shard(shard)
         # (K, n): the number of each image's caption in each subset.
         numbers = torch.arange(subsets)[:, None] % shard_embeddings.first.diff()
         captions = shard_embeddings.vectors[shard_embeddings.first[:-1] + numbers].double()

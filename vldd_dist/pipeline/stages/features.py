@@ -49,8 +49,8 @@ def run(context: StageContext) -> FeaturesFacts:
     selected by its features keeps this caption."""
     model, seed, size = load_expert(context), context.spec["seed"], context.execution["encode_batch"]
     images, texts, drawn = [], [], []
-    for number, shard in enumerate(context.dataset.splits["train"].shards):
-        embeddings = context.embeddings.of_shard(number, "train")
+    for shard in context.dataset.splits["train"].shards:
+        embeddings = context.embeddings.of_shard(shard)
         chosen = [drawn_caption(seed, shard.first + i, embeddings.caption_count(i)) for i in range(shard.images)]
         vectors = torch.stack([embeddings.vector(position, caption) for position, caption in enumerate(chosen)])
         images.append(_image_features(context, model, shard).cpu())

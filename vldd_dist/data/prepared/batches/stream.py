@@ -133,7 +133,8 @@ class EpochStream:
             yield from self._batches(self._permuted(windows))
 
     def _read_shard(self, number: int) -> list[_Item]:
-        shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
+        shard = self.info.shards[number]
+        texts = self.embeddings.of_shard(shard)
         images = self.images.read_shard(shard) if isinstance(self.images, Dataset) else self.images.of_shard(shard)
         first = self.first[number]
         if self.settings.captions == "one":
