@@ -20,7 +20,7 @@ def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pyte
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "before anything is written"
     # A finished run only writes its report.
     monkeypatch.setattr(run, "committed_units", lambda store, units: {unit.id for unit in units})
-    run._require_engine(units_of(tree, "expert"), store)
+    run._refuse_what_cannot_run(units_of(tree, "expert"), store)
 
 
 def test_a_run_that_torch_cannot_shard_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,13 +54,9 @@ def run_description(described: Described, store: Store, console: Console, option
     graph = graph_of(described)
     units = graph.units(options.until)
     store.check_writable()
-    _require_engine(units, store)
+    _refuse_what_cannot_run(units, store)
     for note in advice_on(described):
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if "RAY_ADDRESS" not in os.environ:
-        done = committed_units(store, units)
-        missing = [unit for unit in units if unit.id not in done]
-        compare_gpus(missing)
     name = described.name
     record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
     trackers: list[View] = [make_tracking(description, name) for description in options.track]
@@ -88,15 +84,22 @@ def _stall_timeout(described: Described) -> float | None:
     return None if longest == math.inf else longest
 
 
-def _require_engine(units: list[WorkUnit], store: Store) -> None:
-    """Check when the run starts that the engines of sharded units can be imported, because the first such unit may run hours
-    later. If all sharded units are committed, no engine is needed."""
-    sharded = [unit for unit in units if unit.sharding != "none"]
-    if not sharded:
+def _refuse_what_cannot_run(units: list[WorkUnit], store: Store) -> None:
+    """Check when the run starts that the engines of sharded units can be imported and, on this machine alone, that it has the
+    GPUs that units ask for, because the first such unit may run hours later. Committed units need neither.
+
+    Raises:
+        ConfigError: an engine or a GPU is lacking.
+    """
+    on_cluster = "RAY_ADDRESS" in os.environ
+    if on_cluster and all(unit.sharding == "none" for unit in units):
         return
-    done = committed_units(store, sharded)
-    for sharding in sorted({unit.sharding for unit in sharded if unit.id not in done}):
+    done = committed_units(store, units)
+    missing = [unit for unit in units if unit.id not in done]
+    for sharding in sorted({unit.sharding for unit in missing} - {"none"}):
         require_engine(sharding)
+    if not on_cluster:
+        compare_gpus(missing)
 
 
 def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: StatusWriter, limits: RunLimits) -> RunResult:
