@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from vldd_dist.cli.main import main
+from vldd_dist.errors import StoreError
 from vldd_dist.ray_backend import doctor
 from vldd_dist.ray_backend.doctor import examine
+from vldd_dist.store.backends.listing import NEVER
 from vldd_dist.store.store import Store
 
 # One of the checks connects two ranks.
@@ -80,6 +82,12 @@ def test_a_clock_that_is_off_is_named(
     assert list(Path(store.root).iterdir()) == []
 
 
+def test_a_store_that_reports_no_times_is_not_called_a_wrong_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "modified", lambda self, key: NEVER)
+    with pytest.raises(StoreError, match="does not report when an object was written"):
+        list(doctor._clock(store.url))
+
+
 def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     properties = SimpleNamespace(name="Old GPU", major=6, minor=1, total_memory=24 << 30)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -89,10 +97,15 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.Monk
     (found,) = doctor._gpu()
     assert (found.verdict, found.says) == ("ok", "0: Old GPU, compute capability 6.1, 24 GiB")
 
+    said = "CUDA error: no kernel image is available for execution on the device\nSearch for ..."
+
     def no_kernel(*sizes: int, device: str) -> torch.Tensor:
-        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for ...")
+        raise RuntimeError(said)
 
     monkeypatch.setattr(torch, "ones", no_kernel)
     (found,) = doctor._gpu()
     assert found.verdict == "FAIL"
     assert "does not compute (CUDA error: no kernel image is available for execution on the device): torch 2" in found.says
+    # Some errors have no message.
+    said = ""
+    assert "does not compute (): torch 2" in next(doctor._gpu()).says

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -76,12 +75,7 @@ def _store(url: str) -> Iterator[Finding]:
 
 
 def _clock(url: str) -> Iterator[Finding]:
-    store, key = Store(url), f"doctor-{uuid.uuid4().hex[:8]}"
-    store.write(key, b"clock")
-    try:
-        skew = (store.modified(key) - datetime.now(UTC)).total_seconds()
-    finally:
-        store.delete([key])
+    skew = (Store(url).now() - datetime.now(UTC)).total_seconds()
     difference = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
     if abs(skew) > REFUSED_SKEW_SECONDS:
         yield Finding(
@@ -173,7 +167,7 @@ def _gpu() -> Iterator[Finding]:
             (ones @ ones).sum().item()
         except RuntimeError as error:
             built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, {', '.join(torch.cuda.get_arch_list())}"
-            yield Finding("FAIL", "GPU", f"{name}: does not compute ({str(error).splitlines()[0]}): {built}; see docs/gpu.md")
+            yield Finding("FAIL", "GPU", f"{name}: does not compute ({first_line(error)}): {built}; see docs/gpu.md")
             continue
         yield Finding("ok", "GPU", f"{name}, {properties.total_memory / 2**30:.0f} GiB")
 

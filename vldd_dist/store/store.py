@@ -128,7 +128,7 @@ class Store:
 
     def creates_conditionally(self) -> bool:
         """Whether the server itself refuses to create an object that exists; determined by trying."""
-        key = f".probe-{uuid.uuid4().hex}"
+        key = _probe_key()
 
         def refused(path: str, limit: Limit) -> bool:
             try:
@@ -163,7 +163,7 @@ class Store:
 
     def now(self) -> datetime:
         """The time by the store's clock, with time zone, at most a second too late. It is determined by writing an object."""
-        key = f".probe-{uuid.uuid4().hex}"
+        key = _probe_key()
         self.write(key, b"clock")
         try:
             moment = self.modified(key)
@@ -202,7 +202,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Raises StoreError unless an object can be written, read back and removed."""
-        key = f".probe-{uuid.uuid4().hex}"
+        key = _probe_key()
         self.write(key, b"vldd")
         if self.read(key) != b"vldd":
             raise StoreError(f"{self.url}: a test object was changed when it was read back: use another store")
@@ -260,3 +260,8 @@ def _checked(key: str) -> str:
     if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key:
         raise StoreError(f"{key!r} is not a key: keys are relative, separated by '/', without empty parts, '.' or '..'")
     return key
+
+
+def _probe_key() -> str:
+    """A key for a test object, which no one else uses."""
+    return f".probe-{uuid.uuid4().hex}"
