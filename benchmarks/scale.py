@@ -86,8 +86,8 @@ class CountingStore(Store):
         self.requests += 1
         self.writes += 2
 
-    def list(self, prefix: str) -> list[str]:
-        keys = super().list(prefix)
+    def keys(self, prefix: str) -> list[str]:
+        keys = super().keys(prefix)
         self.requests += max(0, math.ceil(len(keys) / LISTED_AT_ONCE) - 1)
         return keys
 

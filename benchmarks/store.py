@@ -122,7 +122,7 @@ def throughput(store: Store, megabytes: int, rounds: int) -> dict[str, list[floa
             for row, value in measure().items():
                 durations[row].append(value)
         # Objects are deleted, because the server keeps them in memory.
-        store.delete([*store.list("plain"), *store.list("blobs")])
+        store.delete([*store.keys("plain"), *store.keys("blobs")])
     return durations
 
 

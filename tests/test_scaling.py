@@ -84,5 +84,5 @@ def test_a_listing_of_many_keys_is_several_requests(tmp_path: Path) -> None:
             (tmp_path / "units").mkdir(exist_ok=True)
             (tmp_path / "units" / str(index)).touch()
         store.requests = 0
-        store.list("units")
+        store.keys("units")
         assert store.requests == expected

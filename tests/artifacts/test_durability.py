@@ -119,7 +119,7 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
     if not done:
         # Raises for a checkpoint that cannot be trusted. One with missing objects would be skipped with a warning, and there
         # must be no warning.
-        checkpoints = store.list(f"units/{order.kind}/{order.id}/checkpoints")
+        checkpoints = store.keys(f"units/{order.kind}/{order.id}/checkpoints")
         latest = newest_checkpoint(UnitWriter(store, order.kind, order.id, order.spec, {}), SOLO)
         assert (latest is None) == (not checkpoints)
         assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
@@ -133,19 +133,19 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
     for folder in published_sets(store):
         verify(store.url_of(folder))
     # The next process starts from an empty state.
-    store.delete(store.list(f"units/{order.kind}/{order.id}") + store.list("distilled"))
+    store.delete(store.keys(f"units/{order.kind}/{order.id}") + store.keys("distilled"))
 
 
 def kinds_of_objects(store: Store) -> dict[str, list[str]]:
     """Keys grouped by the kind of unit and the name without numbers."""
     found: dict[str, list[str]] = defaultdict(list)
-    for key in store.list("units"):
+    for key in store.keys("units"):
         if key.endswith("/manifest.json"):
             kind = key.split("/")[1]
             found[f"{kind} manifest"].append(key)
             for name, info in from_json(UnitManifest, store.read(key), key).objects.items():
                 found[f"{kind} {name.translate(str.maketrans('', '', '0123456789'))}"].append(info.key)
-    for key in store.list("distilled"):
+    for key in store.keys("distilled"):
         found[f"distilled set {key.split('/', 2)[2]}"].append(key)
     return found
 
@@ -186,7 +186,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_previous_one_is_used(
     for step in (1, 2):
         writer.checkpoints.save(step, {"state": bytes([step]) * 40}, {"loss": [0.5]})
     suffix = f"00000002-{writer.attempt}.json" if mark else "checkpoint-00000002/state"
-    (key,) = [key for key in store.list("units") if key.endswith(suffix)]
+    (key,) = [key for key in store.keys("units") if key.endswith(suffix)]
     damaged = bytearray(store.read(key))
     bit = int(place * 8 * len(damaged))
     damaged[bit // 8] ^= 1 << bit % 8
@@ -205,7 +205,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_previous_one_is_used(
 
 
 def test_a_manifest_edited_by_hand_is_refused(finished: Store) -> None:
-    key = next(key for key in finished.list("units/evaluation") if key.endswith("/manifest.json"))
+    key = next(key for key in finished.keys("units/evaluation") if key.endswith("/manifest.json"))
     whole = finished.read(key)
     manifest = from_json(UnitManifest, whole, key)
     facts = manifest.facts | {"test": manifest.facts["test"] | {"tr1": 99.9}}

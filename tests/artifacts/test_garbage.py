@@ -32,7 +32,7 @@ PUBLISHED = "distilled/scenes-20pairs-seed0-0123abcd"
 def make_older(store: Store, age: timedelta, *keys: str) -> None:
     """Make objects look old; all objects if none are named."""
     moment = (datetime.now(UTC) - age).timestamp()
-    for key in keys or [*store.listing("units", temporary=True), *store.list("blobs"), *store.list("distilled")]:
+    for key in keys or [*store.listing("units", temporary=True), *store.keys("blobs"), *store.keys("distilled")]:
         os.utime(Path(store.root, key), (moment, moment))
 
 
@@ -93,10 +93,10 @@ def test_the_age_of_an_attempt_is_that_of_its_latest_object(store: Store) -> Non
     assert len(garbage.keys) == 2
     slow.put("train-000000.tar", b"again")
     remove_garbage(store, garbage, timedelta(minutes=30))
-    assert len(store.list("units")) == 2, "the attempt is recent, so that all its objects are kept"
+    assert len(store.keys("units")) == 2, "the attempt is recent, so that all its objects are kept"
     make_older(store, timedelta(hours=1))
     remove_garbage(store, garbage, timedelta(minutes=30))
-    assert store.list("units") == []
+    assert store.keys("units") == []
 
 
 def test_the_search_is_repeated_if_a_mark_disappears_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_checkpoints_of_an_attempt_after_the_commit_of_another_are_garbage(store
     make_older(store, timedelta(0), mark)
     assert find_garbage(store, DAY).keys == [snapshot.key], "an attempt is as young as its mark"
     remove_garbage(store, garbage, timedelta(0))
-    assert len(store.list("units")) == 2
+    assert len(store.keys("units")) == 2
     assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
 
 
@@ -270,9 +270,9 @@ def test_nothing_is_garbage_while_units_lie_on_another_disk(store: Store, tmp_pa
         elsewhere.rename(tmp_path / "not mounted")
     if mounted and moved != "units/thing":
         assert find_garbage(store, DAY).keys == []
-        assert f"units/{moved[6:]}".rstrip("/") in {"units", *store.list("units")}
+        assert f"units/{moved[6:]}".rstrip("/") in {"units", *store.keys("units")}
     else:
-        for look in (lambda: find_garbage(store, DAY), lambda: store.list("units")):
+        for look in (lambda: find_garbage(store, DAY), lambda: store.keys("units")):
             with pytest.raises(StoreError, match=rf"{moved}: is a symbolic link: the folders of a store must be real ones"):
                 look()
     assert store.exists(blob.key)

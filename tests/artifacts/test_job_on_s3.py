@@ -95,7 +95,7 @@ def test_the_secret_key_is_in_no_object_log_or_output(store: Store, printed: str
     assert SECRET not in printed
     assert ACCESS_KEY not in printed
     folders = ("units", "blobs", "distilled", "report", "status", "runs")
-    keys = [key for folder in folders for key in store.list(folder)]
+    keys = [key for folder in folders for key in store.keys(folder)]
     assert {key.partition("/")[0] for key in keys} == set(folders)
     for key in keys:
         data = store.read(key)

@@ -90,7 +90,7 @@ def test_written_manifests_satisfy_the_schemas(store: Store) -> None:
     for kind, facts in EXAMPLES.items():
         writer = UnitWriter(store, kind, "u", {"a": 1}, {})
         writer.checkpoints.save(1, {"state": b"x"}, {})
-        (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
+        (checkpoint,) = [key for key in store.keys("units") if "/checkpoints/" in key]
         written["checkpoint"] = store.read(checkpoint)
         writer.put("x", b"1")
         writer.commit(stage_of(kind).result.model_validate(facts))
@@ -130,7 +130,7 @@ def test_facts_that_the_schema_of_a_kind_lacks_are_refused(store: Store, kind: s
     further = create_model("Further", __base__=stage_of(kind).result, extra=(int, ...))
     with pytest.raises(StoreError, match=rf"units/{kind}/u: facts: extra: Extra inputs"):
         UnitWriter(store, kind, "u", {}, {}).commit(further.model_validate(EXAMPLES[kind] | {"extra": 1}))
-    assert store.list("units") == []
+    assert store.keys("units") == []
 
 
 def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> None:

@@ -65,7 +65,7 @@ def check_whole(store: Store, finished: Store) -> None:
     assert digests(store, UNIT) == digests(finished, UNIT)
     verify(store.url_of(folder))
     assert DistilledSet.load(store.url_of(folder)).digest == facts["digest"]
-    assert store.list("units/publication") == [MANIFEST], "the agreed pairs are removed after the commit"
+    assert store.keys("units/publication") == [MANIFEST], "the agreed pairs are removed after the commit"
 
 
 def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store: Store, finished: Store) -> None:
@@ -84,7 +84,7 @@ def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store:
         check_whole(store, finished)
         if not others:
             break
-        store.delete([*store.list(f"units/publication/{UNIT.id}"), *store.list("distilled")])
+        store.delete([*store.keys(f"units/publication/{UNIT.id}"), *store.keys("distilled")])
     assert number > 10
 
 
@@ -92,11 +92,11 @@ def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store:
 def test_a_set_whose_unit_was_not_committed_is_taken_over(store: Store, finished: Store, elsewhere: bool) -> None:
     run(store)
     (folder,) = published_sets(store)
-    before = {key: store.read(key) for key in store.list(folder)}
+    before = {key: store.read(key) for key in store.keys(folder)}
     store.delete([MANIFEST])
     run(store, elsewhere)
     check_whole(store, finished)
-    assert {key: store.read(key) for key in store.list(folder)} == before
+    assert {key: store.read(key) for key in store.keys(folder)} == before
 
 
 def test_a_damaged_set_is_written_again_when_its_unit_is_made_again(store: Store, finished: Store) -> None:
@@ -114,7 +114,7 @@ def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
     run(store)
     (folder,) = published_sets(store)
     other = DistilledSet.load(store.url_of(folder))
-    store.delete([*store.list(folder), MANIFEST])
+    store.delete([*store.keys(folder), MANIFEST])
     other.rows["images"] += 1
     save(other, store.url_of(folder))
     with pytest.raises(StoreError, match=f"{folder}: contains a distilled set of other pairs"):
@@ -137,7 +137,7 @@ def test_agreed_pairs_of_a_publication_are_no_garbage(store: Store, finished: St
         patch.setattr(Store, "create", die_when_agreed)
         with pytest.raises(Died):
             run(store)
-    assert any(key.endswith("-agreed.json") for key in store.list("units/publication"))
+    assert any(key.endswith("-agreed.json") for key in store.keys("units/publication"))
     assert find_garbage(store, timedelta(0)).keys == []
     run(store, elsewhere=True)
     check_whole(store, finished)

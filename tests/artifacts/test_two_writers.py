@@ -71,7 +71,7 @@ def test_one_writer_commits_and_the_other_notices_and_stops(kind: str, finished:
     with pytest.raises(Empty):
         committed.get(timeout=1)
     assert digests(store, unit) == expected, "the second stopped at its next checkpoint and removed nothing of the first's"
-    assert not store.list(f"units/{kind}/{unit.id}/checkpoints")
+    assert not store.keys(f"units/{kind}/{unit.id}/checkpoints")
     left = find_garbage(store, timedelta(0))
     remove_garbage(store, left, timedelta(0))
     assert digests(store, unit) == expected, "the garbage is exactly the remains of the second attempt"

@@ -65,7 +65,7 @@ def test_checkpoints_that_cannot_be_read_do_not_push_out_later_ones(store: Store
     before = writer(store)
     for step in (450, 500):
         before.checkpoints.save(step, {"state": b"x"}, {})
-    store.delete(store.list(f"units/thing/u1/{before.attempt}"))
+    store.delete(store.keys(f"units/thing/u1/{before.attempt}"))
     again = writer(store)
     assert newest_checkpoint(again, SOLO) is None
     again.checkpoints.save(50, {"state": b"y"}, {})
@@ -225,14 +225,14 @@ def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) 
     checkpoint = newest_checkpoint(later, SOLO)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.read("state"), checkpoint.facts) == (4, bytes([4]) * 10, {"loss": 4})
-    objects = [key for key in store.list("units") if key.endswith("/state")]
+    objects = [key for key in store.keys("units") if key.endswith("/state")]
     assert len(objects) == 2, "only the last two are kept"
     store.write(objects[-1], b"damaged")
     survivor = newest_checkpoint(later, SOLO)
     assert survivor is not None
     assert survivor.step == 3
     later.commit(Facts())
-    assert store.list("units") == ["units/thing/u1/manifest.json"]
+    assert store.keys("units") == ["units/thing/u1/manifest.json"]
 
 
 def test_a_checkpoint_without_its_record_is_ignored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store
             ((name, info),) = write_snapshots(unit, epoch, {"image": tensors.encode(image)}).items()
             unit.adopt(name, info)
         unit.commit(Facts())
-    assert len(store.list("blobs")) == 3
+    assert len(store.keys("blobs")) == 3
     trajectory = Trajectory(UnitReader(store, "thing", "a"), SnapshotCache(limit_bytes=16))
     assert trajectory.epochs == [0, 1, 3]
     assert trajectory.snapshot(3, "image")["w"].tolist() == [4.0] * 4

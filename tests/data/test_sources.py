@@ -69,11 +69,11 @@ BAD_SAMPLES = {
 @pytest.mark.parametrize("members", BAD_SAMPLES.values(), ids=BAD_SAMPLES)
 def test_a_bad_sample_of_a_tar_is_one_bad_sample(tmp_path: Path, store: Store, members: dict[str, bytes]) -> None:
     members = {**members, **{name: data for name, data in good_pairs().items() if name not in members}}
-    before = store.list("units")
+    before = store.keys("units")
     with pytest.raises(DataError, match=r"train\.tar: ") as raised:
         prepare(store, shards(tmp_path, members))
     assert one_line(str(raised.value)) == str(raised.value)
-    assert store.list("units") == before
+    assert store.keys("units") == before
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.4))
     assert 1 <= dataset.facts.splits["train"].bad_images <= 2
     assert set(map(tuple, dataset.captions("train"))) <= {("good",), ("x",)}

@@ -237,7 +237,7 @@ def test_invalid_ages_for_gc_are_refused(store: Store, hours: str, capsys: pytes
     code, _, err = vldd(capsys, "gc", store.url, "--delete", "--min-age-hours", hours)
     assert code == 2
     assert "--min-age-hours" in err
-    assert store.list("units") == ["units/thing/u/a/x"]
+    assert store.keys("units") == ["units/thing/u/a/x"]
 
 
 def test_local_paths_are_not_read_as_glob_patterns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_from_object_storage_and_to_it(sets: tuple[str, str], s3: S3Server, tmp_
     assert tree(tmp_path / "back") == tree(sets[0])
     push(sets[1], bucket.url_of("a"), replace=True)
     assert load_distilled(bucket.url_of("a")).digest == load_distilled(sets[1]).digest
-    assert len(bucket.list("a")) == len(tree(sets[1]))
+    assert len(bucket.keys("a")) == len(tree(sets[1]))
 
 
 class Hub:

@@ -203,7 +203,7 @@ def test_a_shard_that_is_not_to_be_trusted_is_refused(
     with pytest.raises(DataError, match=sentence):
         prepare(bucket, settings)
     assert not ran.exists()
-    assert bucket.list("units/dataset") == []
+    assert bucket.keys("units/dataset") == []
 
 
 @pytest.mark.parametrize("url", ["pipe:touch {ran}", "pipe:touch {ran}::pipe:touch {ran}-more"])

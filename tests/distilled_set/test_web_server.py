@@ -263,6 +263,6 @@ def test_http_stores_cannot_be_written_from_python(operation: Callable[[Store], 
 
 def test_a_listing_and_a_query_are_refused() -> None:
     with pytest.raises(StoreError, match="a web server does not list objects"):
-        Store("http://127.0.0.1:9/store").list("distilled")
+        Store("http://127.0.0.1:9/store").keys("distilled")
     with pytest.raises(StoreError, match="cannot have a query or fragment"):
         Store("https://host/set?signature=x")

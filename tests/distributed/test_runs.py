@@ -167,7 +167,7 @@ def test_a_run_resumes_with_another_number_of_ranks(
         return torch.cat(group(world).run(distil, broken.url, [f"distill.workers={world}"], stop_at))
 
     go(before, 4)
-    checkpoints = [key for key in broken.list("units") if "/distillation/" in key and "/checkpoints/" in key]
+    checkpoints = [key for key in broken.keys("units") if "/distillation/" in key and "/checkpoints/" in key]
     assert [int(key.rpartition("/")[2][:8]) for key in checkpoints] == [2, 4]
     assert_equal_runs(*alone, broken, go(after, None))
 
@@ -177,7 +177,7 @@ def test_a_damaged_row_file_makes_all_ranks_skip_the_checkpoint(
 ) -> None:
     broken = copy("broken")
     group(2).run(distil, broken.url, ["distill.workers=2"], 4)
-    (part,) = [key for key in broken.list("units") if "checkpoint-00000004/rows-00002-of-00002" in key]
+    (part,) = [key for key in broken.keys("units") if "checkpoint-00000004/rows-00002-of-00002" in key]
     broken.write(part, broken.read(part)[:-1] + b"?")
     parts = group(2).run(distil, broken.url, ["distill.workers=2"])
     assert_equal_runs(*alone, broken, torch.cat(parts))

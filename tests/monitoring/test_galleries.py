@@ -71,4 +71,4 @@ def test_the_first_pairs_with_a_similarity_of_all_pairs_are_shown(store: Store, 
 def test_a_set_that_the_report_shows_whole_has_no_pages(store: Store) -> None:
     save(distilled_set(5), store.url_of("distilled/s"))
     assert galleries.write_gallery(store, "name", "0123", "distilled/s", 0).pages == []
-    assert store.list("report") == []
+    assert store.keys("report") == []

@@ -69,12 +69,12 @@ def test_units_that_no_kept_description_needs_are_removed(
     publication = {unit.id for unit in other if unit.kind == "publication"}
     assert done(store, other) == shared & everything | publication
     assert done(store, needed) == shared
-    assert len(store.list("distilled")) == 4
-    blobs = [store.read(key) for key in store.list("blobs")]
+    assert len(store.keys("distilled")) == 4
+    blobs = [store.read(key) for key in store.keys("blobs")]
     assert b"shared by all" in blobs
     assert {blob.decode() for blob in blobs} == shared | publication | {"shared by all"}
     assert vldd("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW, capsys=capsys)[0] == 0
-    assert {key.split("/")[1][:4] for key in store.list("distilled")} == {"kept"}
+    assert {key.split("/")[1][:4] for key in store.keys("distilled")} == {"kept"}
     assert done(store, other) == shared & everything
 
 

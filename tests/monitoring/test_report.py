@@ -129,7 +129,7 @@ def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(
         writer.state = "done"
         writer.end()
     assert [status.experiment for status in read_statuses(store)] == ["first", "second"]
-    assert len(store.list("report")) == 2 * len({key.split("/")[-1] for key in store.list("report")}) == 10
+    assert len(store.keys("report")) == 2 * len({key.split("/")[-1] for key in store.keys("report")}) == 10
     for name, level in (("first", 10.0), ("second", 20.0)):
         table = read_tables(store, name)["recall"]
         assert table.title == f"{name}: recall"

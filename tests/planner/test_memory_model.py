@@ -295,7 +295,7 @@ def test_bytes_of_a_prepared_dataset_are_read_not_guessed(store: Store) -> None:
     assert after is not None
     assert (before.measured, after.measured) == (False, True)
     assert before.captions == after.captions == 5 * 72
-    shards = [store.size(key) for key in store.list("units/shard_group") if "train-" in key and key.endswith(".tar")]
+    shards = [store.size(key) for key in store.keys("units/shard_group") if "train-" in key and key.endswith(".tar")]
     assert after.shards["train"] == sum(shards)
     assert before.shards["train"] == pytest.approx(sum(shards), rel=0.5)
     text = planned(experiment, store)

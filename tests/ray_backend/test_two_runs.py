@@ -165,18 +165,18 @@ def test_the_same_run_is_the_same_outputs(driver: Driver, store: Store) -> None:
     experiment, _, _ = unfinished(store)
 
     def records() -> dict[str, bytes]:
-        return {key: store.read(key) for key in store.list("runs")}
+        return {key: store.read(key) for key in store.keys("runs")}
 
     driver.interrupted(experiment)
     first = records()
-    assert len(first) == len(store.list("status")) == 1
-    store.delete([key for key in store.list("units") if "/expert/" in key])
+    assert len(first) == len(store.keys("status")) == 1
+    store.delete([key for key in store.keys("units") if "/expert/" in key])
     driver.interrupted(experiment, until="experts")
     for setting in ("experts.resources.cpus=2", "distill.checkpoint_every=1"):
         driver.interrupted(load_experiment("scenes", [*SMALL, setting]))
     assert records() == first
     driver.interrupted(load_experiment("scenes", [*SMALL, "seed=7"]))
-    assert len(records()) == len(store.list("status")) == 2
+    assert len(records()) == len(store.keys("status")) == 2
 
 
 def test_a_run_says_that_another_driver_of_it_is_running(driver: Driver, store: Store) -> None:
@@ -206,5 +206,5 @@ def test_a_run_says_that_another_one_of_its_name_is_running(driver: Driver, stor
     assert [one.count(notice) for one in said] == [1, 1, 0]
     assert "give one a name of its own with --set name=..." in said[0]
     # `vldd status` shows only the run that ended last.
-    assert sum(notice in store.read(key).decode() for key in store.list("status")) == 2
+    assert sum(notice in store.read(key).decode() for key in store.keys("status")) == 2
     assert notice not in driver.interrupted(other), "all others have ended"

@@ -41,6 +41,6 @@ def test_all_ranks_stop_at_a_commit_or_none_does(committed: bool, store: Store) 
             save()
     else:
         save()
-    assert [key.endswith("checkpoint-00000001/state") for key in store.list("units/thing/u") if writer.attempt in key] == (
+    assert [key.endswith("checkpoint-00000001/state") for key in store.keys("units/thing/u") if writer.attempt in key] == (
         [] if committed else [True]
     )

@@ -96,13 +96,13 @@ def test_default_timeouts_end_an_operation_after_about_a_minute() -> None:
         lambda store: store.read_range("x", 0, 10),
         lambda store: store.exists("x"),
         lambda store: store.size("x"),
-        lambda store: store.list("x"),
+        lambda store: store.keys("x"),
         lambda store: store.write("x", b"1"),
         lambda store: store.write("x", LARGE),
         lambda store: store.create("x", b"1"),
         lambda store: store.delete(["x"]),
     ],
-    ids=["read", "range", "exists", "size", "list", "write", "large write", "create", "delete"],
+    ids=["read", "range", "exists", "size", "keys", "write", "large write", "create", "delete"],
 )
 @pytest.mark.usefixtures("once")
 def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent: SilentServer) -> None:

@@ -41,8 +41,8 @@ def test_write_read_list_delete(any_store: Store) -> None:
     assert any_store.read("a/two") == b"222"
     assert any_store.read_range("a/two", 1, 2) == b"22"
     assert any_store.size("a/two") == 3
-    assert any_store.list("a") == ["a/b/one", "a/two"]
-    assert any_store.list("none") == []
+    assert any_store.keys("a") == ["a/b/one", "a/two"]
+    assert any_store.keys("none") == []
     any_store.delete(["a/two", "a/never"])
     assert not any_store.exists("a/two")
     with pytest.raises(StoreError, match="a/two: no such object"):
@@ -60,7 +60,7 @@ def test_create_has_one_winner(any_store: Store) -> None:
         won = list(pool.map(attempt, range(6)))
     assert won.count(True) == 1
     assert any_store.read("marks/mark") == str(won.index(True)).encode()
-    assert any_store.list("marks") == ["marks/mark"]
+    assert any_store.keys("marks") == ["marks/mark"]
 
 
 def test_a_pickled_store_works_and_carries_no_file_system(any_store: Store) -> None:
@@ -298,7 +298,7 @@ def test_both_names_of_local_files_and_paths_are_the_same_store(tmp_path: Path) 
     store = Store(f"local://{tmp_path}/store")
     store.write("a/b", b"1")
     assert store.create("a/c", b"2")
-    assert store.list("a") == ["a/b", "a/c"]
+    assert store.keys("a") == ["a/b", "a/c"]
     assert store.url == Store(tmp_path / "store").url == Store(f"file://{tmp_path}/store").url
     assert Store(tmp_path / "store").read("a/b") == b"1"
 

@@ -171,4 +171,4 @@ class UnitCheckpoints:
 
     def _ascending(self) -> list[str]:
         """Keys of the records of all attempts, the lowest step first."""
-        return self.store.list(checkpoints_of(self.prefix))
+        return self.store.keys(checkpoints_of(self.prefix))

@@ -112,7 +112,7 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
     """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
     sets: dict[str, DistilledManifest | StoreError] = {}
-    for key in store.list(PUBLISHED):
+    for key in store.keys(PUBLISHED):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:

@@ -9,5 +9,5 @@ from vldd_dist.store.store import Store
 
 def committed_units(store: Store, units: Iterable[WorkUnit]) -> set[str]:
     """Ids of the units whose manifest is in the store. Lists the store once, whatever the number of units."""
-    keys = set(store.list(UNITS))
+    keys = set(store.keys(UNITS))
     return {unit.id for unit in units if ManifestKey(prefix_of(unit.kind, unit.id)).key in keys}

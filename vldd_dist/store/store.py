@@ -6,7 +6,6 @@ with jitter for `retry.DEADLINE_SECONDS`; a refusal (no permission, no bucket) i
 environment, a profile or a role, and never appear in a message, pickle or object. http(s) and hf URLs can only be read.
 """
 
-import builtins
 import contextlib
 import time
 import uuid
@@ -176,12 +175,12 @@ class Store:
         # S3 rounds down to seconds here, but not in listings.
         return moment if moment.microsecond else moment + timedelta(seconds=1)
 
-    def list(self, prefix: str) -> "builtins.list[str]":
+    def keys(self, prefix: str) -> list[str]:
         """All keys under a prefix, recursively and sorted; empty if there are none."""
-        return builtins.list(self.listing(prefix))
+        return list(self.listing(prefix))
 
     def listing(self, prefix: str, temporary: bool = False) -> dict[str, Listed]:
-        """The same as `list`, with each object's size and time.
+        """The same as `keys`, with each object's size and time.
 
         Args:
             temporary: whether to include files that local writers have not finished, or left behind when they were killed.
@@ -193,7 +192,7 @@ class Store:
             return self._guarded(prefix, lambda path, limit: self.backend.find(path, temporary), missing_is_error=False)
         return {}
 
-    def delete(self, keys: "builtins.list[str]") -> None:
+    def delete(self, keys: list[str]) -> None:
         """Remove objects; objects that do not exist are ignored."""
         self.require_writable()
         for key in keys:
@@ -208,7 +207,7 @@ class Store:
             raise StoreError(f"{self.url}: a test object was changed when it was read back: use another store")
         self.delete([key])
 
-    def abort_uploads(self, prefix: str, before: datetime, abort: bool = True) -> "builtins.list[str]":
+    def abort_uploads(self, prefix: str, before: datetime, abort: bool = True) -> list[str]:
         """Abort multipart uploads that a killed writer left unfinished. S3 keeps and bills their parts, but lists no object.
 
         Args:

@@ -51,10 +51,10 @@ def test_a_folder_that_has_grown(tmp_path: Path, store: Store) -> None:
     first, second = planned(pairs(tmp_path))
     assert prepare(first, store) == 2
     pair(tmp_path / "a.jpg", "a")
-    before = store.list("units")
+    before = store.keys("units")
     with pytest.raises(DataError, match=CHANGED):
         prepare(second, store)
-    assert store.list("units") == before
+    assert store.keys("units") == before
     assert [prepare(unit, store) for unit in planned(pairs(tmp_path))] == [2, 2, 1]
 
 
@@ -70,10 +70,10 @@ def test_a_tar_that_was_written_again(tmp_path: Path, store: Store) -> None:
     first, second = planned(one_split(tmp_path, 8))
     tar(tmp_path / "1.tar", {"new.jpg": jpeg(), "new.txt": b"new"})
     assert prepare(first, store) == 4
-    before = store.list("units")
+    before = store.keys("units")
     with pytest.raises(DataError, match=CHANGED):
         prepare(second, store)
-    assert store.list("units") == before
+    assert store.keys("units") == before
 
 
 def a_table(folder: Path) -> tuple[Source, Path]:

@@ -99,7 +99,7 @@ def test_bad_karpathy_input_is_a_one_sentence_error(
 ) -> None:
     with pytest.raises(DataError, match=sentence):
         prepare(store, karpathy(tmp_path, change))
-    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
+    assert not [key for key in store.keys("units/dataset") if key.endswith("manifest.json")]
 
 
 def tar(path: Path, members: dict[str, bytes]) -> None:
@@ -168,7 +168,7 @@ def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: 
 def test_bad_shards_are_one_sentence_errors(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         prepare(store, shards(tmp_path, members))
-    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
+    assert not [key for key in store.keys("units/dataset") if key.endswith("manifest.json")]
 
 
 def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path, store: Store) -> None:

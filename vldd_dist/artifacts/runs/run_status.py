@@ -120,7 +120,7 @@ def read_statuses(store: Store, experiment: str | None = None) -> list[RunStatus
     Args:
         experiment: only the runs of this name.
     """
-    keys = [key for key in store.list(f"{STATUS}/{experiment}" if experiment else STATUS) if key.endswith(".json")]
+    keys = [key for key in store.keys(f"{STATUS}/{experiment}" if experiment else STATUS) if key.endswith(".json")]
     # Each of many attempts with other settings leaves one, and a request to a remote store takes a while.
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return list(pool.map(lambda key: _read_or_error(store, key), keys))

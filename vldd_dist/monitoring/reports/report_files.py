@@ -44,7 +44,7 @@ def write_tables(store: Store, name: str, tables: dict[str, Table]) -> None:
 
 def report_names(store: Store, file: str = TABLES) -> list[str]:
     """Names of the experiments whose report in the store has this file. Raises StoreError."""
-    return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
+    return sorted(key.split("/")[1] for key in store.keys(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
 
 
 def report_name(store: Store, name: str | None, file: str = TABLES) -> str:

@@ -27,7 +27,7 @@ def first_of(kind: str) -> WorkUnit:
 
 def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
     """Copy everything except the unit's own objects, so that the unit can be run in `store`."""
-    for key in finished.list("units") + finished.list("blobs"):
+    for key in finished.keys("units") + finished.keys("blobs"):
         if not key.startswith(f"units/{unit.kind}/{unit.id}/"):
             store.write(key, finished.read(key))
 
@@ -51,7 +51,7 @@ def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
 
 def read_everything(store: Store) -> None:
     """Read and verify every unit and every published set. Raises StoreError for the first damaged object."""
-    for key in store.list(UNITS):
+    for key in store.keys(UNITS):
         if isinstance(found := parse(key), ManifestKey):
             reader = UnitReader(store, *kind_and_id(found.unit))
             for name in reader.manifest.objects:
