@@ -10,8 +10,8 @@ from torch import Tensor
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.distillation_memory import unroll_memory
-from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of
+from vldd_dist.cost_model.distillation_memory import UnrolledStep, unroll_memory
+from vldd_dist.cost_model.memory_model import TrainingStep, expert_memory, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
@@ -55,14 +55,14 @@ def estimate(case: Case, what: str) -> int:
     sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
     if what == "expert":
         first = trace.first_order(case.pairs, training=True, of_batch=False, keep=True)
-        terms = expert_memory(sizes, Step(batch, first=first), EXPERT)
+        terms = expert_memory(sizes, TrainingStep(batch, first), EXPERT)
         return terms["momentum"] + terms["activations"]
     if what == "full":
-        step = Step(batch, full=trace.full_graph(case.pairs, dropout=False))
+        step = UnrolledStep(batch, trace.full_graph(case.pairs, dropout=False))
     elif what == "exact":
-        step = Step(batch, second=trace.second_order(case.pairs, dropout=False, with_theta=True))
+        step = UnrolledStep(batch, trace.second_order(case.pairs, dropout=False, with_theta=True))
     else:
-        step = Step(batch, first=trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
+        step = UnrolledStep(batch, trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
     return peak(unroll_memory(sizes, step, DistillationSettings(objective={"gradient": what, "inner_steps": STEPS})))
 
 

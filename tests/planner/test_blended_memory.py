@@ -6,8 +6,8 @@ from torch import Tensor
 from tests.planner.test_memory_model import STEPS, TEXT_DIM, allocated_peak
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.distillation_memory import unroll_memory
-from vldd_dist.cost_model.memory_model import Step, peak, sizes_of
+from vldd_dist.cost_model.distillation_memory import UnrolledStep, unroll_memory
+from vldd_dist.cost_model.memory_model import peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.student import StepInputs, Student
@@ -25,7 +25,7 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     trace, blend = MemoryTrace(settings, TEXT_DIM, 32), Blending().of_step(seed=0)
     for mixed in (None, blend):
         second = trace.second_order(pairs, dropout=False, with_theta=True, blend=mixed)
-        step = Step(pairs * trace.input_bytes, second=second)
+        step = UnrolledStep(pairs * trace.input_bytes, second)
         estimates.append(peak(unroll_memory(sizes_of(trace), step, DistillationSettings(objective={"inner_steps": STEPS}))))
     assert estimates[0] < estimates[1]
 

@@ -18,19 +18,18 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.distillation_memory import PairSize, pairs_memory, tower_memory, unroll_memory
+from vldd_dist.cost_model.distillation_memory import PairSize, UnrolledStep, pairs_memory, tower_memory, unroll_memory
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import (
     GIB,
-    SecondOrder,
     Sizes,
-    Step,
+    TrainingStep,
     expert_memory,
     peak,
     sizes_of,
     student_memory,
 )
-from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.memory_trace import MemoryTrace, SecondOrder
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
@@ -61,10 +60,10 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     settings = ModelSettings(image=image, text=text)
     trace = MemoryTrace(settings, TEXT_DIM, size)
     if gradient == "exact":
-        step = Step(pairs * trace.input_bytes, second=trace.second_order(pairs, dropout=False, with_theta=True))
+        step = UnrolledStep(pairs * trace.input_bytes, trace.second_order(pairs, dropout=False, with_theta=True))
     else:
         first = trace.first_order(pairs, training=False, of_batch=True, keep=True)
-        step = Step(pairs * trace.input_bytes, first=first)
+        step = UnrolledStep(pairs * trace.input_bytes, first)
     distill = DistillationSettings(objective={"gradient": gradient, "inner_steps": STEPS})
     estimate = peak(unroll_memory(sizes_of(trace), step, distill))
 
@@ -158,7 +157,7 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
 
 
 def test_offloading_leaves_one_snapshot_on_the_device() -> None:
-    sizes, step = Sizes(100 * MIB, 0, MIB), Step(MIB, second=SecondOrder(10 * MIB, 20 * MIB))
+    sizes, step = Sizes(100 * MIB, 0, MIB), UnrolledStep(MIB, SecondOrder(10 * MIB, 20 * MIB))
     kept = unroll_memory(sizes, step, DistillationSettings(objective={"inner_steps": 9}))
     offloaded = unroll_memory(sizes, step, DistillationSettings(objective={"inner_steps": 9, "offload_snapshots": "cpu"}))
     assert kept["snapshots"] == 800 * MIB
@@ -171,7 +170,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
         DistillationSettings(objective={"gradient": "finite_difference", "inner_steps": 8}, workers=workers, sharding="zero3")
         for workers in (1, 2)
     )
-    step = Step(MIB, first=first)
+    step = UnrolledStep(MIB, first)
     whole, half = unroll_memory(sizes, step, one), unroll_memory(sizes, step, two)
     assert half["snapshots"] == whole["snapshots"] // 2
     assert half["vectors"] - MIB == (whole["vectors"] - MIB) // 2
@@ -187,7 +186,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert students[1]["engine"] - bucket == (students[0]["engine"] - bucket) // 2
     large = Sizes(16 * GIB, 0, GIB, block=GIB, outside=GIB)
     stages = [
-        peak(expert_memory(large, Step(MIB, first=first), ExpertSettings(workers=8, sharding=sharding, momentum=0.9)))
+        peak(expert_memory(large, TrainingStep(MIB, first), ExpertSettings(workers=8, sharding=sharding, momentum=0.9)))
         for sharding in ("none", "zero2", "zero3", "fsdp")
     ]
     assert max(stages[2:]) < stages[1] < stages[0]

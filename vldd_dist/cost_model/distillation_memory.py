@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.cost_model.memory_model import (
     Sizes,
-    Step,
     Terms,
     first_order_memory,
     is_in_shards,
@@ -14,7 +13,7 @@ from vldd_dist.cost_model.memory_model import (
     per_rank,
     student_memory,
 )
-from vldd_dist.cost_model.memory_trace import TowerPass
+from vldd_dist.cost_model.memory_trace import FullGraph, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
 
@@ -37,7 +36,64 @@ class PairSize:
     kept: int = 0
 
 
-def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> Terms:
+@dataclass(frozen=True)
+class RealPass:
+    """Sizes of an outer loss on real pairs, in bytes.
+
+    Attributes:
+        pairs: this rank's real pairs as they are read, and what an objective makes of them.
+        first: peak of a forward and backward pass.
+    """
+
+    pairs: int
+    first: int
+
+
+@dataclass(frozen=True)
+class UnrolledStep:
+    """Sizes of an inner step over this rank's pairs and of the other passes of its outer step, in bytes.
+
+    Attributes:
+        batch: its pairs as the student gets them.
+        passes: what the unroll's gradient needs: for `full` the graph of all steps; for `exact` and `tesla` a step that is
+            differentiated twice; for finite differences the peak of a forward and backward pass.
+        learned: the part of the batch that has a gradient; None: all of it.
+        check: an inner step of the check of finite differences.
+        tower: a frozen backbone's pass over a chunk of images, and back to their pixels.
+        real: of an outer loss on real pairs.
+    """
+
+    batch: int
+    passes: FullGraph | SecondOrder | int
+    learned: int | None = None
+    check: SecondOrder | None = None
+    tower: TowerPass | None = None
+    real: RealPass | None = None
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of the batch's gradients."""
+        return self.batch if self.learned is None else self.learned
+
+
+@dataclass(frozen=True)
+class MatchingStep:
+    """Sizes of an outer step that unrolls no student, in bytes.
+
+    Attributes:
+        real: this rank's real pairs as they are read.
+        tower: the image tower's pass over a chunk of synthetic images, and back to their pixels.
+        kept: what an objective keeps of all real pairs.
+        training: peak of a forward and backward pass of the model's training on the real pairs; None: it is not trained.
+    """
+
+    real: int
+    tower: TowerPass
+    kept: int = 0
+    training: int | None = None
+
+
+def unroll_memory(sizes: Sizes, step: UnrolledStep, settings: DistillationSettings) -> Terms:
     """The peak of an unroll, apart from the student, the expert's start and target snapshots, and the batches.
 
     With p = P / W, T steps, and b the bytes of the learned part of a step's batch; the start is the expert's snapshot:
@@ -56,26 +112,23 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> T
     objective: UnrolledObjective = settings.objective
     workers, in_shards, steps = settings.workers, is_in_shards(settings.sharding), objective.inner_steps
     p, b = per_rank(sizes.trainable, workers), step.gradients
-    if objective.gradient == "full":
-        assert step.full is not None
-        return {"activations": step.full.of_steps(steps)}
+    if isinstance(step.passes, FullGraph):
+        return {"activations": step.passes.of_steps(steps)}
     waiting = snapshots_memory(objective, p)
-    if objective.gradient == "finite_difference":
-        assert step.first is not None
+    if isinstance(step.passes, int):
         central = objective.difference_scheme() == "central"
         return {
             "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
             "vectors": 5 * p + b if central else 4 * p,
             "gathered": sizes.trainable if workers > 1 and not in_shards else 0,
-            "activations": first_order_memory(sizes, step.first, workers, settings.sharding),
+            "activations": first_order_memory(sizes, step.passes, workers, settings.sharding),
         }
-    assert step.second is not None
     vectors = (2 + objective.costs().has_momentum()) * p
-    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": vectors, "activations": step.second.peak}
+    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": vectors, "activations": step.passes.peak}
     if is_sharded(settings):
         whole = 2 * sizes.trainable if workers > 1 else 0
         return in_sweep | {"gathered": whole + (sizes.frozen if in_shards else 0)}
-    at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.second.graph}
+    at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.passes.graph}
     return max(in_sweep, at_end, key=peak)
 
 
@@ -100,7 +153,13 @@ def pairs_memory(pairs: int, pair: PairSize, settings: DistillationSettings) -> 
 
 
 def distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms, held: int = 2
+    sizes: Sizes,
+    step: UnrolledStep,
+    pairs: int,
+    pair: PairSize,
+    settings: DistillationSettings,
+    validation: Terms,
+    held: int = 2,
 ) -> Terms:
     """The peak of a distillation of M pairs, the maximum over the parts of an outer step and validation.
 
@@ -125,9 +184,9 @@ def distillation_memory(
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
     working = resident | {"expert": held * p, "batches": costs.longest_run() * step.batch + used}
-    if costs.real_rows():
-        resident |= {"expert": held * p, "real batch": step.real}
-        working |= {"start": (1 + is_sharded(settings)) * p, "real batch": step.real}
+    if step.real is not None:
+        resident |= {"expert": held * p, "real batch": step.real.pairs}
+        working |= {"start": (1 + is_sharded(settings)) * p, "real batch": step.real.pairs}
     gradients = {"pairs' gradients": steps * step.gradients + learned}
     moments = [
         working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
@@ -136,23 +195,21 @@ def distillation_memory(
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     at_end = working | {"snapshots": snapshots_memory(objective, p), "vectors": 2 * p}
-    if costs.real_rows():
-        assert step.first is not None
-        real = first_order_memory(sizes, step.first, workers, settings.sharding) + _graph_at_end(step, settings)
+    if step.real is not None:
+        real = first_order_memory(sizes, step.real.first, workers, settings.sharding) + _graph_at_end(step, settings)
         moments.append(at_end | {"outer loss": real, "kept graphs": kept})
     if step.check is not None:
         moments.append(at_end | {"check of differences": step.check.peak})
     return max(moments, key=peak)
 
 
-def _graph_at_end(step: Step, settings: DistillationSettings) -> int:
+def _graph_at_end(step: UnrolledStep, settings: DistillationSettings) -> int:
     """The bytes of the unroll's graph that is in memory while the outer loss is differentiated."""
-    if is_sharded(settings):
+    if is_sharded(settings) or isinstance(step.passes, int):
         return 0
-    if step.full is not None:
-        return step.full.of_steps(settings.objective.inner_steps)
-    assert step.second is not None
-    return step.second.graph
+    if isinstance(step.passes, FullGraph):
+        return step.passes.of_steps(settings.objective.inner_steps)
+    return step.passes.graph
 
 
 def used_pairs(pairs: int, settings: DistillationSettings) -> int:
@@ -177,7 +234,7 @@ def tower_memory(tower: TowerPass | None, images: int, settings: DistillationSet
 
 
 def other_distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
+    sizes: Sizes, step: MatchingStep, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
 ) -> Terms:
     """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
     tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
@@ -190,12 +247,12 @@ def other_distillation_memory(
     learned, (_, back) = drawn * pair.learned, tower_memory(step.tower, drawn, settings)
     snapshots = int(objective.trains_model()) * sizes.trainable
     resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
-    working = resident | {"real batch": step.batch, "real moments": step.kept}
+    working = resident | {"real batch": step.real, "real moments": step.kept}
     moments = [
         working | {"pairs' gradients": learned, "activations": back},
         working | {"pairs' gradients": learned, "outer optimiser": 6 * learned},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
-    if step.first is not None:
-        moments.append(working | {"activations": first_order_memory(sizes, step.first, workers, "none")})
+    if step.training is not None:
+        moments.append(working | {"activations": first_order_memory(sizes, step.training, workers, "none")})
     return max(moments, key=peak)

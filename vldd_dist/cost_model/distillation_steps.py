@@ -5,14 +5,17 @@ from dataclasses import replace
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.distillation_memory import (
+    MatchingStep,
     PairSize,
+    RealPass,
+    UnrolledStep,
     distillation_memory,
     is_sharded,
     other_distillation_memory,
     used_pairs,
 )
-from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, per_rank, sizes_of, student_step_memory
-from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.memory_model import Terms, drops_gradients, per_rank, sizes_of, student_step_memory
+from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
@@ -37,8 +40,11 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
         # `UnitPhase.join` copies the pairs of all phases into one set.
         validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if isinstance(objective, UnrolledObjective):
-        step, held = _unrolled_step(experiment, objective, trace), objective.costs().held_snapshots(experiment.experts.count)
-        return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
+        unrolled, held = (
+            _unrolled_step(experiment, objective, trace),
+            objective.costs().held_snapshots(experiment.experts.count),
+        )
+        return distillation_memory(sizes_of(trace), unrolled, pairs, pair, settings, validation, held)
     moves = objective.moves_tower(trace.frozen_backbone)
     sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)
     step = _matching_step(experiment, objective, trace, moves=moves)
@@ -52,7 +58,7 @@ def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
     return PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
 
 
-def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTrace, *, moves: bool) -> Step:
+def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTrace, *, moves: bool) -> MatchingStep:
     """The sizes of an outer step without a student.
 
     Args:
@@ -61,40 +67,45 @@ def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTr
     costs = objective.costs()
     counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()
     rows, real = (per_rank(count, experiment.distill.workers) for count in counts)
-    return Step(
+    return MatchingStep(
         real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
-        first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
+        training=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
         tower=trace.tower(largest_chunk(rows), moves=moves),
         kept=4 * costs.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
     )
 
 
-def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: MemoryTrace) -> Step:
+def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: MemoryTrace) -> UnrolledStep:
     """The sizes of an outer step that unrolls a student."""
     settings = experiment.distill
     workers, fixed, pairs = settings.workers, settings.fixed(), max(settings.pairs)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), workers), objective.dropout
-    tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
     blending = objective.blending()
     blend = None if blending is None else blending.of_step(seed=0)
-    step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
-    if objective.costs().real_rows():
-        step = _with_outer_loss(step, experiment, objective, trace)
+    passes: FullGraph | SecondOrder | int
+    check = None
     if objective.gradient == "full":
-        return replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
-    if objective.gradient == "finite_difference":
+        passes = trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend)
+    elif objective.gradient == "finite_difference":
         checked = min(rows, per_rank(CHECKED_PAIRS, workers))
         check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed, blend=blend)
         keep = not drops_gradients(settings.sharding)
-        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
-        return replace(step, first=first, check=check)
-    with_theta = objective.gradient == "exact" or is_sharded(settings)
-    second = trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend)
-    return replace(step, second=second)
+        passes = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
+    else:
+        with_theta = objective.gradient == "exact" or is_sharded(settings)
+        passes = trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend)
+    return UnrolledStep(
+        rows * trace.input_bytes,
+        passes,
+        learned=rows * trace.learned_input_bytes(fixed),
+        check=check,
+        tower=trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None,
+        real=_real_pass(experiment, objective, trace) if objective.costs().real_rows() else None,
+    )
 
 
-def _with_outer_loss(step: Step, experiment: Experiment, objective: UnrolledObjective, trace: MemoryTrace) -> Step:
-    """The step with the sizes of an outer loss on real pairs."""
+def _real_pass(experiment: Experiment, objective: UnrolledObjective, trace: MemoryTrace) -> RealPass:
+    """The sizes of an outer loss on real pairs."""
     # Each rank passes its part through a backbone. Of heads on features, the scores of all rows take the most.
     costs = objective.costs()
     real, given = costs.real_rows(), experiment.model.has_features
@@ -102,4 +113,4 @@ def _with_outer_loss(step: Step, experiment: Experiment, objective: UnrolledObje
     first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
     copies = max(costs.real_copies(), int(trace.frozen_backbone and not given))
     one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
-    return replace(step, first=first, real=part * one)
+    return RealPass(part * one, first)

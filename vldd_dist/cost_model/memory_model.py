@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
-from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
+from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.sharding.engines.deepspeed_engine import bucket_elements
 
 GIB = 2**30
@@ -44,35 +44,18 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Sizes of one step over this rank's pairs, in bytes. Passes that the step does not use are None or 0.
+class TrainingStep:
+    """Sizes of a training step of an expert or of an evaluation's student over this rank's pairs, in bytes.
 
     Attributes:
-        batch: its pairs as the student gets them.
-        learned: the part of the batch that has a gradient; None: all of it.
-        real: the real pairs of its outer loss as they are read, and what an objective makes of them.
+        batch: its pairs.
         first: peak of a forward and backward pass.
-        check: an inner step of the check of finite differences.
-        tower: a frozen backbone's pass over a chunk of images, and back to their pixels.
         encoding: peak of a pass without a graph over the images that are encoded at once, including the images.
-        kept: what an objective keeps of all real pairs.
     """
 
     batch: int
-    learned: int | None = None
-    real: int = 0
-    first: int | None = None
-    second: SecondOrder | None = None
-    full: FullGraph | None = None
-    check: SecondOrder | None = None
-    tower: TowerPass | None = None
+    first: int
     encoding: int = 0
-    kept: int = 0
-
-    @property
-    def gradients(self) -> int:
-        """Bytes of the batch's gradients."""
-        return self.batch if self.learned is None else self.learned
 
 
 def peak(terms: Terms) -> int:
@@ -129,7 +112,7 @@ def is_in_shards(sharding: Sharding) -> bool:
     return sharding in ("zero3", "fsdp")
 
 
-def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
+def expert_memory(sizes: Sizes, step: TrainingStep, settings: ExpertSettings) -> Terms:
     """The peak of an expert's training step.
 
     - student, engine: see `student_memory`.
@@ -139,7 +122,6 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
       batch of images for validation.
     """
     workers, sharding, p = settings.workers, settings.sharding, sizes.trainable
-    assert step.first is not None
     owned = p if sharding == "none" else per_rank(p, workers)
     decayed = owned * (2 if settings.weight_decay else 1)
     activations = max(first_order_memory(sizes, step.first, workers, sharding), decayed, step.encoding)
@@ -147,7 +129,7 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
     return student_memory(sizes, workers, sharding) | {"momentum": momentum, "batch": step.batch, "activations": activations}
 
 
-def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationProtocol, workers: int = 1) -> Terms:
+def evaluation_memory(sizes: Sizes, step: TrainingStep, settings: EvaluationProtocol, workers: int = 1) -> Terms:
     """The peak of training a student on pairs, without the pairs and the dual encoder that the caller holds. Each rank has the
     whole student.
 
@@ -155,7 +137,6 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationProtocol, wo
     - batch: the ceil(B / W) pairs of the step.
     - activations: the largest of a pass (see `first_order_memory`), the gradients with weight decay's copy, and encoding.
     """
-    assert step.first is not None
     p, whole = sizes.trainable, sizes.trainable + sizes.frozen
     in_step = first_order_memory(sizes, step.first, workers, "none")
     return {
@@ -170,7 +151,7 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationProtocol, wo
 def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, workers: int) -> Terms:
     """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes."""
     rows = per_rank(min(settings.batch_size, pairs), workers)
-    step = Step(
+    step = TrainingStep(
         rows * trace.input_bytes,
         first=trace.first_order(rows, training=True, of_batch=False, keep=True),
         encoding=trace.encoding(settings.encode_batch),

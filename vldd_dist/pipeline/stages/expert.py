@@ -8,7 +8,7 @@ from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
-from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
+from vldd_dist.cost_model.memory_model import Terms, TrainingStep, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import expert_flops, training_entries
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
@@ -93,7 +93,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """The larger peak of a training step and of encoding a batch for validation."""
     settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
     rows = per_rank(settings.batch_size, settings.workers)
-    step = Step(
+    step = TrainingStep(
         rows * trace.input_bytes,
         first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.sharding)),
         encoding=trace.encoding(experiment.evaluation.encode_batch),
