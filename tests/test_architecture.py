@@ -69,6 +69,7 @@ LEAVES = (
     "logs",
     "strict_json",
     "strict_model",
+    "training_loop",
 )
 
 

@@ -23,12 +23,12 @@ CODE = (
     "vldd_dist/data/medoids.py",
     "vldd_dist/data/prepared",
     "vldd_dist/distillation",
-    "vldd_dist/distilled_set",
     "vldd_dist/evaluation",
     "vldd_dist/models",
     "vldd_dist/retrieval",
     "vldd_dist/seeding.py",
     "vldd_dist/sharding",
+    "vldd_dist/training_loop.py",
 )
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist import training_loop
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distilled_set import training as student_module
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -159,7 +159,7 @@ def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
         return generator
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student_module, "numpy_generator", watched)
+        patch.setattr(training_loop, "numpy_generator", watched)
         trained(epochs=3)
     assert [sorted(order) for order in orders] == [list(range(10))] * 3
     assert orders[0] != orders[1] != orders[2]

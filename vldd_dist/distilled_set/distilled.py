@@ -34,6 +34,7 @@ from vldd_dist.plugins import LOSSES
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import ObjectInfo, sha256_hex
 from vldd_dist.store.store import Store
+from vldd_dist.training_loop import phases_of
 
 # A file of pairs is not larger than this, unless it has only one pair.
 LARGEST_FILE_BYTES = 1 << 30
@@ -128,9 +129,8 @@ class DistilledSet:
         a single one."""
         if PHASE not in self.rows:
             return [self.as_dataset()]
-        phases = self.rows[PHASE]
-        masks = [phases == phase for phase in phases.unique().tolist()]
-        return [PairDataset({name: rows[mask] for name, rows in self.rows.items()}) for mask in masks]
+        phases = phases_of(self.rows[PHASE])
+        return [PairDataset({name: rows[numbers] for name, rows in self.rows.items()}) for numbers in phases]
 
     @classmethod
     def load(cls, url: Location, most: int | None = None) -> Self:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.distilled_set.manifest import PHASE
-from vldd_dist.distilled_set.training import phases_of, sgd, train_epochs
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
@@ -20,6 +19,7 @@ from vldd_dist.retrieval.recall import Recall
 from vldd_dist.sharding.engines.replicas import Replicas
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import SOLO, Ranks, rows_to_compute
+from vldd_dist.training_loop import phases_of, sgd, train_epochs
 
 
 @dataclass(frozen=True)

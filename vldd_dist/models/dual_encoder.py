@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import ModelSettings
-from vldd_dist.distilled_set.training import freeze_norm_statistics
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.image.backbone import (
@@ -20,6 +19,7 @@ from vldd_dist.models.image.backbone import (
     make_trainable,
 )
 from vldd_dist.seeding import seeded
+from vldd_dist.training_loop import freeze_norm_statistics
 
 HEADS = ("image_head", "text_head")
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
-from vldd_dist.distilled_set.training import sgd
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -21,6 +20,7 @@ from vldd_dist.models.inputs import on_device
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
+from vldd_dist.training_loop import sgd
 
 
 class PairNumbers(NamedTuple):
