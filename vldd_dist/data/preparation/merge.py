@@ -1,6 +1,7 @@
 """Merging prepared groups into one data set, and checking what concerns several groups or splits."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
@@ -46,18 +47,17 @@ def bad_images(groups: Iterable[UnitReader], max_fraction: float) -> dict[str, i
     Raises:
         DataError: they are more than the allowed fraction of a split; names the shard or folder with the most in one group.
     """
-    totals: dict[str, tuple[int, int, int, str]] = {}
+    of_split: dict[str, list[ShardGroupFacts]] = defaultdict(list)
     for group in groups:
-        split, facts = group.manifest.spec["group"]["split"], group.facts_as(ShardGroupFacts)
-        count, samples, most, worst = totals.get(split, (0, 0, 0, ""))
-        if facts.bad.in_worst > most:
-            most, worst = facts.bad.in_worst, facts.bad.worst
-        totals[split] = count + facts.bad.count, samples + facts.samples, most, worst
-    for split, (count, samples, most, worst) in totals.items():
-        if count > max_fraction * samples:
-            how_many = f"{count} of {samples} images"
-            raise too_many(how_many, split, worst=worst, in_worst=most, max_fraction=max_fraction)
-    return {split: count for split, (count, *_) in totals.items()}
+        of_split[group.manifest.spec["group"]["split"]].append(group.facts_as(ShardGroupFacts))
+    counts = {split: sum(facts.bad.count for facts in of_groups) for split, of_groups in of_split.items()}
+    for split, of_groups in of_split.items():
+        samples = sum(facts.samples for facts in of_groups)
+        if counts[split] > max_fraction * samples:
+            most = max((facts.bad for facts in of_groups), key=lambda bad: bad.in_worst)
+            how_many = f"{counts[split]} of {samples} images"
+            raise too_many(how_many, split, worst=most.worst, in_worst=most.in_worst, max_fraction=max_fraction)
+    return counts
 
 
 def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], bad: dict[str, int]) -> None:
