@@ -39,7 +39,4 @@ class FeatureTrace(MemoryTrace):
 def on_features(trace: MemoryTrace, model: ModelSettings) -> FeatureTrace:
     """The trace of students with these settings on the features of the traced dual encoder's backbone. It is made once."""
     key = ("on features", model.model_dump_json())
-    if key not in trace.known:
-        trace.known[key] = FeatureTrace(model, feature_size(trace.model().image_backbone), trace.text_dim)
-    found: FeatureTrace = trace.known[key]
-    return found
+    return trace.once(key, lambda: FeatureTrace(model, feature_size(trace.model().image_backbone), trace.text_dim))

@@ -120,11 +120,11 @@ class FlopTrace:
 
     def _once(self, name: str, prepared: Callable[[], Counted]) -> float:
         """The operations for one of `COUNTED`, without those of what comes before, such as the features of a batch."""
-        key = ("flops", name)
-        if key not in self._trace.known:
+
+        def count() -> int:
             work = prepared()
-            with FlopCount() as count:
+            with FlopCount() as counted:
                 work()
-            self._trace.known[key] = count.total
-        operations: float = self._trace.known[key]
-        return operations / COUNTED
+            return counted.total
+
+        return self._trace.once(("flops", name), count) / COUNTED

@@ -3,7 +3,7 @@
 Nothing is downloaded, and nothing large is allocated. Tracing both passes of an inner step of a ViT-H takes two seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -80,14 +80,12 @@ NOTHING: frozenset[str] = frozenset()
 def _cached(
     method: "Callable[Concatenate[MemoryTrace, Arguments], Result]",
 ) -> "Callable[Concatenate[MemoryTrace, Arguments], Result]":
-    """Cache the results of a method in `MemoryTrace.known`, by its arguments."""
+    """Compute the result of a method once for each of its arguments (`MemoryTrace.once`)."""
 
     @wraps(method)
     def cached(self: "MemoryTrace", *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         key = (method.__name__, args, tuple(sorted(kwargs.items())))
-        if key not in self.known:
-            self.known[key] = method(self, *args, **kwargs)
-        return self.known[key]
+        return self.once(key, lambda: method(self, *args, **kwargs))
 
     return cached
 
@@ -107,7 +105,6 @@ class MemoryTrace:
         module_bytes: bytes of the largest module's own parameters.
         block_bytes, outside_bytes: bytes of the largest of the model's blocks, and of the parameters outside all blocks.
         has_features: as in the settings. The traced model has random weights; none are loaded.
-        known: cached results.
     """
 
     def __init__(self, settings: ModelSettings, text_dim: int, image_size: int) -> None:
@@ -115,7 +112,7 @@ class MemoryTrace:
         image = settings.image.model_copy(update={"weights": "random"})
         self.settings = settings.model_copy(update={"image": image})
         self.text_dim, self.image_size = text_dim, image_size
-        self.known: dict[Any, Any] = {}
+        self._known: dict[Hashable, Any] = {}
         self._models: dict[bool, DualEncoder] = {}
         model = self.model()
         own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
@@ -237,6 +234,13 @@ class MemoryTrace:
             with LiveMemory() as forward:
                 tower.features(chunk)
         return TowerPass(graph, memory.peak, forward.peak)
+
+    def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What the function returns. It is called once for each key, also if it counts something else about these passes."""
+        if key not in self._known:
+            self._known[key] = make()
+        made: Result = self._known[key]
+        return made
 
     @cached_property
     def tower_bytes(self) -> int:
