@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from vldd_dist.data.files.opening import open_url
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.errors import DataError, short
 
 

@@ -7,7 +7,7 @@ import re
 import braceexpand
 import fsspec
 
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.errors import DataError
 
 MOST_SHARDS = 1_000_000

@@ -11,7 +11,7 @@ import fsspec
 
 from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.opening import file_system, open_url
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.store.retry import retried
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best

@@ -10,8 +10,8 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import read_json
-from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.pinned import Pinned
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

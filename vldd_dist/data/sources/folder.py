@@ -14,7 +14,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS, has_image_extension
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import listing, would_list
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

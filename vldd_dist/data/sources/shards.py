@@ -10,7 +10,7 @@ from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import is_text
 from vldd_dist.data.files.opening import open_url
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.files.versions import FileVersion, versions_of

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
-from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.pinned import Pinned
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, check_split, split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of

@@ -30,7 +30,7 @@ def require_fsdp() -> None:
 
 
 class FsdpModel:
-    """See `engine.ShardedModel`. Parameters are cut along their first dimension, so a rank holds some rows of each.
+    """See `sharded_model.ShardedModel`. Parameters are cut along their first dimension, so a rank holds some rows of each.
 
     Each of the network's blocks is gathered for its own forward and backward pass. Parameters outside of blocks stay gathered
     from the start of the forward pass to the end of the backward pass. Parameters without dimensions, which FSDP cannot cut,

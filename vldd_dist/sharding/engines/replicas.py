@@ -12,7 +12,7 @@ from vldd_dist.sharding.ranks import Ranks
 
 
 class Replicas:
-    """See `engine.ShardedModel`. Every rank holds all parameters; they are written and read in shards like those of an
+    """See `sharded_model.ShardedModel`. Every rank holds all parameters; they are written and read in shards like those of an
     engine."""
 
     in_shards = False

@@ -14,7 +14,7 @@ from vldd_dist.sharding.ranks import Ranks
 
 
 class ZeroModel:
-    """See `engine.ShardedModel`; implemented by a DeepSpeed engine.
+    """See `sharded_model.ShardedModel`; implemented by a DeepSpeed engine.
 
     Args:
         stage: stage of ZeRO. 1 and 2: each rank holds all parameters, and shards of optimiser state and gradients. 3: shards of

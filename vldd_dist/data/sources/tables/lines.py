@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Self
 
 from vldd_dist.data.files.opening import open_url
-from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.errors import DataError
 
