@@ -13,7 +13,7 @@ from tests.test_readme import RECIPE, distilled_set
 from vldd_dist import build_towers, load_distilled
 from vldd_dist.artifacts.keys import status_key
 from vldd_dist.artifacts.manifests import to_json
-from vldd_dist.artifacts.runs.run_status import known_event
+from vldd_dist.artifacts.runs.run_status import known_figures
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import concatenated
 from vldd_dist.cli.main import main
@@ -228,7 +228,7 @@ def test_a_stage_of_another_version_is_shown_by_its_own_name(store: Store, capsy
 
 def test_a_report_that_is_not_as_it_should_be_does_not_stop_a_run() -> None:
     report = {"done": 3, "total": 5, "loss": float("nan"), "epoch": "one", "new": {1: 2}, "validation": None}
-    assert known_event(report) == {"done": 3, "total": 5}
+    assert known_figures(report) == {"done": 3, "total": 5}
 
 
 @pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "-1", "1e300", "1e9", "x"])

@@ -1,8 +1,10 @@
 """The state of a run computed from its events, and the text for each event."""
 
+from dataclasses import fields
+
 import pytest
 
-from vldd_dist.artifacts.runs.run_status import known_event
+from vldd_dist.artifacts.runs.run_status import UnitFigures, known_figures
 from vldd_dist.events import (
     CapacityChanged,
     Notice,
@@ -124,6 +126,7 @@ def test_descriptions_of_figures() -> None:
     figures = {"done": 1, "total": 4, "steps_per_second": 1.234, "validation": 12.34, "difference_error": 2e-4}
     words = "1/4, 1.23 outer steps/s, validation 12.3 %, finite-difference error 2e-04"
     assert describe_figures(figures) == words
-    assert describe_figures(known_event(figures)) == words, "as stored in a status"
+    assert describe_figures(known_figures(figures)) == words, "as stored in a status"
+    assert {field.name for field in fields(Progress)} | {"silent_seconds"} == set(UnitFigures.model_fields), "none is dropped"
     assert describe_figures({"silent_seconds": 300}) == "silent for 5 min"
     assert describe_figures({}) == ""

@@ -236,7 +236,7 @@ class MemoryTrace:
         return TowerPass(graph, memory.peak, forward.peak)
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
-        """What the function returns. It is called once for each key, also if it counts something else about these passes."""
+        """The value of `make`, which is called once for each key. What others derive from this trace is kept here too."""
         if key not in self._known:
             self._known[key] = make()
         made: Result = self._known[key]

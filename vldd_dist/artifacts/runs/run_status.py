@@ -36,8 +36,9 @@ class StageStatus(StrictModel):
     failed: Count = Field(description="units that failed permanently, or need a unit that failed")
 
 
-class ReportFields(StrictModel):
-    """A unit's last progress report; it may have further fields."""
+class UnitFigures(StrictModel):
+    """The figures of a running unit: those of its last report (`events.Progress`) and the time since then. A later version may
+    store further ones."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,18 +53,18 @@ class ReportFields(StrictModel):
     silent_seconds: Annotated[float, Field(ge=0)] | None = None
 
 
-def known_event(report: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a worker's report that a status shows, without invalid ones (for example a loss that is not finite)."""
-    shown = {key: value for key, value in report.items() if key in ReportFields.model_fields}
+def known_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a unit that a status shows, without invalid ones (for example a loss that is not finite)."""
+    shown = {key: value for key, value in figures.items() if key in UnitFigures.model_fields}
     try:
-        return _checked_event(shown)
+        return _checked(shown)
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors()}
-        return _checked_event({key: value for key, value in shown.items() if key not in wrong})
+        return _checked({key: value for key, value in shown.items() if key not in wrong})
 
 
-def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
-    return ReportFields.model_validate(event).model_dump(exclude_none=True)
+def _checked(figures: dict[str, Any]) -> dict[str, Any]:
+    return UnitFigures.model_validate(figures).model_dump(exclude_none=True)
 
 
 class UnitStatus(StrictModel):
@@ -71,7 +72,7 @@ class UnitStatus(StrictModel):
 
     label: str
     seconds: float = Field(description="time since the unit started")
-    event: Annotated[dict[str, Any], AfterValidator(_checked_event)] = Field(
+    event: Annotated[dict[str, Any], AfterValidator(_checked)] = Field(
         description="its last report: done, total, loss etc.; silent_seconds is the time since then"
     )
 

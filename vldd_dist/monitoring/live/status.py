@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
-from vldd_dist.artifacts.runs.run_status import RunStatus, StageStatus, UnitStatus, known_event, write_status
+from vldd_dist.artifacts.runs.run_status import RunStatus, StageStatus, UnitStatus, known_figures, write_status
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent
@@ -93,7 +93,7 @@ class StatusWriter(View):
                 UnitStatus(
                     label=running.unit.label,
                     seconds=round(now - running.started_at, 1),
-                    event=known_event(running.figures(now)),
+                    event=known_figures(running.figures(now)),
                 )
                 for running in run.running.values()
             ],
