@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -16,7 +16,7 @@ THREADS = 1
 
 
 class FreshProcess:
-    """A new process that runs functions one after the other.
+    """A new process that runs functions one after the other, and ends with the `with` block.
 
     It computes with one thread, so that its CPU time equals its wall time on an idle machine.
     """
@@ -30,7 +30,10 @@ class FreshProcess:
         """The result of a module's function; its arguments and result must pickle."""
         return self._executor.submit(function, *arguments, **named).result()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
         self._executor.shutdown()
 
 

@@ -208,9 +208,8 @@ def measure_all(sizes: tuple[int, ...]) -> Iterator[tuple[str, Figures]]:
         for what, terminal in (("lines", False), ("live table", True)):
             with tempfile.TemporaryDirectory() as folder:
                 for name in (what, "again, all done") if what == "lines" else (what,):
-                    process = FreshProcess()
-                    yield name, process.run(measure, size, terminal, folder)
-                    process.close()
+                    with FreshProcess() as process:
+                        yield name, process.run(measure, size, terminal, folder)
 
 
 def print_figures(results: list[tuple[str, Figures]]) -> None:

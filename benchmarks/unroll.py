@@ -10,6 +10,7 @@ object; each figure is the worst over the students.
 import argparse
 import statistics
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -138,16 +139,13 @@ class Row:
 
 def compare(model: str, steps: int, repeats: int, methods: list[str]) -> list[Row]:
     """The rows of all gradients of one unroll, each measured in its own process."""
-    processes = {method: FreshProcess() for method in methods}
-    try:
+    with ExitStack() as stack:
+        processes = {method: stack.enter_context(FreshProcess()) for method in methods}
         firsts = {method: process.run(_first_run, model, steps, method) for method, process in processes.items()}
         times: dict[str, list[float]] = {method: [] for method in methods}
         for _ in range(repeats):
             for method, process in processes.items():
                 times[method].append(process.run(_timed_run, method))
-    finally:
-        for process in processes.values():
-            process.close()
     full, full_seconds = firsts["full"], statistics.median(times["full"])
     rows = []
     for method, first in firsts.items():
@@ -165,11 +163,8 @@ def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
 
 def snapshot_growth(row: Row) -> float:
     """Memory of a further inner step, without the gradients that it returns, as a multiple of the size of theta."""
-    process = FreshProcess()
-    try:
+    with FreshProcess() as process:
         longer = process.run(_first_run, row.model, STEPS_OF_GROWTH, row.method)
-    finally:
-        process.close()
     per_step = (longer.peak - row.first.peak) / (STEPS_OF_GROWTH - row.steps)
     return (per_step - longer.step_result) / longer.theta
 

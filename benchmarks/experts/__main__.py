@@ -192,9 +192,8 @@ def together(function: Callable[..., float], count: int, *arguments: Any, folder
 def compare_single(folder: Path, tower: str, rounds: int, batches: int) -> tuple[float, float]:
     """Samples per second of the published method and of this package: medians over alternating rounds. In the first epoch
     of an expert this package decodes images; as it does not in later ones, they are decoded in a round that is not measured."""
-    published, ours = FreshProcess(), FreshProcess()
     rates: tuple[list[float], list[float]] = ([], [])
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, FreshProcess() as published, FreshProcess() as ours:
 
         def our_rate() -> float:
             # The same unit has the same batches in every round.
@@ -204,8 +203,6 @@ def compare_single(folder: Path, tower: str, rounds: int, batches: int) -> tuple
         for _ in range(rounds):
             rates[0].append(published.run(_published_rate, str(folder), tower, batches))
             rates[1].append(our_rate())
-    published.close()
-    ours.close()
     return statistics.median(rates[0]), statistics.median(rates[1])
 
 
@@ -237,9 +234,8 @@ def main() -> None:
         towers = list(TOWERS) if arguments.nfnet else ["nf_regnet_b1"]
         single = {}
         for tower in towers:
-            process = FreshProcess()
-            process.run(prepare, folder, tower)
-            process.close()
+            with FreshProcess() as process:
+                process.run(prepare, folder, tower)
             what = f"one expert, {tower} at {TOWERS[tower]} px: published method, ours"
             single[tower] = row(what, *compare_single(folder, tower, rounds if tower == "nf_regnet_b1" else 1, 4))
         where = {"folder": name, "tower": "nf_regnet_b1"}

@@ -87,11 +87,8 @@ def main() -> None:
     for case in CASES[:2] if quick else CASES:
         for what in (*(GRADIENTS[1:] if quick else GRADIENTS), "expert"):
             console.print(f"{case.name}, {what} ...", style="dim")
-            process = FreshProcess()
-            try:
+            with FreshProcess() as process:
                 measured = process.run(measure, case, what)
-            finally:
-                process.close()
             planned = estimate(case, what)
             of_tensors.append(planned / measured.tensors)
             of_resident.append(planned / measured.resident)
