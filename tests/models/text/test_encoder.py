@@ -39,10 +39,15 @@ def settings(model: Path, **changes: object) -> TextTowerSettings:
     return TextTowerSettings(model=str(model), **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_pooling_one_caption_at_a_time(bert: Path, pooling: str) -> None:
-    """The embeddings equal those of the model without padding."""
-    encoder = FrozenTextEncoder(settings(bert, pooling=pooling), CPU)
+def test_pooling_one_caption_at_a_time(bert: Path, pooling: str, side: str, tmp_path: Path) -> None:
+    """The embeddings equal those of the model without padding, also if the tokenizer was saved to pad on the left."""
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(bert).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert, padding_side=side).save_pretrained(tmp_path)
+    encoder = FrozenTextEncoder(settings(tmp_path, pooling=pooling), CPU)
     found = encoder.encode(CAPTIONS, 3)
     assert found.dtype == torch.float32
     assert found.shape == (len(CAPTIONS), 16)
@@ -50,6 +55,16 @@ def test_pooling_one_caption_at_a_time(bert: Path, pooling: str) -> None:
         with torch.no_grad():
             states = encoder.model(**encoder.tokenizer([caption], return_tensors="pt")).last_hidden_state[0]
         torch.testing.assert_close(vector, states[0] if pooling == "cls" else states.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+
+    AutoModel.from_pretrained(bert).save_pretrained(tmp_path)
+    words = AutoTokenizer.from_pretrained(bert).backend_tokenizer
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"^model.text.model: the tokenizer of .* has no padding token: give the folder one"):
+        FrozenTextEncoder(settings(tmp_path), CPU)
 
 
 def test_captions_are_cut(bert: Path) -> None:

@@ -18,7 +18,8 @@ class FrozenTextEncoder:
     """A transformers text model in evaluation mode; one vector for each caption.
 
     Raises:
-        ConfigError: the model cannot be loaded, lacks weights, or is not for the pooling or the number of tokens.
+        ConfigError: the model cannot be loaded, lacks weights or a padding token, or is not for the pooling or the number of
+            tokens.
     """
 
     def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
@@ -29,6 +30,12 @@ class FrozenTextEncoder:
             self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(architecture.pooling.model_class)
         else:
             self.tokenizer, self.model = _load(settings, architecture)
+        if self.tokenizer.pad_token_id is None:
+            raise ConfigError(
+                f"model.text.model: the tokenizer of {settings.model} has no padding token: give the folder one that has"
+            )
+        # Poolings and position numbers count from the first token.
+        self.tokenizer.padding_side = "right"
         _check_end_of_text(settings, architecture.config, self.tokenizer)
         # In fp32 even if the file is in half precision, in which an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)

@@ -70,7 +70,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 STAGE = StageSpec(
     kind="embedding_group",
-    version=1,
+    version=2,
     title="embedding groups",
     section="embeddings",
     result=EmbeddingGroupFacts,
