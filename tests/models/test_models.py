@@ -167,11 +167,17 @@ def test_models_import_without_ray_and_data_libraries() -> None:
 
 
 def test_a_backbone_that_drops_is_refused_on_several_ranks() -> None:
-    for image in ({"train": "lora", "lora": {"dropout": 0.1}}, {"model_args": {"img_size": 32, "drop_path_rate": 0.2}}):
+    for image in (
+        {"train": "lora", "lora": {"dropout": 0.1}},
+        {"model_args": {"img_size": 32, "drop_path_rate": 0.2}},
+        {"model_args": {"img_size": 32, "patch_drop_rate": 0.25}},
+        # Without a layer: the model itself calls a function.
+        {"model": "test_efficientnet", "model_args": {"drop_rate": 0.2}},
+    ):
         settings = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"} | image
         model = build(ModelSettings.model_validate({"image": settings}), 8, None, 0)
         with pytest.raises(
-            ConfigError, match=r"image_backbone\..* drops with probability 0\.\d+, which workers > 1 do not support"
+            ConfigError, match=r"^image_backbone.* drops with probability 0\.\d+, which workers > 1 do not support"
         ):
             refuse_backbone_dropout(model)
     head = ModelSettings.model_validate({"image": {"model": "test_vit", "weights": "random"}})

@@ -190,8 +190,12 @@ def refuse_backbone_dropout(model: nn.Module) -> None:
     """Raises ConfigError for a backbone with dropout. With several ranks each sees only its own rows, so the masks and the
     result would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
     for name, module in model.named_modules():
-        probability = getattr(module, "p", getattr(module, "drop_prob", 0))
-        if name.startswith("image_backbone.") and "Drop" in type(module).__name__ and probability:
+        if name != "image_backbone" and not name.startswith("image_backbone."):
+            continue
+        # timm's layers that drop have one of the first names. Other modules of timm have one of the last, and call a function.
+        is_layer = "Drop" in type(module).__name__
+        fields = ("p", "drop_prob", "prob") if is_layer else ("drop_rate", "attn_drop_p")
+        if probability := max(getattr(module, field, None) or 0 for field in fields):
             raise ConfigError(
                 f"{name} drops with probability {probability:g}, which workers > 1 do not support: set it to zero by "
                 "model.image.model_args or model.image.lora.dropout, or set workers to 1"
