@@ -1,6 +1,7 @@
 """The outer loop on a small problem."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.errors import DivergenceError, InterruptedRun
+from vldd_dist.events import Notice
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.retrieval.encode import measure
 from vldd_dist.seeding import derive_seed
@@ -137,6 +139,32 @@ def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) 
     assert (facts.best_step, facts.best_validation) == (2, 30.0)
     assert torch.equal(run.best.images, seen[1].images)
     assert not torch.equal(run.best.images, run.pairs.images)
+
+
+def test_students_that_diverge_in_a_validation_count_as_the_worst_except_at_the_start(problem: Problem, store: Store) -> None:
+    """With students that diverge on the start, the evaluation's rates are at fault."""
+    told: Iterator[float | None] = iter([10.0, None, 20.0, None])
+    seen: list[SyntheticPairs] = []
+
+    def validate(pairs: SyntheticPairs) -> float:
+        seen.append(pairs.clone())
+        recall = next(told)
+        if recall is None:
+            raise DivergenceError("students diverge at every learning rate (0.1): add a lower one")
+        return recall
+
+    run = distillation(problem, store, validate, outer_steps=5, validate_every=2)
+    events: list[Any] = []
+    run.report = events.append
+    facts = run.run()
+    assert facts.validation == [(0, 10.0), (2, 0.0), (4, 20.0), (5, 0.0)]
+    assert torch.equal(run.best.images, seen[2].images)
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert [text.partition(",")[0] for text in notices] == ["after 2 outer steps", "after 5 outer steps"]
+    assert all(text.endswith(run.settings.objective.advice) for text in notices)
+    told = iter([None])
+    with pytest.raises(DivergenceError, match="add a lower one"):
+        distillation(problem, store, validate, outer_steps=5).run()
 
 
 def test_divergence_is_decided_on_the_mean_loss_of_twenty_steps(problem: Problem, store: Store) -> None:

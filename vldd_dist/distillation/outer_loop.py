@@ -20,10 +20,10 @@ from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import DivergenceError, InterruptedRun
-from vldd_dist.events import Progress
+from vldd_dist.events import Notice, Progress
 from vldd_dist.store.async_writer import AsyncWriter
 
-# Pairs -> mean of the six validation recalls of students trained on them, in percent.
+# Pairs -> mean of the six validation recalls of students trained on them, in percent. Raises DivergenceError if all diverge.
 Validate = Callable[[SyntheticPairs], float]
 
 # Outer steps over which the loss is averaged before it is compared with the objective's `max_loss`.
@@ -67,7 +67,8 @@ class Distillation:
         """Returns the facts of the run.
 
         Raises:
-            DivergenceError: the outer loss is NaN, infinite or above the objective's `max_loss`.
+            DivergenceError: the outer loss is NaN, infinite or above the objective's `max_loss`; or `validate` raised it for
+                the start.
             ConfigError: the objective's settings do not work, or no longer work, with this student.
             InterruptedRun: `should_stop` asked the run to stop; its state is stored.
             Exception: what `OuterProblem.awaited` returned; the run's state is stored. Run it again when that input exists.
@@ -142,7 +143,20 @@ class Distillation:
             )
 
     def _validate(self, step: int) -> None:
-        recall = self.validate(self.average.value)
+        try:
+            recall = self.validate(self.average.value)
+        except DivergenceError:
+            if step == 0:
+                # Nothing was learned yet, so the cause is the evaluation's learning rates, as the error says.
+                raise
+            # The best pairs so far are kept: the loss ends a run whose pairs have diverged for good.
+            recall = 0.0
+            self.report(
+                Notice(
+                    f"after {step} outer steps, students diverge on the pairs at every learning rate of the evaluation, which "
+                    f"counts as a recall of 0; if it lasts, {self.settings.objective.advice}"
+                )
+            )
         if not self.history.validation or recall > self.history.best_validation()[1]:
             self.best.copy_(self.average.value)
         self.history.validation.append((step, recall))
