@@ -90,6 +90,9 @@ def test_a_likely_mistake_is_answered_with_what_to_write(
         ("distill.phases=[{pairs: 1}, {}]", "distill.phases.0.pairs"),
         ("evaluation.batch_size=1", "evaluation.batch_size"),
         ("experts.batch_size=1", "experts.batch_size"),
+        ("distill.objective={name: bilevel, real_batch_size: 1}", "distill.objective.real_batch_size"),
+        ("distill.objective={name: covariance_matching, real_batch_size: 1}", "distill.objective.real_batch_size"),
+        ("distill.objective={name: distribution_matching, pairs_a_step: 1}", "distill.objective.pairs_a_step"),
     ],
 )
 def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:

@@ -234,7 +234,7 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
             "model": {"image": {"model": "mobilenetv2_100", "weights": "random"}},
             "distill": {
                 "pairs": [32],
-                "objective": {"name": "covariance_matching", "real_batch_size": 1, "train_model": moves},
+                "objective": {"name": "covariance_matching", "real_batch_size": 2, "train_model": moves},
             },
             "evaluation": {"batch_size": 2, "encode_batch": 1},
         }

@@ -44,7 +44,7 @@ def _several(pairs: int) -> int:
     return pairs
 
 
-# The number of pairs in a training step, or of pairs on which a student is trained.
+# The number of pairs in a training step or in a loss, or of pairs on which a student is trained.
 TrainedPairs = Annotated[Positive, AfterValidator(_several)]
 # A list of at least one value, without repetitions.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]

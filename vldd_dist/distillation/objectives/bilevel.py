@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vldd_dist.config.base import NonNegative, Positive, Rate
+from vldd_dist.config.base import NonNegative, Positive, Rate, TrainedPairs
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.costs import PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
@@ -59,7 +59,7 @@ class Bilevel(UnrolledObjective):
     lr_rates: Annotated[float, Field(ge=0)] = Field(
         0.02, description="Outer learning rate of the logarithms of the inner learning rates; 0 keeps them fixed."
     )
-    real_batch_size: Positive = Field(512, description="Real pairs of the outer loss.")
+    real_batch_size: TrainedPairs = Field(512, description="Real pairs of the outer loss.")
     noise: Annotated[float, Field(ge=0)] = Field(
         0.5,
         description=(

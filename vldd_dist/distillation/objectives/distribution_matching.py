@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.config.base import Positive, Rate
+from vldd_dist.config.base import Positive, Rate, TrainedPairs
 from vldd_dist.distillation.clipping import clipped
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
@@ -34,7 +34,7 @@ class DistributionMatching(FeatureMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     name: str = "distribution_matching"
     real_batch_size: Positive = Field(256, description="Real pairs of an outer step.")
-    pairs_a_step: Positive = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
+    pairs_a_step: TrainedPairs = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
     last_epoch: Annotated[int, Field(ge=2)] = Field(
         5, description="A teacher merges the states of an expert after two epochs, drawn from 1 to last_epoch."
     )
