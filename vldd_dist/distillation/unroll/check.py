@@ -66,7 +66,8 @@ def _neighbour(epsilon: float) -> float:
 
 
 def unroll_error(result: UnrollResult, reference: UnrollResult, inner_products: InnerProducts) -> float:
-    """The relative l2 error of the batch gradients, all inner steps taken together; of images and texts the larger error.
+    """The relative l2 error of the batch gradients, all inner steps taken together: the largest of those of
+    images, texts and what the loss learns of each pair.
 
     The gradient of the rates is left out: it passes through zero where the rates are optimal, so that a relative error says
     nothing, and it is computed from the same products.
