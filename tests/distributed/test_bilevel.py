@@ -112,20 +112,21 @@ def test_a_run_on_an_engine_ends_where_one_process_does(
 LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.image.train=lora"]
 
 
-def shards_of_start(ranks: Ranks, url: str, sharding: Sharding, seed: int) -> list[Tensor]:
-    """This rank's shards of the start of a student with LoRA; the whole tensors, flattened, in one process."""
-    _, inputs, _ = start(ranks, url, [*OVERRIDES, *LORA])
+def shards_of_start(ranks: Ranks, url: str, sharding: Sharding, seed: int, *overrides: str) -> list[Tensor]:
+    """This rank's shards of a student's start; the whole tensors, flattened, in one process."""
+    _, inputs, _ = start(ranks, url, [*OVERRIDES, *overrides])
     objective = inputs.settings.objective
     unrolling = make_unrolling(inputs.model, inputs.loss, objective, None, ranks, sharding, 4)
     return [shard.flatten().clone() for shard in unrolling.fresh_starts()(seed)]
 
 
 @pytest.mark.parametrize("sharding", ["none", "zero3", "fsdp"])
-def test_ranks_have_the_shards_of_one_start_with_adapters(
-    sharding: Sharding, prepared: dict[str, Store], group: Callable[[int], Group]
+@pytest.mark.parametrize("overrides", [LORA, []], ids=["adapters", "backbone"])
+def test_ranks_have_the_shards_of_one_start(
+    overrides: list[str], sharding: Sharding, prepared: dict[str, Store], group: Callable[[int], Group]
 ) -> None:
-    whole = shards_of_start(SOLO, prepared["full"].url, "none", 1)
-    parts = group(2).run(shards_of_start, prepared["full"].url, sharding, 1)
+    whole = shards_of_start(SOLO, prepared["full"].url, "none", 1, *overrides)
+    parts = group(2).run(shards_of_start, prepared["full"].url, sharding, 1, *overrides)
     for tensor, *shards in zip(whole, *parts, strict=True):
         assert torch.equal(torch.cat(shards), tensor)
 

@@ -19,6 +19,7 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
@@ -84,7 +85,11 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
     )
     if trains:
         # The student is reset to its start before step 5; then it takes a step on each batch up to this one.
-        torch.manual_seed(derive_seed(derive_seed(0, "distillation", 5, "heads"), 5))
+        start_seed = derive_seed(derive_seed(0, "distillation", 5, "heads"), 5)
+        # Its backbone is trained from random weights.
+        image, backbone_seed = described().model.image, derive_seed(start_seed, "backbone")
+        model.image_backbone = create_backbone(image.model, {}, pretrained=False, seed=backbone_seed).eval()
+        torch.manual_seed(start_seed)
         model.image_head = build_head(described().model.image.head, model.image_backbone.num_features, 16)
         model.text_head = build_head(described().model.text.head, model.text_dim, 16)
         for batch in map(batches.__getitem__, range(5, STEP)):

@@ -12,10 +12,9 @@ from tests.gpu.objectives import OBJECTIVES, STEP, prepared
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.initialisations import starting_pairs
-from vldd_dist.distillation.real_data import online_model
-from vldd_dist.distillation.student import local_unrolling
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.retrieval.encode import retrieval_split
 from vldd_dist.sharding.ranks import SOLO
@@ -66,9 +65,8 @@ def test_an_outer_step_keeps_to_one_device(image: dict[str, Any], objective: dic
 def test_an_outer_step_of_an_objective_with_real_pairs_keeps_to_one_device(
     name: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It moves a copy of the heads to the CPU, which `Module.cpu` cannot do with this device's parameters.
-    for module in (local_unrolling, online_model):
-        monkeypatch.setattr(module, "redraw", lambda modules, seed: None)
+    # It makes modules on the CPU by `Module.to_empty`, which fails on the simulated device.
+    monkeypatch.setattr(FreshWeights, "draw", lambda self, seed: {})
     _, inputs, _ = start(SOLO, store.url, prepared(name, store))
     with pretended_device():
         put_there(inputs.model)

@@ -28,8 +28,8 @@ from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.models.heads import build_head
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.cosine import cosines
-from vldd_dist.models.parameters import ParameterView
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
@@ -50,7 +50,8 @@ OVERRIDES = [
     "model.joint_dim=16",
     "model.text.head.dropout=0",
 ]
-RATES = (0.3, 0.2)
+# Rounding errors grow with the rates.
+RATES = (0.1, 0.2)
 
 
 def described(objective: str, train: str = "head", *overrides: str) -> Experiment:
@@ -105,7 +106,11 @@ def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain)
     settings = tree.distill.run_settings()
     pairs, _ = starting_pairs(run_context(context, settings, model))
     seed = derive_seed(0, "distillation", 5)
-    torch.manual_seed(derive_seed(seed, "heads", step))
+    start_seed = derive_seed(seed, "heads", step)
+    if tree.model.image.train == "full":
+        backbone_seed = derive_seed(start_seed, "backbone")
+        model.image_backbone = create_backbone(tree.model.image.model, {}, pretrained=False, seed=backbone_seed).eval()
+    torch.manual_seed(start_seed)
     model.image_head = build_head(tree.model.image.head, model.image_backbone.num_features, 16)
     model.text_head = build_head(tree.model.text.head, model.text_dim, 16)
     skip = int(numpy_generator(seed, "bilevel", step).integers(5)) if step % 2 else 0
@@ -292,25 +297,6 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
     assert len(reader.manifest.facts["validation"]) == 3
     assert set(rows) == {"images", "texts"}
     assert all((rows[name] - start[name]).flatten(1).any(dim=1).all() for name in rows)
-
-
-def test_each_student_starts_with_its_own_adapters(prepared: Store) -> None:
-    """As the evaluation's students do, whose models are built from different seeds."""
-    vit = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}"]
-    tree = experiment(*OVERRIDES[:4], f"distill.objective={{{SETTINGS}{ALONE}}}", *vit, "model.image.train=lora")
-    context = context_of(prepared, tree)
-    model = context.build_model(0)
-    start = LocalUnrolling(model, tree.model.loss, tree.distill.objective, None).fresh_starts()
-    names = ParameterView(model).names
-    one, other, again = (dict(zip(names, start(seed), strict=True)) for seed in (1, 2, 1))
-    assert sum("lora_A" in name for name in names) > 1
-    for name in names:
-        assert torch.equal(one[name], again[name]), name
-        if "lora_B" in name:
-            assert not one[name].any()
-        else:
-            # Only layer norms start with constants.
-            assert torch.equal(one[name], other[name]) == ("norm" in name), name
 
 
 @pytest.mark.parametrize("train", ["full", "head"])

@@ -1,7 +1,6 @@
 """The dual encoder: an image tower and a head on caption embeddings, which map into a joint space."""
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Self
 
@@ -47,6 +46,7 @@ class DualEncoder(nn.Module):
                     f"model.{tower}.head.kind: none needs {tower} features of the joint space's size "
                     f"({self.joint_dim}), they have {dim}: choose linear or projection"
                 )
+        self.image_settings = settings.image
         self.image_backbone = backbone
         self.frozen_backbone = settings.image.freezes_backbone
         self.recomputes = settings.image.grad_checkpointing and not self.frozen_backbone
@@ -63,14 +63,6 @@ class DualEncoder(nn.Module):
         self.gather_rows: Callable[[Tensor], Tensor] = _identity
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
-
-    @property
-    def drawn_modules(self) -> dict[str, nn.Module]:
-        """Name -> module, for the modules whose starting weights are drawn anew for each student: the heads and, with LoRA, the
-        first matrices (A) of the adapters. The second ones (B) start at zero."""
-        adapters = (name for name, module in self.named_modules() if hasattr(module, "lora_A"))
-        names = [*HEADS, *(f"{name}.lora_A" for name in adapters)]
-        return {name: self.get_submodule(name) for name in names}
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -130,25 +122,6 @@ def _identity(rows: Tensor) -> Tensor:
     return rows
 
 
-@torch.no_grad()
-def redraw(modules: Iterable[nn.Module], seed: int) -> None:
-    """Draw new starting weights for those of the modules that are trained. They depend on the seed only, and have the
-    distribution of those that `build` draws, but not the same values for the same seed.
-
-    Args:
-        modules: a model's `drawn_modules`, or copies of them.
-    """
-    with seeded(seed):
-        for module in modules:
-            if any(parameter.requires_grad for parameter in module.parameters()):
-                # Drawn on the CPU, so that the weights are the same for every device.
-                fresh = copy.deepcopy(module).cpu()
-                for part in fresh.modules():
-                    if callable(reset_parameters := getattr(part, "reset_parameters", None)):
-                        reset_parameters()
-                module.load_state_dict(fresh.state_dict())
-
-
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:
     """A dual encoder with its starting weights.
 
@@ -166,7 +139,7 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
     image = settings.image
     if (image_weights is None) != (image.weights == "random"):
         raise ConfigError(f"model.image.weights is {image.weights}, which does not fit the weights that were given")
-    backbone_seed = head_seed if image.train == "full" else 0
+    backbone_seed = head_seed if image.draws_backbone else 0
     backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=backbone_seed)
     if image_weights is not None:
         load_backbone(backbone, image_weights, image.model)

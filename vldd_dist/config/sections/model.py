@@ -102,6 +102,11 @@ class ImageTowerSettings(Section):
         """Whether no parameter of the backbone is trained, and no adapter: the features of an image then stay the same."""
         return self.train in FROZEN_BACKBONE
 
+    @property
+    def draws_backbone(self) -> bool:
+        """Whether each student draws a backbone of its own: it is trained from random weights."""
+        return self.weights == "random" and self.train == "full"
+
 
 class TextTowerSettings(Section):
     """The text tower: a frozen transformers encoder, whose caption embeddings are computed once, and a head."""

@@ -1,9 +1,10 @@
 """Bilevel distillation: a student is trained on the synthetic pairs; these are updated to reduce its loss on real pairs.
 
-The student is trained like the students of the evaluation: from freshly drawn heads and adapters, by SGD with momentum and
-weight decay. The gradient goes back through a window of its training that ends at a random step (random truncated
-back-propagation through time, Feng et al. 2310.02379). Two measures against overfitting to the training images: noise on the
-real features, and targets that are partly the experts' similarities (figures: benchmarks/results/methods.md).
+The student is trained like the students of the evaluation: from freshly drawn heads and adapters (and backbone, if it is
+trained from random weights), by SGD with momentum and weight decay. The gradient goes back through a window of its training
+that ends at a random step (random truncated back-propagation through time, Feng et al. 2310.02379). Two measures against
+overfitting to the training images: noise on the real features, and targets that are partly the experts' similarities (figures:
+benchmarks/results/methods.md).
 """
 
 from collections.abc import Iterator
@@ -153,7 +154,7 @@ class BilevelCosts(UnrolledCosts[Bilevel]):
 
 
 class BilevelProblem(OuterProblem):
-    """Each outer step trains a student with freshly drawn heads and adapters, and differentiates its loss on real pairs.
+    """Each outer step trains a student from a fresh start, and differentiates its loss on real pairs.
 
     Args:
         unrolling: the student's unroll; it uses the context's model.

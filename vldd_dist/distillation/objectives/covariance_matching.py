@@ -41,8 +41,8 @@ class CovarianceMatching(FeatureMatching):
     lr_heads: Rate = Field(0.1, description="Learning rate of the heads in these training steps.")
     reset_every: Positive = Field(
         50,
-        description="Every so many outer steps the model is reset to its starting weights, with freshly drawn heads and "
-        "adapters.",
+        description="Every so many outer steps the model is reset to its starting weights, with freshly drawn heads, "
+        "adapters and, if it is trained from random weights, backbone.",
     )
 
     def trains_model(self) -> bool:

@@ -4,16 +4,16 @@ import torch
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.real_data.real_features import RealFeatures
-from vldd_dist.models.dual_encoder import redraw
+from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.engines.replicas import Replicas
 
 
 class OnlineModel:
-    """Brings the context's model to the state of an outer step. At a reset it gets its starting weights, with freshly drawn
-    heads and adapters. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch
-    of that outer step.
+    """Brings the context's model to the state of an outer step. At a reset it gets its starting weights, with
+    `FreshWeights`. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch of
+    that outer step.
 
     The state depends only on (seed, step): a resumed run repeats the steps since the last reset.
 
@@ -29,7 +29,7 @@ class OnlineModel:
         self.context, self.real, self.reset_every, self.model = context, real, reset_every, context.model
         self.seed = context.run_seed("heads")
         view = ParameterView(self.model)
-        self._view, self._start = view, view.read()
+        self._view, self._start, self._fresh = view, view.read(), FreshWeights(self.model)
         encoder = [p for name, p in zip(view.names, view.parameters, strict=True) if name.startswith("image_backbone.")]
         heads = [p for name, p in zip(view.names, view.parameters, strict=True) if not name.startswith("image_backbone.")]
         groups = [
@@ -48,8 +48,8 @@ class OnlineModel:
             self._train()
 
     def _reset(self, step: int) -> None:
-        self._view.write(self._start)
-        redraw(self.model.drawn_modules.values(), derive_seed(self.seed, step))
+        drawn = self._fresh.draw(derive_seed(self.seed, step))
+        self._view.write([drawn.get(name, start) for name, start in zip(self._view.names, self._start, strict=True)])
         self._step = step
 
     def _train(self) -> None:

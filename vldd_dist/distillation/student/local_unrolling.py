@@ -31,7 +31,8 @@ from vldd_dist.distillation.unroll import (
 from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import unfused_attention
-from vldd_dist.models.dual_encoder import DualEncoder, redraw
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import call
@@ -56,10 +57,15 @@ class LocalUnrolling:
         return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(dict(image), dict(text)))
 
     def fresh_starts(self) -> Callable[[int], Params]:
+        fresh, view = FreshWeights(self.model), self.student.view
+
         # The student's steps do not change the model's own parameters, so they can be read later.
         def start(seed: int) -> Params:
-            redraw(self.model.drawn_modules.values(), seed)
-            return self.student.view.read()
+            drawn = fresh.draw(seed)
+            return [
+                drawn[name].to(own) if name in drawn else own.detach().clone()
+                for name, own in zip(view.names, view.parameters, strict=True)
+            ]
 
         return start
 

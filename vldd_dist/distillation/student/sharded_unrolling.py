@@ -1,6 +1,5 @@
 """The student's unroll on several ranks, or on an engine that shards its parameters."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,7 +35,8 @@ from vldd_dist.distillation.unroll import (
 from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import set_unfused_attention
-from vldd_dist.models.dual_encoder import DualEncoder, redraw
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
@@ -74,8 +74,7 @@ class ShardedUnrolling:
         self.names = view.names
         self.skeleton = Skeleton(model)
         set_unfused_attention(self.skeleton.model)
-        # Copied before the engine shards them.
-        self.drawn_modules = {name: copy.deepcopy(module).cpu() for name, module in model.drawn_modules.items()}
+        self.fresh_weights = FreshWeights(model)
         # The engine requires an optimiser, but its steps are never taken: the unroll writes the parameters itself.
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
@@ -93,14 +92,10 @@ class ShardedUnrolling:
         starting_shards = self.first_order.model.read()
 
         def start(seed: int) -> Params:
-            redraw(self.drawn_modules.values(), seed)
-            drawn = {
-                f"{name}.{path}": parameter.detach().flatten()
-                for name, module in self.drawn_modules.items()
-                for path, parameter in module.named_parameters()
-            }
+            drawn = self.fresh_weights.draw(seed)
+            # Copied, because a slice would keep the whole parameter in memory.
             return [
-                drawn[name][slice(*own)].to(shard) if name in drawn else shard.clone()
+                drawn[name].flatten()[slice(*own)].to(shard, copy=True) if name in drawn else shard.clone()
                 for name, own, shard in zip(self.names, self.layout.own, starting_shards, strict=True)
             ]
 

@@ -101,7 +101,8 @@ class Unrolling(Protocol):
         ...
 
     def fresh_starts(self) -> Callable[[int], Params]:
-        """A function: seed -> the model's weights at the time of this call with newly drawn heads, in the form of `theta`."""
+        """A function: seed -> the model's weights at the time of this call with `FreshWeights` of the seed, in the form of
+        `theta`."""
         ...
 
     def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:

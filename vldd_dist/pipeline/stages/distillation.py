@@ -191,7 +191,7 @@ def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:
 
 STAGE = StageSpec(
     kind="distillation",
-    version=6,
+    version=7,
     title="distillations",
     section="distill",
     result=DistillationFacts,
