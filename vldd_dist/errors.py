@@ -84,6 +84,11 @@ class StoreUnreachable(StoreError):
     may_be_of_the_machine = True
 
 
+class StoreOutage(StoreUnreachable):
+    """The store or a file of the source did not answer for as long as requests are retried: no connection, time-outs, server
+    errors. It may answer again after some minutes."""
+
+
 class DivergenceError(VlddError):
     """Training or distillation has diverged: a loss is NaN, or grows without bound."""
 

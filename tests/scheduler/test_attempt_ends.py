@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from tests.scheduler.parts import Parts
 from vldd_dist.events import (
     UnitBlocked,
@@ -41,9 +43,10 @@ def test_a_lost_unit_is_ready_again_at_once_and_fails_when_its_budget_is_spent()
     assert parts.of(UnitRetried) == [UnitRetried(data.id, "lost", "node died")]
     parts.submission.submit_ready()
     parts.ends.attempt_ended(data, LOST)
-    assert parts.of(UnitFailed) == [UnitFailed(data.id, "lost", "node died")]
+    cause = "node died; its machine was lost 2 times without a new checkpoint in between; run the same command again to go on"
+    assert parts.of(UnitFailed) == [UnitFailed(data.id, "lost", cause)]
     assert parts.of(UnitBlocked) == [UnitBlocked(user.id), UnitBlocked(further.id)]
-    assert (parts.result.failed, parts.result.blocked) == ([(data, LOST)], [user, further])
+    assert (parts.result.failed, parts.result.blocked) == ([(data, replace(LOST, cause=cause))], [user, further])
     assert not parts.ready
 
 

@@ -47,7 +47,11 @@ def test_machines_may_be_lost_often_and_programs_fail_twice(store: Store) -> Non
     assert {unit.label for unit, _ in result.failed} == {"broken", "refused"}
     unluckier = make("unluckier")
     result, executor = run([unluckier], store, {"unluckier": [LOST] * 21}, budget=RetryBudget())
-    assert result.failed == [(unluckier, LOST)]
+    ((unit, outcome),) = result.failed
+    assert (unit, outcome.status) == (unluckier, "lost")
+    assert outcome.cause == (
+        "node died; its machine was lost 21 times without a new checkpoint in between; run the same command again to go on"
+    )
     assert executor.submitted.count("unluckier") == 21
 
 

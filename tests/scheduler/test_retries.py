@@ -22,13 +22,14 @@ from vldd_dist.scheduler.failures.failure_policy import (
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS
 from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.limits import RunClock, RunLimits
-from vldd_dist.scheduler.node_avoidance import NodeAvoidance
+from vldd_dist.scheduler.node_avoidance import MAX_AVOIDED, NodeAvoidance
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
 
 KILLED, BROKEN = Outcome("killed", "its process was killed", 1), Outcome("broken", "no module", 1)
 UNREACHABLE = Outcome("broken", "s3://bucket: permission denied at x", 4)
+OUTAGE = Outcome("unreachable", "s3://bucket/x: given up after 60 s of retries", 4)
 BUDGET = RetryBudget()
 
 
@@ -160,6 +161,92 @@ def test_a_store_that_no_machine_reaches_ends_with_its_own_sentence_and_exit_cod
     assert executor.submitted == ["a"] * 4
     ((_, failed),) = result.failed
     assert (failed.cause, result.exit_code) == ("s3://bucket: permission denied at x; tried 4 times", 4)
+
+
+class Spot(Timed):
+    """Every attempt at its unit is lost after it reported that it resumed at the next of these fractions."""
+
+    def __init__(self, store: Store, outcome: Outcome, resumed_at: list[float]) -> None:
+        super().__init__(store, {"a": [outcome] * len(resumed_at)})
+        self.resumed_at = resumed_at
+
+    def submit(self, order: UnitOrder) -> None:
+        super().submit(order)
+        if len(self.submitted) <= len(self.resumed_at):
+            done = 1000 * self.resumed_at[len(self.submitted) - 1]
+            self.to_report += [UnitReported(order.id, Progress(int(done) + step, 1000)) for step in (1, 500)]
+
+
+def run_spot(store: Store, outcome: Outcome, resumed_at: list[float]) -> tuple[RunResult, Spot]:
+    executor = Spot(store, outcome, resumed_at)
+    clock = RunClock(executor.clock, executor.sleep)
+    return Controller([make("a")], store, lambda: executor, RunState([], executor.clock), clock=clock).run(), executor
+
+
+@pytest.mark.parametrize("outcome", [LOST, KILLED, BROKEN, OUTAGE, CRASHED], ids=lambda outcome: outcome.status)
+def test_failures_after_which_a_unit_resumed_from_a_new_checkpoint_do_not_count(outcome: Outcome, store: Store) -> None:
+    result, executor = run_spot(store, outcome, [attempt / 100 for attempt in range(50)])
+    assert result.failed == []
+    assert len(executor.submitted) == 51
+
+
+def test_a_unit_that_stores_no_checkpoint_between_losses_fails_with_advice(store: Store) -> None:
+    result, executor = run_spot(store, LOST, [0.0] * 5 + [0.1] * 30)
+    assert len(executor.submitted) == 5 + 21
+    ((_, failed),) = result.failed
+    assert "its machine was lost 21 times without a new checkpoint in between; run the same command again" in failed.cause
+
+
+class Outage(ScriptedExecutor):
+    """Eight machines for one unit of half an hour each; every attempt at a unit gets another one. From second 1000 on the store
+    does not answer for some time: the units that run then, and those that start, end 60 s after their first request."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        super().__init__(store, {}, lambda now: Capacity(8, 8))
+        self.starts, self.ends = 1000.0, 1000.0 + seconds
+        self.began: dict[str, float] = {}
+        self.strictly: set[int] = set()
+
+    def submit(self, order: UnitOrder) -> None:
+        super().submit(order)
+        self.began[order.id] = self.now
+        self.strictly.add(len(order.avoid.strictly))
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 5
+        ended = []
+        for order in list(self.running):
+            began = self.began[order.id]
+            first_request = max(began + 15, self.starts)
+            if first_request + 60 < self.ends and self.now >= first_request + 60:
+                ended.append((order.id, replace(OUTAGE, node=f"n{self.submitted.count(order.label) % 8}")))
+            elif self.now - began >= 1800:
+                self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+                ended.append((order.id, DONE))
+        gone = {unit_id for unit_id, _ in ended}
+        self.running = [order for order in self.running if order.id not in gone]
+        return ended
+
+
+@pytest.mark.parametrize("units", [8, 10, 40])
+def test_an_outage_of_the_store_of_twenty_minutes_fails_no_unit(units: int, store: Store) -> None:
+    executor = Outage(store, 1200)
+    state, clock = RunState([], executor.clock), RunClock(executor.clock, executor.sleep)
+    made = [make(f"unit {number}", gpus=1) for number in range(units)]
+    result = Controller(made, store, lambda: executor, state, clock=clock).run()
+    assert (result.failed, len(result.ran)) == ([], units)
+    # Not every node is avoided for what happened on all of them.
+    assert max(executor.strictly) == MAX_AVOIDED
+
+
+def test_a_store_that_never_answers_again_ends_after_an_hour_with_its_own_sentence(store: Store) -> None:
+    executor = Outage(store, 1e9)
+    state, clock = RunState([], executor.clock), RunClock(executor.clock, executor.sleep)
+    result = Controller([make("a", gpus=1)], store, lambda: executor, state, clock=clock).run()
+    assert len(executor.submitted) == 11
+    assert 50 * 60 < executor.now - executor.starts < 80 * 60
+    ((_, failed),) = result.failed
+    assert (failed.cause, result.exit_code) == (f"{OUTAGE.cause}; tried 11 times", 4)
 
 
 def test_other_units_go_on_while_one_waits(store: Store) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.reading import published_sets, verify
-from vldd_dist.errors import StoreError, StoreUnreachable
+from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
 from vldd_dist.store.backends.file_systems import open_file_system
@@ -143,17 +143,20 @@ def test_a_wrong_clock_is_named(s3_store: Store, proxy: FaultyProxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "may_be_of_the_machine"),
+    ("error", "kind", "may_be_of_the_machine"),
     [
-        (PermissionError("Forbidden"), True),
-        (NoCredentialsError(), True),
-        (TimeoutError(), True),
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (NotADirectoryError(), False),
+        (PermissionError("Forbidden"), StoreUnreachable, True),
+        (NoCredentialsError(), StoreUnreachable, True),
+        (TimeoutError(), StoreOutage, True),
+        (OSError(errno.ENOSPC, "No space left on device"), StoreUnreachable, True),
+        (NotADirectoryError(), StoreError, False),
     ],
 )
-def test_errors_of_which_the_machine_may_be_the_cause(error: Exception, may_be_of_the_machine: bool) -> None:
-    assert retry.store_error(error, "s3://bucket", "x", 1).may_be_of_the_machine == may_be_of_the_machine
+def test_errors_of_which_the_machine_may_be_the_cause(
+    error: Exception, kind: type[StoreError], may_be_of_the_machine: bool
+) -> None:
+    raised = retry.store_error(error, "s3://bucket", "x", 1)
+    assert (type(raised), raised.may_be_of_the_machine) == (kind, may_be_of_the_machine)
 
 
 def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -> None:

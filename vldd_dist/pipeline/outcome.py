@@ -14,7 +14,8 @@ class Outcome:
             refused: an error in the user's input or in the store, so that another attempt cannot help;
             crashed: our code, or a library that it called, raised an exception;
             broken: something around the unit failed (imports, the runtime environment, the working directory, Ray's
-            messages, reaching the store), or the unit stopped reporting;
+            messages, the credentials of the store), or the unit stopped reporting;
+            unreachable: the store, or a file of the source, did not answer for as long as requests are retried;
             killed: the worker process died, but its machine is alive;
             lost: the machine died;
             waits: the unit cannot continue without the input `awaits` and has stored a checkpoint.
@@ -24,7 +25,7 @@ class Outcome:
         node: Ray's id of the node it ran on, if known.
     """
 
-    status: Literal["done", "refused", "crashed", "broken", "killed", "lost", "waits"]
+    status: Literal["done", "refused", "crashed", "broken", "unreachable", "killed", "lost", "waits"]
     cause: str = ""
     exit_code: int = 0
     awaits: str = ""

@@ -41,6 +41,9 @@ class AttemptEnds:
         ended, seconds = self._submission.end(unit)
         if outcome.node is None:
             outcome = replace(outcome, node=ended.node)
+        if ended.first is not None:
+            _, fraction = ended.first
+            self._retries.resumed(unit.id, fraction)
         if outcome.status == "done":
             self._result.ran.append(unit)
             self._emit(UnitFinished(unit.id, seconds))

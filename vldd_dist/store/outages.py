@@ -6,7 +6,7 @@ would be committed without it.
 
 import errno
 
-from vldd_dist.errors import StoreUnreachable, short
+from vldd_dist.errors import StoreOutage, StoreUnreachable, short
 from vldd_dist.store.retry import is_transient, token_expired
 
 # The machine lacks file descriptors or memory, or a network file system was mounted again.
@@ -20,7 +20,8 @@ def check_reachable(what: str, error: Exception) -> None:
         what: the file.
 
     Raises:
-        StoreUnreachable: the error is a fault of the network or the machine, or expired credentials.
+        StoreOutage: the error is a fault of the network.
+        StoreUnreachable: the error is a fault of the machine, or expired credentials.
         MemoryError: the error is one, for which the unit has its own sentence.
     """
     if isinstance(error, MemoryError):
@@ -28,7 +29,9 @@ def check_reachable(what: str, error: Exception) -> None:
     reason = f"{what}: cannot be reached ({reason_of(error)})"
     if token_expired(error):
         raise StoreUnreachable(f"{reason}: renew the credentials and start again") from None
-    if is_transient(error) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE):
+    if is_transient(error):
+        raise StoreOutage(f"{reason}: start again") from None
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         raise StoreUnreachable(f"{reason}: start again") from None
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from vldd_dist.errors import StoreError, StoreUnreachable, short
+from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable, short
 
 # Seconds after which an operation is given up, in addition to the time that its bytes take at the slowest accepted rate.
 DEADLINE_SECONDS = 60.0
@@ -136,7 +136,8 @@ def store_error(error: Exception, store_url: str, key: str, seconds: float) -> S
             f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
         )
     # Of what else may go wrong, a misconfigured or broken machine can be the cause.
-    return StoreUnreachable(_why_unreachable(error, store_url, key, seconds))
+    kind = StoreOutage if is_transient(error) else StoreUnreachable
+    return kind(_why_unreachable(error, store_url, key, seconds))
 
 
 def _why_unreachable(error: Exception, store_url: str, key: str, seconds: float) -> str:

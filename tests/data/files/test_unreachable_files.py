@@ -21,7 +21,7 @@ from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.shards import samples_of
-from vldd_dist.errors import DataError, StoreError, StoreUnreachable
+from vldd_dist.errors import DataError, StoreError, StoreOutage
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store import retry
 from vldd_dist.store.store import Store
@@ -107,7 +107,7 @@ class NoCredentialsError(Exception):
             DataError,
             r"cannot be read \(NoCredentialsError Unable to locate",
         ),
-        (OSError(errno.EBUSY, "Slow down"), StoreUnreachable, r"cannot be reached \(Slow down\): start again"),
+        (OSError(errno.EBUSY, "Slow down"), StoreOutage, r"cannot be reached \(Slow down\): start again"),
     ],
     ids=["refused", "throttled"],
 )

@@ -34,7 +34,7 @@ def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
         events: the executor's queue.
     """
     answer = run(payload, events)
-    if answer["status"] in ("crashed", "broken"):
+    if answer["status"] in ("crashed", "broken", "unreachable"):
         # Partly imported modules, or a GPU context after an error, would make the next task fail too.
         leave(answer, unit_id, events)
     return answer

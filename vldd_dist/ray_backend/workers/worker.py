@@ -15,7 +15,7 @@ from ray.util.queue import Queue
 import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
-from vldd_dist.errors import VlddError, first_line
+from vldd_dist.errors import StoreOutage, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
@@ -59,14 +59,15 @@ def answer(
 
 def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: Ranks = SOLO) -> Outcome:
     """Run one attempt at a unit; never raises."""
-    last_sent = 0.0
+    last_sent = -float("inf")
 
     def report(event: UnitReport) -> None:
         nonlocal last_sent
         now = time.monotonic()
-        # At most one progress report is sent in each interval, except for the final one.
+        # At most one progress report is sent in each interval, except for the final one. The first is sent whatever was sent
+        # before it, because it says from where a resumed unit goes on.
         if not isinstance(event, Progress) or event.done == event.total or now - last_sent >= REPORT_INTERVAL_SECONDS:
-            last_sent = now
+            last_sent = now if isinstance(event, Progress) else last_sent
             events.actor.put_nowait.remote((order.id, encode(event, node)))
 
     report(WorkerStarted())
@@ -78,6 +79,8 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except InputAwaited as wait:
         return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
     except VlddError as error:
+        if isinstance(error, StoreOutage):
+            return Outcome("unreachable", str(error), error.exit_code)
         return Outcome("broken" if error.may_be_of_the_machine else "refused", str(error), error.exit_code)
     except LostRank as error:
         return Outcome("lost", str(error), 1)

@@ -23,8 +23,8 @@ class Decision:
 
     Attributes:
         again: whether the unit is tried again.
-        outcome: of the attempt: `lost` instead of `killed` or `broken` if the node is gone, and with advice in `cause` if the
-            unit is not tried again.
+        outcome: of the attempt: `lost` instead of a status in `AVOID_NODE` if the node is gone, and with advice in `cause` if
+            the unit is not tried again.
     """
 
     again: bool
@@ -32,7 +32,7 @@ class Decision:
 
 
 class Retries:
-    """Counts the failed attempts of each unit, keeps the pauses after them, and decides on retries.
+    """Counts the failed attempts of each unit since its latest checkpoint, keeps the pauses after them, and decides on retries.
 
     Args:
         clock: in seconds.
@@ -49,12 +49,21 @@ class Retries:
     ) -> None:
         self._budget, self._clock, self._is_alive, self._avoidance = budget, clock, is_alive, avoidance
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
+        # Unit id -> the fraction of the unit at which an attempt has resumed it.
+        self._resumed_at: dict[str, float] = {}
         # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
         self._paused: dict[str, tuple[float, Outcome]] = {}
 
     @property
     def any_paused(self) -> bool:
         return bool(self._paused)
+
+    def resumed(self, unit_id: str, fraction: float) -> None:
+        """Record the fraction of the unit at which the attempt that has just ended began. Failures before a checkpoint from
+        which it resumed no longer count."""
+        if fraction > self._resumed_at.setdefault(unit_id, fraction):
+            self._resumed_at[unit_id] = fraction
+            self._attempts.pop(unit_id, None)
 
     def pause(self, unit_id: str, outcome: Outcome) -> float:
         """Start the pause after a failed attempt. Returns its length in seconds; 0: no pause, so call `decide` now."""
@@ -78,6 +87,6 @@ class Retries:
             return Decision(again=False, outcome=final_outcome(outcome, earlier, unit.kind))
         self._attempts[unit.id] = [*earlier, outcome]
         if outcome.status in AVOID_NODE and outcome.node is not None:
-            avoid = self._avoidance.broken_on if outcome.status == "broken" else self._avoidance.killed_or_slow_on
+            avoid = self._avoidance.killed_or_slow_on if outcome.status == "killed" else self._avoidance.broken_on
             avoid(unit.id, outcome.node)
         return Decision(again=True, outcome=outcome)
