@@ -1,5 +1,7 @@
 """One expert of the tiny experiment: what is trained, kept and counted."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.artifacts.checkpoints import UnitCheckpoints
 from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.errors import DivergenceError
+from vldd_dist.errors import DivergenceError, StoreError
 from vldd_dist.events import Progress, Report, UnitReport
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
@@ -21,6 +24,7 @@ from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
@@ -218,3 +222,28 @@ def test_a_frozen_tower_is_not_run_where_its_features_are_known(
     run(store, [unit])
     with_features, computed = (ends(UnitReader(store, "expert", one.id)) for one in (unit, by_images))
     torch.testing.assert_close(with_features, computed, rtol=1e-4, atol=1e-5)
+
+
+def test_a_failed_upload_ends_the_attempt_before_the_next_epoch_does(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would compute until then is lost with the attempt."""
+    ended = threading.Event()
+    save = UnitCheckpoints.save
+
+    def failing(self: UnitCheckpoints, step: int, *more: Any) -> None:
+        if step == 1:
+            ended.set()
+            raise StoreError("the bucket is gone")
+        save(self, step, *more)
+
+    def report(event: UnitReport) -> None:
+        if isinstance(event, Progress) and event.epoch == 2:
+            reports.append(event.done)
+            ended.wait(HANG_SECONDS)
+            # The upload's future ends just after its function.
+            time.sleep(0.1)
+
+    reports: list[int] = []
+    monkeypatch.setattr(UnitCheckpoints, "save", failing)
+    with pytest.raises(StoreError, match="the bucket is gone"):
+        train(store, "experts.epochs=2", "experts.batch_size=4", seed=77, report=report)
+    assert len(reports) <= 1

@@ -16,8 +16,8 @@ from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.store import objects
+from vldd_dist.errors import ConfigError, StoreError, StoreOutage
+from vldd_dist.store import async_writer, objects
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.cache.node_cache import NodeCache, node_cache
 from vldd_dist.store.objects import ObjectInfo, read_object, read_ranges, sha256_hex
@@ -251,3 +251,50 @@ def test_work_in_the_background_keeps_its_order_and_raises_at_the_next(store: St
     with pytest.raises(StoreError, match="the disk is full"), AsyncWriter(3) as background:
         background.submit(fail)
     assert "never" not in events
+
+
+def test_work_in_the_background_that_meets_an_outage_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_writer, "PAUSE_SECONDS", 0.01)
+    outages, written = [1, 2], list[str]()
+
+    def write() -> None:
+        if outages:
+            raise StoreOutage(f"no answer {outages.pop()}")
+        written.append("checkpoint")
+
+    with AsyncWriter() as background:
+        background.submit(write)
+    assert written == ["checkpoint"]
+
+
+def test_an_outage_that_lasts_is_raised_while_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_writer, "OUTAGE_SECONDS", 0.05)
+    monkeypatch.setattr(async_writer, "PAUSE_SECONDS", 0.01)
+
+    def write() -> None:
+        raise StoreOutage("no answer")
+
+    def train() -> None:
+        with AsyncWriter() as background:
+            background.submit(write)
+            while True:
+                time.sleep(0.01)
+                background.check()
+
+    with pytest.raises(StoreOutage, match="no answer"):
+        train()
+
+
+def test_an_error_of_the_training_does_not_wait_for_the_end_of_an_outage() -> None:
+    def write() -> None:
+        raise StoreOutage("no answer")
+
+    def train() -> None:
+        with AsyncWriter() as background:
+            background.submit(write)
+            raise ZeroDivisionError
+
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        train()
+    assert time.monotonic() - began < async_writer.PAUSE_SECONDS / 2

@@ -129,7 +129,7 @@ class ExpertTraining:
                 self.curves = Curves(facts["loss"], facts["validation"])
                 first = epoch + 1
             for epoch in range(first, self.settings.epochs + 1):
-                self._run_epoch(epoch)
+                self._run_epoch(epoch, uploads)
                 self._finish_epoch(epoch, uploads)
         for name, info in self.state.snapshots.items():
             self.writer.adopt(name, info)
@@ -137,12 +137,13 @@ class ExpertTraining:
             self.writer.put("forgetting.safetensors", tensors.encode(self._forgetting_of_images().as_tensors()))
         return self.curves
 
-    def _run_epoch(self, epoch: int) -> None:
+    def _run_epoch(self, epoch: int, uploads: AsyncWriter) -> None:
         inputs, model, ranks = self.inputs, self.inputs.model, self.inputs.ranks
         model.train()
         losses, started, done = [], time.monotonic(), 0
         with seeded(derive_seed(self.seed, "expert", self.index, "dropout", epoch), inputs.device):
             for image_inputs, texts, entries in self._batches(epoch):
+                uploads.check()
                 model.gather_rows = ranks.rows_gatherer(len(entries))
                 image_features, text_features = self.model(image_inputs, texts)
                 loss = inputs.loss(image_features, text_features)
