@@ -16,6 +16,16 @@ def test_a_signal_is_recorded_and_raises_nothing() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_second_signal_counts_if_it_is_not_the_first_one_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("vldd_dist.ray_backend.signals.time.monotonic", lambda: now[0])
+    with CaughtSignals(signal.SIGINT) as signals:
+        assert not signals.again()
+        for now[0], again in ((100.0, False), (100.1, False), (105.0, True)):
+            signal.raise_signal(signal.SIGINT)
+            assert signals.again() == again
+
+
 def test_handlers_that_a_library_replaced_can_be_installed_again() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with CaughtSignals(signal.SIGTERM) as signals:

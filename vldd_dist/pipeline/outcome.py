@@ -23,6 +23,7 @@ class Outcome:
         exit_code: the exit code of a command that ends because of this outcome.
         awaits: id of the unit it waits for.
         node: Ray's id of the node it ran on, if known.
+        missing: of a rank: the ranks that did not connect when the group was made, itself perhaps included.
     """
 
     status: Literal["done", "refused", "crashed", "broken", "unreachable", "killed", "lost", "waits"]
@@ -30,6 +31,7 @@ class Outcome:
     exit_code: int = 0
     awaits: str = ""
     node: str | None = None
+    missing: tuple[int, ...] = ()
 
 
 DONE = Outcome("done")

@@ -20,8 +20,9 @@ from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
-# How long a distillation that is stopped may take to store a checkpoint.
-STOP_SECONDS = 10
+# How long a distillation that is stopped may take to end its outer step and store a checkpoint. `ray job stop` waits 60 s for
+# the driver (`submitting.runtime_env`); the rest is for its last status.
+STOP_SECONDS = 40
 
 # Time between two checks whether nodes are left for the units that must not run on all of them.
 NODES_SECONDS = 10.0
@@ -30,13 +31,19 @@ NODES_SECONDS = 10.0
 class RayExecutor:
     """An `Executor` on the cluster that RAY_ADDRESS names; without RAY_ADDRESS it starts Ray on this machine.
 
+    Args:
+        notice: shows a line of text to the user.
+        hurry: whether `close` should end at once, without waiting for checkpoints.
+
     Raises:
         ConfigError: the cluster cannot be joined.
         InterruptedRun: Ray does not start on this machine.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(
+        self, store: Store, notice: Callable[[str], None] = lambda text: None, hurry: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.store, self._notice, self._hurry = store, notice, hurry
         self.owns_cluster = "RAY_ADDRESS" not in os.environ
         self._join()
         self.queue = self._make_queue()
@@ -164,7 +171,10 @@ class RayExecutor:
             task.ask_to_stop()
         references = [reference for task in stopping for reference in task.references]
         if references:
-            ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
+            self._notice(f"waiting up to {STOP_SECONDS} s for the checkpoints of {len(stopping)} units; Ctrl-C again: at once")
+        deadline = time.monotonic() + STOP_SECONDS
+        while references and not self._hurry() and time.monotonic() < deadline:
+            _, references = ray.wait(references, num_returns=len(references), timeout=1)
         for attempt in self.running.values():
             attempt.outcome()
             attempt.stop()

@@ -1,7 +1,11 @@
 """Catching the signals that stop a run or a task."""
 
 import signal
+import time
 from typing import Self
+
+# Signals that follow within this time count as one: a wrapper may pass on what the terminal has sent to all processes.
+ONE_SIGNAL_SECONDS = 1.0
 
 
 class CaughtSignals:
@@ -13,7 +17,8 @@ class CaughtSignals:
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._numbers = numbers
-        self._received: list[int] = []
+        # The times at which they were received.
+        self._received: list[float] = []
 
     def __enter__(self) -> Self:
         self._previous = [signal.getsignal(number) for number in self._numbers]
@@ -27,8 +32,12 @@ class CaughtSignals:
     def install(self) -> None:
         """Install the handlers again, after a library has installed its own."""
         for number in self._numbers:
-            signal.signal(number, lambda received, frame: self._received.append(received))
+            signal.signal(number, lambda received, frame: self._received.append(time.monotonic()))
 
     def any(self) -> bool:
         """Whether one of the signals was received since the block was entered."""
         return bool(self._received)
+
+    def again(self) -> bool:
+        """Whether another one was received some time after the first."""
+        return self.any() and self._received[-1] - self._received[0] > ONE_SIGNAL_SECONDS

@@ -14,6 +14,18 @@ from vldd_dist.sharding.ranks import Ranks
 MEETING = timedelta(minutes=5)
 
 
+class JoinFailed(RuntimeError):
+    """Not all ranks connected within `MEETING`.
+
+    Attributes:
+        missing: the ranks that did not, as far as this rank knows.
+    """
+
+    def __init__(self, sentence: str, missing: tuple[int, ...]) -> None:
+        super().__init__(f"{sentence} within {MEETING.total_seconds() / 60:g} min")
+        self.missing = missing
+
+
 @dataclass(frozen=True)
 class Rendezvous:
     """The address at which the ranks of a group connect. Rank 0 opens it and keeps the server alive."""
@@ -35,14 +47,23 @@ def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.devic
         timeout: a collective fails when a rank does not join it for this long.
 
     Raises:
-        RuntimeError: not all ranks connected within `MEETING`.
+        JoinFailed: not all ranks connected within `MEETING`.
+        RuntimeError: the group could not be made of the ranks that connected.
     """
     # Newer torch versions rename two collectives and warn at each use; the old names work in every supported version.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    store = dist.TCPStore(meeting.host, meeting.port, world_size, is_master=False, timeout=MEETING)
+    try:
+        store = dist.TCPStore(meeting.host, meeting.port, world_size, is_master=False, timeout=MEETING)
+        store.set(f"here/{rank}", "")
+    except RuntimeError:
+        raise JoinFailed(f"rank {rank} of {world_size} could not connect to rank 0", (rank,)) from None
     # The ranks start at different times: wait for all before the shorter `timeout` applies.
-    store.set(f"here/{rank}", "")
-    store.wait([f"here/{other}" for other in range(world_size)], MEETING)
+    try:
+        store.wait([f"here/{other}" for other in range(world_size)], MEETING)
+    except RuntimeError:
+        missing = tuple(other for other in range(world_size) if not store.check([f"here/{other}"]))
+        named = ", ".join(map(str, missing))
+        raise JoinFailed(f"rank {named} of {world_size} did not connect to rank 0", missing) from None
     # DeepSpeed reads these variables. Each rank sees only its own device, as number 0.
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK="0")
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))

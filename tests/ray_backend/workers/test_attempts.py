@@ -12,9 +12,9 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.ray_backend import executor as executor_module
-from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.executor import STOP_SECONDS, RayExecutor
 from vldd_dist.ray_backend.workers import attempts as ray_work
-from vldd_dist.ray_backend.workers.attempts import GroupAttempt, outcome_of, worst
+from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt, outcome_of, worst
 from vldd_dist.ray_backend.workers.errors import LOST
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.store.store import Store
@@ -122,6 +122,22 @@ def test_the_failure_of_one_rank_is_the_outcome_of_the_group() -> None:
     assert worst({0: missed, 1: missed}, {}, timeout).status == "broken", "no machine was lost"
 
 
+@pytest.mark.parametrize("ended", [8, 3])
+def test_the_machine_that_does_not_reach_the_others_is_avoided_and_not_that_of_rank_0(ended: int) -> None:
+    """All ranks have ended, or the others are still waiting."""
+    cause = "rank 3 of 8 did not connect to rank 0 within 5 min"
+    outcomes = {rank: Outcome("lost", cause, 1, node=f"n{rank}", missing=(3,)) for rank in range(ended)}
+    silent: dict[int, str | None] = {rank: f"n{rank}" for rank in range(ended, 8)}
+    found = worst(outcomes, silent, timedelta(seconds=10))
+    assert (found.status, found.cause, found.node) == ("broken", cause, "n3")
+
+
+def test_rank_0_is_avoided_if_no_other_rank_reaches_it() -> None:
+    outcomes = {rank: Outcome("lost", "could not connect", 1, node=f"n{rank}", missing=(rank,)) for rank in range(1, 4)}
+    assert worst(outcomes, {0: "n0"}, timedelta(seconds=10)).node == "n0"
+    assert worst({1: outcomes[1]}, {0: "n0"}, timedelta(seconds=10)).node == "n1"
+
+
 @pytest.mark.parametrize(
     ("error", "replaced"),
     [
@@ -178,6 +194,43 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
     assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
     assert executor.reports() == [UnitReported("a", Progress(1, 9), "n")]
     assert executor.running == {}
+
+
+@pytest.mark.parametrize(("needed", "hurry_at", "waited"), [(20, 1e9, 20), (1e9, 1e9, STOP_SECONDS), (20, 3, 3)])
+def test_a_run_that_ends_waits_for_checkpoints_unless_the_user_is_in_a_hurry(
+    needed: float, hurry_at: float, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Storing(TaskAttempt):
+        """Stores its checkpoint `needed` seconds after it was asked to stop."""
+
+        def __init__(self) -> None:
+            self.references, self.stores_when_asked, self.calls = ["its task"], True, list[str]()  # type: ignore[list-item]
+
+        def ask_to_stop(self) -> None:
+            self.calls.append("ask_to_stop")
+
+        def outcome(self) -> None:
+            return None
+
+        def stop(self) -> None:
+            self.calls.append("stop")
+
+    def wait(references: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        nonlocal now
+        now += timeout
+        return (references, []) if now >= needed else ([], references)
+
+    now, told, unit = 0.0, list[str](), Storing()
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
+    monkeypatch.setattr(executor_module.ray, "wait", wait)
+    monkeypatch.setattr(executor_module.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(executor_module.time, "monotonic", lambda: now)
+    executor = RayExecutor(Store("memory://x"), told.append, lambda: now >= hurry_at)
+    executor.running = {"a": unit}
+    executor.close()
+    assert (now, unit.calls) == (waited, ["ask_to_stop", "stop"])
+    assert told == ["waiting up to 40 s for the checkpoints of 1 units; Ctrl-C again: at once"]
 
 
 def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:

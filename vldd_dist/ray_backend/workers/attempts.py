@@ -196,6 +196,11 @@ def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: tim
     for rank, outcome in lost.items():
         if _died(outcome):
             return replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
+    if missing := {rank for outcome in lost.values() for rank in outcome.missing}:
+        # They connect to rank 0: if no other rank could, it is the one that cannot be reached.
+        unreached = 0 if len(missing) == world - 1 > 1 else min(missing)
+        node = silent[unreached] if unreached in silent else ended[unreached].node
+        return replace(next(outcome for outcome in lost.values() if outcome.missing), status="broken", node=node)
     if silent:
         hung = f"rank {', '.join(map(str, sorted(silent)))} of {world}"
         cause = f"{hung} took no part in a collective operation for {timeout.total_seconds():g} s: it hangs"

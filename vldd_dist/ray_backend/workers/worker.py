@@ -26,7 +26,7 @@ from vldd_dist.ray_backend.signals import CaughtSignals
 from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine, plain
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
-from vldd_dist.sharding.rendezvous import Rendezvous, join
+from vldd_dist.sharding.rendezvous import JoinFailed, Rendezvous, join
 from vldd_dist.store.store import Store
 
 REPORT_INTERVAL_SECONDS = 0.5
@@ -49,6 +49,8 @@ def answer(
     with bound(unit=order.label, node=node):
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
+        except JoinFailed as error:
+            return asdict(Outcome("lost", str(error), 1, missing=error.missing))
         except RuntimeError as error:
             cause = f"rank {rank} of {order.workers} could not join the others: {plain(first_line(error))}"
             return asdict(Outcome("lost", cause, 1))
