@@ -77,7 +77,7 @@ def started(ranks: Ranks) -> Any:
 
     module = "vldd_dist.distillation.initialisations.k_means"
     with patch.object(KMeansPairs, "_choose", choose), patch(f"{module}.start_from_real", lambda context, *choice: choice):
-        return KMeansPairs().start(SimpleNamespace(ranks=ranks))  # type: ignore[arg-type]
+        return KMeansPairs().start(SimpleNamespace(ranks=ranks, choices={}))  # type: ignore[arg-type]
 
 
 def imported(ranks: Ranks) -> None:

@@ -1,14 +1,22 @@
 """Starts of images and texts, joint and separate."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
-from vldd_dist.distillation.initialisations import starting_pairs
+from tests.distributed.stopping import execute_until
+from vldd_dist.data.medoids import medoids
+from vldd_dist.distillation.initialisations import k_means, starting_pairs
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of, workspace
+from vldd_dist.testing.experiments.tiny_units import digests
 
 
 def start(store: Store, initialise: str) -> SyntheticPairs:
@@ -34,6 +42,27 @@ def test_each_modality_equals_that_of_its_own_initialisation(images: str, texts:
     assert found.start.get("keys") == of_real.get("keys")
     assert found.start.get("captions") == of_real.get("captions")
     assert ("keys" in found.start) is ((images, texts) != ("noise", "noise"))
+
+
+def test_a_resumed_run_starts_from_its_first_choice(finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clustering a large data set takes longer than the outer steps between two checkpoints."""
+    (unit,) = units_of(experiment("distill.initialise=k_means"), "distillation")
+    runs, kept = list[int](), []
+
+    def counted(features: Tensor, count: int, seed: int) -> list[int]:
+        runs.append(count)
+        return medoids(features, count, seed)
+
+    monkeypatch.setattr(k_means, "medoids", counted)
+    for name, stops in (("straight", [None]), ("broken", [2, 4, None])):
+        shutil.copytree(finished.root, tmp_path / name)
+        store = Store(str(tmp_path / name))
+        for stop in stops:
+            execute_until(SOLO, store.url, unit, stop)
+        kept.append(digests(store, unit))
+        assert len(runs) == 1
+        runs.clear()
+    assert kept[1] == kept[0]
 
 
 def test_starts_differ(finished: Store) -> None:

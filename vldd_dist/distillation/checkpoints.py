@@ -102,6 +102,18 @@ class RunCheckpoints:
         return {name.removeprefix("curves/"): tensor for name, tensor in shared.items() if name.startswith("curves/")}
 
 
+def earlier_choices(writer: UnitWriter, ranks: Ranks) -> dict[str, Any]:
+    """`RunContext.choices` of earlier attempts, from the newest checkpoint; empty if there is none."""
+
+    def newest() -> dict[str, Any]:
+        keys = writer.checkpoints.keys()
+        readable = (found for key in keys if (found := writer.checkpoints.read(key, lambda name: False)))
+        newest_readable = next(readable, None)
+        return newest_readable.facts.get("choices", {}) if newest_readable else {}
+
+    return ranks.from_main(newest)
+
+
 def _prefixed(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}/{name}": tensor for name, tensor in named.items()}
 

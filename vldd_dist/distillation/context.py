@@ -1,7 +1,7 @@
 """The inputs that a distillation run gives to its initialisation and its objective."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +44,8 @@ class RunContext:
             (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
         open_dataset: opens the real images and captions. A run on features in memory has none.
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
+        choices: what an initialisation has chosen by a long computation, by its name, in values of JSON; the same on all ranks.
+            Checkpoints keep it, so that a resumed run does not compute it again.
     """
 
     settings: DistillationSettings
@@ -59,6 +61,7 @@ class RunContext:
     features: Callable[[], dict[str, Tensor]] = _not_asked_for
     open_dataset: Callable[[], "Dataset"] = _not_asked_for
     taken: frozenset[int] = frozenset()
+    choices: dict[str, Any] = field(default_factory=dict)
 
     def run_seed(self, *purpose: str) -> int:
         """The seed of this run's random draws, or of those for one purpose."""

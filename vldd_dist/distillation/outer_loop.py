@@ -56,7 +56,7 @@ class Distillation:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.problem, self.pairs, self.validate, self.should_stop = problem, pairs, validate, should_stop
-        self.settings, self.report = context.settings, context.report
+        self.settings, self.report, self.choices = context.settings, context.report, context.choices
         self.outer = OuterOptimiser(pairs, rates, self.settings)
         self.average = RunningAverage(pairs, self.settings.ema)
         self.checkpoints = RunCheckpoints(writer, context.ranks, context.total)
@@ -95,6 +95,7 @@ class Distillation:
         """Returns why the run must end before its last outer step; None after the last."""
         settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
+            uploads.check()
             if (reason := self._reason_to_end(step)) is not None:
                 if step > first:
                     self._checkpoint(step, uploads)
@@ -162,7 +163,7 @@ class Distillation:
         self.history.validation.append((step, recall))
 
     def _checkpoint(self, step: int, uploads: AsyncWriter) -> None:
-        facts = {"validation": list(self.history.validation), "objective": self.problem.state()}
+        facts = {"validation": list(self.history.validation), "objective": self.problem.state(), "choices": self.choices}
         self.checkpoints.save(step, self._state(), self.history.as_tensors(), facts, uploads)
 
     def _state(self) -> LoopState:

@@ -18,7 +18,9 @@ class KMeansPairs(Initialisation):
     def start(self, context: RunContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
         # Rank 0 chooses for all: on different kinds of machines the centres may differ in their last bits, and so the choice.
-        return start_from_real(context, *context.ranks.from_main(lambda: self._choose(context)))
+        if self.name not in context.choices:
+            context.choices[self.name] = context.ranks.from_main(lambda: self._choose(context))
+        return start_from_real(context, *context.choices[self.name])
 
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
         """Indices of M images, and for each the number of the caption whose features were used."""
