@@ -3,10 +3,9 @@
 import os
 import posixpath
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from hashlib import file_digest
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,17 +15,19 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import parse_json
+from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.pinned import Pinned
-from vldd_dist.data.files.regular_files import open_regular
+from vldd_dist.data.files.versions import sha256_of
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
+from vldd_dist.store.outages import check_reachable, reason_of
 
 
 class Karpathy(Source):
     """A JSON file with splits and captions, and the folder of its images."""
 
-    annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and captions.")
+    annotations: Annotated[str, LOCATION] = Field(description="Path or URL of the JSON file with splits and captions.")
     images: Annotated[str, LOCATION] = Field(
         description="Folder of the images that the JSON file names. The JSON file identifies the prepared data: they are used "
         "again if only the images change or move."
@@ -56,25 +57,19 @@ class Karpathy(Source):
         return Pinned(self._digest, self._entries)
 
     def _digest(self) -> str:
-        path = Path(self.annotations)
-        try:
-            with open_regular(path) as file:
-                return file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError):
-            raise _unreadable(path) from None
+        # The same for a file and its copy in a bucket, so that a cluster finds what was prepared from the file.
+        with _reading(self.annotations):
+            return sha256_of(self.annotations)
 
     def known_count(self, split: str) -> int:
         """From the JSON file."""
         return sum(1 for _ in _of_split(self._file.read(), split))
 
     def _entries(self) -> list[Any]:
-        path = Path(self.annotations)
-        try:
-            with open_regular(path) as file:
-                data = file.read()
-        except (OSError, ValueError):
-            raise _unreadable(path) from None
-        tree = parse_json(data, str(path))
+        path = self.annotations
+        with _reading(path), open_url(path) as file:
+            data = file.read()
+        tree = parse_json(data, path)
         if isinstance(tree, dict) and "annotations" in tree:
             raise DataError(f"{path}: this is a COCO file, with `annotations` and without splits: use the source `coco`")
         if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
@@ -114,9 +109,19 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
     )
 
 
-def _unreadable(path: Path) -> DataError:
-    kind = DataError if os.path.exists(path) else MissingData
-    return kind(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and captions")
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns exceptions of reading the JSON file into one sentence."""
+    where = f"data.source.annotations: {path}"
+    try:
+        yield
+    # A missing library or credentials raise exceptions of any class.
+    except Exception as error:
+        if "://" in path:
+            check_reachable(where, error)
+            raise DataError(f"{where} cannot be read ({reason_of(error)}): correct the URL or the access to it") from None
+        kind = DataError if os.path.exists(path) else MissingData
+        raise kind(f"{where} cannot be read: name the JSON file with splits and captions") from None
 
 
 def _field(entry: Any, name: str, where: str) -> Any:
