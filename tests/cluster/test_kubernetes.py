@@ -206,7 +206,7 @@ def test_the_command_of_the_job_is_in_the_image() -> None:
     assert find_spec(words[2])
     preset = Path(words[3]).relative_to(folder)
     assert load_experiment(str(ROOT / preset)).name == preset.stem
-    assert words[4:] == ["--store", f"s3://YOUR_BUCKET/{preset.stem}"]
+    assert words[4:] == ["--store", f"s3://YOUR_BUCKET/{preset.stem}", "--wait-hours", "24"]
     assert JOB_CR["spec"]["backoffLimit"] > 0
     assert {JOB_CR["spec"].get(key, 0) for key in ("entrypointNumCpus", "entrypointNumGpus")} == {0}
 

@@ -11,10 +11,9 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.limits import RunClock
+from vldd_dist.scheduler.limits import NO_LIMITS, RunClock
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
-from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS
 from vldd_dist.scheduler.submitting.ready_queue import MAX_OVERTAKEN
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import LOST, REFUSED, Notices, ScriptedExecutor, graph, make, run
@@ -88,10 +87,10 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
 
 
 def test_the_waiting_time_starts_again_at_each_loss_of_all_machines(store: Store) -> None:
-    short = 0.6 * TIMEOUT_SECONDS
+    short = 0.6 * NO_LIMITS.capacity_timeout_seconds
     _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
     assert executor.submitted == ["a", "b", "c"]
-    assert executor.now > TIMEOUT_SECONDS
+    assert executor.now > NO_LIMITS.capacity_timeout_seconds
 
 
 def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None:

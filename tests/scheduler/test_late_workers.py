@@ -9,8 +9,7 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.limits import RunClock
-from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS
+from vldd_dist.scheduler.limits import NO_LIMITS, RunClock
 from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
@@ -57,11 +56,11 @@ def test_a_unit_that_fits_no_single_machine_is_reported_and_ends_the_run(store: 
     assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
     assert silent(store, None, until=WORKER_START_SECONDS + 2) == [notice]
     with pytest.raises(InterruptedRun, match="in total, and none started it within 60 minutes"):
-        silent(store, None, until=2 * TIMEOUT_SECONDS)
+        silent(store, None, until=2 * NO_LIMITS.capacity_timeout_seconds)
 
 
 def test_a_started_unit_may_be_silent_without_a_time_limit(store: Store) -> None:
-    assert silent(store, begins=WORKER_START_SECONDS / 2, until=2 * TIMEOUT_SECONDS) == []
+    assert silent(store, begins=WORKER_START_SECONDS / 2, until=2 * NO_LIMITS.capacity_timeout_seconds) == []
 
 
 class OneGpuMachines(Silent):

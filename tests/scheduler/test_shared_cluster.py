@@ -7,8 +7,7 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.limits import RunClock
-from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS
+from vldd_dist.scheduler.limits import NO_LIMITS, RunClock
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
 
@@ -29,7 +28,7 @@ class SharedCluster(ScriptedExecutor):
 
 
 def test_other_programs_on_the_cluster_are_waited_for_without_a_timeout(store: Store) -> None:
-    executor, view = SharedCluster(store, used_cpus=1.5, until=5 * TIMEOUT_SECONDS), Notices()
+    executor, view = SharedCluster(store, used_cpus=1.5, until=5 * NO_LIMITS.capacity_timeout_seconds), Notices()
     state = RunState([view], executor.clock)
     Controller([make("a")], store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     assert executor.ended == ["a"]
@@ -41,6 +40,6 @@ def test_other_programs_on_the_cluster_are_waited_for_without_a_timeout(store: S
 
 
 def test_a_worker_that_does_not_start_although_there_is_room_ends_the_run(store: Store) -> None:
-    executor = SharedCluster(store, used_cpus=1, until=5 * TIMEOUT_SECONDS)
+    executor = SharedCluster(store, used_cpus=1, until=5 * NO_LIMITS.capacity_timeout_seconds)
     with pytest.raises(InterruptedRun, match="none started it within 60 minutes"):
         Controller([make("a")], store, lambda: executor, RunState([]), clock=RunClock(executor.clock, executor.sleep)).run()

@@ -23,11 +23,12 @@ from vldd_dist.cli.options import (
     StoreUrlOrPlan,
     Track,
     Until,
+    WaitHours,
     exit_for_damaged,
 )
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.ray_backend.run_options import RunOptions
+from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions
 
 if TYPE_CHECKING:
     from vldd_dist.artifacts.runs.run_status import RunStatus
@@ -45,6 +46,7 @@ def run(
     until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
+    wait_hours: WaitHours = DEFAULTS.wait_hours,
     as_json: Json = False,
 ) -> None:
     """Run or resume an experiment or a study: work that is already committed in the store is not repeated."""
@@ -52,7 +54,7 @@ def run(
     from vldd_dist.config.loading.load_study import load_description
 
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
-    _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
+    _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 
 
 def study(
@@ -65,6 +67,7 @@ def study(
     until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
+    wait_hours: WaitHours = DEFAULTS.wait_hours,
     as_json: Json = False,
 ) -> None:
     """Run a study: several variants of an experiment, compared in tables. Work that variants share is done once."""
@@ -72,7 +75,7 @@ def study(
     from vldd_dist.config.loading.load_study import load_study
 
     described = load_study(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
-    _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
+    _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 
 
 def _run(description: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
@@ -137,6 +140,7 @@ def submit(
     working_dir: Annotated[str, typer.Option(help="The folder that is uploaded to the cluster.")] = ".",
     track: Track = None,
     max_running: MaxRunning = None,
+    wait_hours: WaitHours = DEFAULTS.wait_hours,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster. Submitting again resumes it if its job has ended."""
     from vldd_dist.config.loading.load import resource_overrides
@@ -149,6 +153,7 @@ def submit(
         check_tracking(tracker)
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
+    more += ["--wait-hours", f"{wait_hours:g}"] if wait_hours != DEFAULTS.wait_hours else []
     # The user's own come last, so that they take precedence.
     changes = [*resource_overrides(gpus, gpu_memory), *(overrides or [])]
     described = load_description(config, changes)

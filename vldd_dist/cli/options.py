@@ -70,6 +70,24 @@ MaxRunning = Annotated[
 ]
 
 
+def hours(hours: float) -> float:
+    """Check a number of hours. Raises typer.BadParameter."""
+    if not 0 <= hours <= MAX_HOURS:
+        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MAX_HOURS:,}")
+    return hours
+
+
+WaitHours = Annotated[
+    float,
+    typer.Option(
+        "--wait-hours",
+        metavar="HOURS",
+        callback=hours,
+        help="How long the run waits for machines while none of its units runs, for example until spot machines return.",
+    ),
+]
+
+
 Gpus = Annotated[
     float | None,
     typer.Option(
@@ -95,13 +113,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for
 
 
 SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., or any fsspec URL.")]
-
-
-def hours(hours: float) -> float:
-    """Check a number of hours. Raises typer.BadParameter."""
-    if not 0 <= hours <= MAX_HOURS:
-        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MAX_HOURS:,}")
-    return hours
 
 
 def exit_for_damaged(results: Iterable[object]) -> None:

@@ -66,7 +66,11 @@ def run_description(described: Described, store: Store, console: Console, option
     # The record comes before the status, because `vldd gc` looks it up for every run that is said to be running.
     write_run_units(store, record)
     write_description(store, described)
-    limits = RunLimits(max_running=options.max_running, stall_timeout_seconds=_stall_timeout(described))
+    limits = RunLimits(
+        max_running=options.max_running,
+        stall_timeout_seconds=_stall_timeout(described),
+        capacity_timeout_seconds=3600 * options.wait_hours,
+    )
     result = _run_units(units, store, state, status, limits)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
@@ -107,7 +111,7 @@ def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: Sta
     with CaughtSignals(signal.SIGINT, signal.SIGTERM) as signals:
 
         def make_executor() -> Executor:
-            executor = RayExecutor(store)
+            executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)
             # Ray has installed handlers of its own, which end the process.
             signals.install()
             return executor

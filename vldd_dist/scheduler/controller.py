@@ -57,7 +57,9 @@ class Controller:
         self._limits, self._clock = limits, clock
         self._positions = {unit_id: position for position, unit_id in enumerate(self.units)}
         self._ready, self._admission, self._running = ReadyQueue(), Admission(limits.max_running), RunningUnits(clock.now)
-        self._capacity_timeout = CapacityTimeout(lambda text: observer.event(RunNotice(text)), clock.now)
+        self._capacity_timeout = CapacityTimeout(
+            lambda text: observer.event(RunNotice(text)), clock.now, limits.capacity_timeout_seconds
+        )
 
     def run(self) -> RunResult:
         """Run all missing units. A failed unit stops only the units that need it.

@@ -87,8 +87,11 @@ def test_options_that_a_running_job_does_not_take_are_named(
 ) -> None:
     jobs: list[SimpleNamespace] = []
 
-    def submit_job(submission_id: str, metadata: dict[str, str], **more: object) -> None:
+    entrypoints: list[str] = []
+
+    def submit_job(submission_id: str, metadata: dict[str, str], entrypoint: str, **more: object) -> None:
         jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING, metadata=metadata))
+        entrypoints.append(entrypoint)
 
     client = SimpleNamespace(list_jobs=lambda: jobs, submit_job=submit_job)
     monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
@@ -98,7 +101,8 @@ def test_options_that_a_running_job_does_not_take_are_named(
         assert code == 0
         return out.splitlines()[0]
 
-    assert said("--max-running", "8").endswith("-1 submitted")
+    assert said("--max-running", "8", "--wait-hours", "24").endswith("-1 submitted")
+    assert entrypoints[0].endswith("--store s3://bucket/a --max-running 8 --wait-hours 24")
     (job,) = (each.submission_id for each in jobs)
     assert said() == said(store="s3://bucket/a/") == f"{job} is already running"
     assert jobs_of("s3://bucket/a", NOBODY) == jobs_of("s3://bucket/a/", NOBODY) == [f"job {job}: RUNNING"]

@@ -5,9 +5,6 @@ from collections.abc import Callable
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.scheduler.submitting.shortage import Shortage
 
-# Preempted machines may come back, and an autoscaler takes minutes to add machines.
-TIMEOUT_SECONDS = 3600.0
-
 
 class CapacityTimeout:
     """The timeout of a run that waits for machines.
@@ -15,10 +12,11 @@ class CapacityTimeout:
     Args:
         notice: shows a line of text to the user.
         clock: in seconds.
+        seconds: the timeout.
     """
 
-    def __init__(self, notice: Callable[[str], None], clock: Callable[[], float]) -> None:
-        self._notice, self._clock = notice, clock
+    def __init__(self, notice: Callable[[str], None], clock: Callable[[], float], seconds: float) -> None:
+        self._notice, self._clock, self._seconds = notice, clock, seconds
         self._awaited: str | None = None
         self._since = 0.0
         self._notified = False
@@ -35,7 +33,7 @@ class CapacityTimeout:
             notice_after: seconds before the user is told, for waits that usually end by themselves.
 
         Raises:
-            InterruptedRun: `TIMEOUT_SECONDS` have passed.
+            InterruptedRun: the timeout has passed.
         """
         if shortage.awaited != self._awaited:
             self._awaited, self._since, self._notified = shortage.awaited, self._clock(), False
@@ -43,9 +41,9 @@ class CapacityTimeout:
         if waited >= notice_after and not self._notified:
             self._notified = True
             self._notice(shortage.notice)
-        if shortage.in_vain is not None and waited >= TIMEOUT_SECONDS:
-            ended = f"{shortage.problem}, and {shortage.in_vain} within {TIMEOUT_SECONDS / 60:g} minutes"
+        if shortage.in_vain is not None and waited >= self._seconds:
+            ended = f"{shortage.problem}, and {shortage.in_vain} within {self._seconds / 60:g} minutes"
             raise InterruptedRun(
-                f"{ended}: finished units are kept in the store; add machines, use larger ones or lower the resources of this "
-                "unit, then run the same command again"
+                f"{ended}: finished units are kept in the store; add machines, use larger ones, lower the resources of this "
+                "unit or raise --wait-hours, then run the same command again"
             )
