@@ -38,7 +38,8 @@ def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_
         execute(unit.order(), store, lambda event: None)
     assert str(raised.value) == (
         f"{unit.label} ran out of memory (it asked for 2.50 GiB more, the GPU has 79.11 GiB): lower distill.batch_size or "
-        "distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or distill.objective.real_batch_size), or "
+        "distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or distill.objective.real_batch_size), "
+        "for many pairs distill.pairs (or raise distill.workers), or "
         "run it on a device with more memory, where it resumes from its last checkpoint; `vldd run --plan` estimates what fits"
     )
     assert not is_done(store, unit.kind, unit.id)

@@ -43,10 +43,23 @@ class TensorSpan(NamedTuple):
 
 def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Deterministic safetensors bytes: names are sorted, tensors are moved to the CPU and made contiguous."""
-    # Cloned because safetensors refuses tensors that share memory.
-    return save(
-        {name: named[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in sorted(named)}, metadata
-    )
+    return save(_private({name: named[name].detach() for name in sorted(named)}), metadata)
+
+
+def _private(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous and each with memory of its own, without which safetensors refuses them. Only what has
+    not is copied, because a checkpoint of many pairs takes much of a worker's memory."""
+    taken: set[int] = set()
+    private = {}
+    for name, tensor in named.items():
+        found = tensor.cpu().contiguous()
+        # A view of a larger tensor may share its memory with another one.
+        storage = found.untyped_storage()
+        if storage.data_ptr() in taken or storage.nbytes() != found.nbytes:
+            found = found.clone()
+        taken.add(found.untyped_storage().data_ptr())
+        private[name] = found
+    return private
 
 
 def decode(data: bytes, source: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from vldd_dist.cost_model.io_model import DataSize, Traffic
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
+from vldd_dist.distillation.checkpoints import earlier_choices
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.facts import DistillationFacts
@@ -148,6 +149,7 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
         lambda: read_tensors(context.reader("features"), "features.safetensors"),
         lambda: context.dataset,
         images_of_earlier_phases(context),
+        earlier_choices(context.writer, context.ranks),
     )
 
 
@@ -202,7 +204,7 @@ STAGE = StageSpec(
     milestone="distillations",
     stores_when_stopped=True,
     lower_for_memory="distill.batch_size or distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or "
-    "distill.objective.real_batch_size)",
+    "distill.objective.real_batch_size), for many pairs distill.pairs (or raise distill.workers)",
     memory=memory,
     traffic=traffic,
     flops=flops,
