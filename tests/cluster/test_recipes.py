@@ -128,6 +128,8 @@ def test_compute_engine_accepts_the_nodes_and_workers_are_spot_instances() -> No
         "onHostMaintenance": "TERMINATE",
         "automaticRestart": False,
     }
+    # The default, pd-standard, is a hard disk.
+    assert all(disk["initializeParams"]["diskType"].endswith("/pd-ssd") for node in (head, worker) for disk in node["disks"])
     assert worker["serviceAccounts"][0]["email"].startswith("vldd-worker@")
     # A node type's own list replaces the common one.
     common, own = load("gcp.yaml")["initialization_commands"], types["gpu"]["initialization_commands"]
