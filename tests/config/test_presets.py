@@ -44,5 +44,11 @@ def test_a_study_has_a_table_with_each_coreset_and_no_row_twice(name: str) -> No
         assert len(of_sets) == len(set(of_sets)), table.title
 
 
+@pytest.mark.parametrize("name", [name for name in preset_names() if name not in STUDIES])
+def test_each_experiment_can_be_distilled_by_bilevel_with_one_key(name: str) -> None:
+    """As docs/methods.md says."""
+    assert load_experiment(name, ["distill.objective={name: bilevel}"]).distill.objective.name == "bilevel"
+
+
 def test_both_folders_hold_the_same_presets() -> None:
     assert FOLDERS[0].resolve() == FOLDERS[1].resolve()

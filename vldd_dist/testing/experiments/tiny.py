@@ -15,6 +15,7 @@ TINY = [
     "experts.batch_size=16",
     "experts.momentum=0.5",
     "distill.pairs=[4]",
+    "distill.initialise=real",
     "distill.outer_steps=6",
     "distill.lr_images=0.05",
     "distill.lr_texts=0.05",
