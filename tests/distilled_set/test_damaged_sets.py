@@ -10,7 +10,7 @@ import torch
 
 from tests.artifacts.test_schemas import STATUS
 from tests.test_readme import RECIPE, distilled_set
-from vldd_dist import build_towers, load_distilled
+from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.keys import status_key
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.runs.run_status import known_figures
@@ -165,6 +165,14 @@ def test_adapters_that_no_model_has_are_refused(store: Store) -> None:
     save(replace(distilled_set(), recipe=recipe), store.url_of("a-set"))
     with pytest.raises(DataError, match=r"the set's recipe: rank: Input should be greater than 0: no model has this"):
         build_towers(load_distilled(store.url_of("a-set")))
+
+
+@pytest.mark.parametrize(("name", "value"), [("pooling", "bogus"), ("max_tokens", 0), ("revision", 5)])
+def test_text_encoders_that_do_not_exist_are_refused(name: str, value: Any) -> None:
+    damaged = distilled_set()
+    damaged.recipe = RECIPE.model_copy(update={"text_encoder": {"model": "tiny-clip", name: value}})
+    with pytest.raises(DataError, match=rf"the set's recipe: text_encoder\.{name}: .*: no encoder has this"):
+        build_text_encoder(damaged)
 
 
 @pytest.mark.parametrize(

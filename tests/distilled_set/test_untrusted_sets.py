@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.test_readme import distilled_set
-from vldd_dist import build_towers, load_distilled
+from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
@@ -128,6 +128,30 @@ def test_a_recipe_does_not_say_where_weights_come_from(tmp_path: Path, arguments
         server.shutdown()
     assert requests == []
     assert not (tmp_path / "site-packages").exists()
+
+
+def test_the_code_of_a_text_encoder_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would ask on the terminal whether to run it."""
+    folder, ran = tmp_path / "evil", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "conf.C"}}')
+    code = f"open({str(ran)!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig): pass\n"
+    (folder / "conf.py").write_text(code)
+    (folder / "model.safetensors").write_bytes(b"x")
+    monkeypatch.setattr("builtins.input", lambda *asked: pytest.fail("the terminal was asked"))
+    with pytest.raises(ConfigError, match=r"model\.text\.model: .* cannot be loaded \(.*custom code"):
+        build_text_encoder(distilled_set(), model=folder)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("model", [None, 5, "", ".", "..", "/etc", "~/models/bert", "a/../b", "a/b/c", "folder/", "C:\\bert"])
+def test_a_recipe_names_no_path_of_a_text_encoder(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr("vldd_dist.models.recipe_text_encoder.FrozenTextEncoder", lambda *given: pytest.fail("it was loaded"))
+    hostile = distilled_set()
+    named = {} if model is None else {"model": model}
+    hostile.recipe = hostile.recipe.model_copy(update={"text_encoder": {"pooling": "mean", **named}})
+    with pytest.raises(DataError, match=r"text_encoder\.model: .* is not the name of a model: .* give its folder as `model`"):
+        build_text_encoder(hostile)
 
 
 def test_public_weights_that_are_not_safetensors_are_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:

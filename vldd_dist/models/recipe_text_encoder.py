@@ -1,12 +1,15 @@
 """The text encoder of a distilled set's recipe, for captions of one's own. Needs transformers."""
 
+from collections.abc import Mapping
 from os import PathLike, fspath
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 
 
@@ -21,19 +24,56 @@ def build_text_encoder(
 
     Raises:
         ConfigError: the encoder cannot be loaded, or is not the one that made the set's texts.
+        DataError: the recipe names no encoder, or has settings that no encoder has.
     """
     made_with = distilled.recipe.text_encoder
-    settings = {name: made_with[name] for name in TextTowerSettings.model_fields if name in made_with}
-    if model is not None:
-        settings["model"] = fspath(model)
-    encoder = FrozenTextEncoder(TextTowerSettings.model_validate(settings), torch.device(device))
+    settings = _settings_of(made_with, None if model is None else fspath(model))
+    encoder = FrozenTextEncoder(settings, torch.device(device))
     # A local folder may have another name here.
     names = {"model"} if model is not None else set()
     compared = (made_with.keys() | encoder.identity.keys()) - names
     differing = sorted(name for name in compared if made_with.get(name) != encoder.identity.get(name))
     if differing:
         raise ConfigError(
-            f"the text encoder {settings['model']} is not the one that made the set's texts ({made_with.get('model')}): "
+            f"the text encoder {settings.model} is not the one that made the set's texts ({made_with.get('model')}): "
             f"{', '.join(differing)} differs; give the folder of that encoder as `model`"
         )
     return encoder
+
+
+def _settings_of(made_with: Mapping[str, Any], model: str | None) -> TextTowerSettings:
+    """The encoder's settings; its `model` is the given one, or else that of the recipe.
+
+    Raises:
+        DataError: the recipe names no encoder, or has settings that no encoder has.
+    """
+    settings = {name: made_with[name] for name in TextTowerSettings.model_fields if name in made_with}
+    if model is not None:
+        settings["model"] = model
+    elif not _is_hub_id(settings.get("model")):
+        # The set may be made by others: a path could be of any file here, and without a name the default would be downloaded.
+        raise DataError(
+            f"the set's recipe: text_encoder.model: {settings.get('model')!r} is not the name of a model: if you have the "
+            "encoder, give its folder as `model`"
+        )
+    try:
+        return TextTowerSettings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(
+            f"the set's recipe: text_encoder.{'.'.join(map(str, first['loc']))}: {first['msg']}: no encoder has this"
+        ) from None
+
+
+def _is_hub_id(name: Any) -> bool:
+    """Whether this is NAME or OWNER/NAME, as models on a hub and the built-in ones are called, and not a path."""
+    # Comes with transformers.
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if not isinstance(name, str):
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True

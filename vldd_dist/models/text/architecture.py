@@ -74,8 +74,9 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
         return tiny_clip.config()
     source = str(text_folder(settings) or settings.model)
     try:
+        # By default transformers asks on the terminal whether to run the model's own Python.
         return libraries.transformers().AutoConfig.from_pretrained(
-            source, revision=settings.revision, local_files_only=not ask_hub
+            source, revision=settings.revision, local_files_only=not ask_hub, trust_remote_code=False
         )
     # A config.json with values that transformers does not expect can raise any of the last three.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -81,12 +81,13 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     # transformers would print a table of missing and unused weights. Missing ones are an error below; the image part is unused.
     transformers.logging.set_verbosity_error()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
         model, loading = model_class.from_pretrained(
             source,
             config=architecture.config,
             revision=settings.revision,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
