@@ -15,6 +15,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.data import dataset
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
@@ -85,6 +86,7 @@ def test_units_of_running_runs_and_of_the_latest_run_of_a_name_are_kept(
     kept, own = committed(store, "name=kept")
     record = RunUnits.of("running", ((unit.kind, unit.id) for unit in units))
     changed, more = committed(store, "name=kept", "seed=6")
+    write_run_units(store, RunUnits.of("kept", ((unit.kind, unit.id) for unit in more)))
     write_description(store, changed)
     config = tmp_path / "kept.yaml"
     config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
@@ -108,3 +110,24 @@ def test_units_of_running_runs_and_of_the_latest_run_of_a_name_are_kept(
     store.write(key, b"{}")
     assert vldd(*arguments, capsys=capsys)[0] == 0
     assert done(store, units) == {unit.id for unit in own + more} & {unit.id for unit in units}
+
+
+def test_nothing_is_removed_where_the_units_have_other_ids(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, units = committed(store, "name=kept")
+    write_run_units(store, RunUnits.of("kept", ((unit.kind, unit.id) for unit in units)))
+    write_description(store, kept)
+    config = tmp_path / "kept.yaml"
+    config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
+    arguments = ("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW)
+    assert vldd(*arguments, capsys=capsys)[0] == 0
+    assert done(store, units) == {unit.id for unit in units}
+    monkeypatch.setitem(vars(dataset.STAGE), "version", 99)
+    code, _, err = vldd(*arguments, capsys=capsys)
+    assert (code, err.count("\n"), "nothing was removed" in err) == (2, 1, True)
+    assert done(store, units) == {unit.id for unit in units}
+    # The sentence says how to go on.
+    store.delete(["report/kept/description.json"])
+    assert vldd(*arguments, capsys=capsys)[0] == 0
+    assert done(store, units) < {unit.id for unit in units}

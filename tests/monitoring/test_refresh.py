@@ -11,19 +11,29 @@ from tests.artifacts.test_schemas import STATUS
 from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
-from vldd_dist.artifacts.runs.run_units import RunUnits
+from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.data import dataset
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
+
+
+def started(store: Store, tree: Experiment) -> str:
+    """Store what a run stores when it starts. Returns the run."""
+    record = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in Graph(tree).units()))
+    write_run_units(store, record)
+    write_description(store, tree)
+    return record.run
 
 
 def test_a_report_includes_units_that_were_committed_since(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = vldd("report", store.url, capsys=capsys)
     assert (code, "no report is in this store" in err) == (4, True)
     tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
-    write_description(store, tree)
+    started(store, tree)
     page = store.url_of(f"report/{tree.name}/index.html")
     assert vldd("report", store.url, capsys=capsys) == (0, f"{page}\n", "")
     summary = f"report/{tree.name}/summary.json"
@@ -35,10 +45,24 @@ def test_a_report_includes_units_that_were_committed_since(store: Store, capsys:
     assert (code, f"has no report of other: it has {tree.name}" in err) == (2, True)
 
 
+def test_a_report_is_left_as_it_is_where_the_units_have_other_ids(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
+    started(store, tree)
+    commit_evaluations(store, tree, iter([25.0] * 9))
+    assert vldd("report", store.url, capsys=capsys)[0] == 0
+    written = {key: store.read(key) for key in store.keys(f"report/{tree.name}")}
+    assert b"25.0" in written[f"report/{tree.name}/table.md"]
+    monkeypatch.setitem(vars(dataset.STAGE), "version", 99)
+    code, _, err = vldd("report", store.url, capsys=capsys)
+    assert (code, err.count("\n"), "have other ids than when it started" in err) == (2, 1, True)
+    assert {key: store.read(key) for key in store.keys(f"report/{tree.name}")} == written
+
+
 def test_a_report_has_the_status_of_its_own_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
-    write_description(store, tree)
-    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in Graph(tree).units())).run
+    own = started(store, tree)
     for run in ("00000000", own, "ffffffff"):
         fields = {"experiment": tree.name, "run": run, "notices": [f"said by {run}"]}
         write_status(store, RunStatus.model_validate(STATUS | fields))
@@ -49,8 +73,7 @@ def test_a_report_has_the_status_of_its_own_run(store: Store, capsys: pytest.Cap
 
 def test_a_run_whose_driver_died_is_shown_as_interrupted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
-    write_description(store, tree)
-    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in Graph(tree).units())).run
+    own = started(store, tree)
     stages = {kind: {"total": 2, "done": 1, "failed": 0} for kind in ("evaluation", "dataset", "distillation", "expert")}
     fields = {"experiment": tree.name, "run": own, "stages": stages, "written_at": "2026-01-01T00:00:00+00:00"}
     write_status(store, RunStatus.model_validate(STATUS | fields))

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.runs.run_units import read_run_units
-from vldd_dist.config.described import Described
 from vldd_dist.config.loading.load_study import load_description
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.status import is_outdated
-from vldd_dist.monitoring.reports.refresh import read_stored_description
+from vldd_dist.monitoring.reports.refresh import read_stored_description, run_of
 from vldd_dist.pipeline.graphs.description import graph_of
+from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
@@ -19,18 +20,26 @@ def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
     (perhaps with other `--set`), or by a run that is running now, as it recorded them when it started.
 
     Raises:
-        ConfigError, DataError: a description cannot be read, or its graph cannot be made on this machine.
+        ConfigError, DataError: a description cannot be read, its graph cannot be made on this machine, or the units of the
+            latest run have other ids here.
         StoreError: a run is running, and the store does not say which units it needs.
     """
-    described = {(unit.kind, unit.id) for one in _described(store, configs) for unit in graph_of(one).units()}
+    described = {(unit.kind, unit.id) for graph in _graphs(store, configs) for unit in graph.units()}
     return described.union(*_of_running_runs(store))
 
 
-def _described(store: Store, configs: Sequence[str]) -> Iterator[Described]:
+def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph]:
     for config in configs:
-        yield (described := load_description(config))
+        described = load_description(config)
         if ran := read_stored_description(store, described.name):
-            yield ran
+            graph = graph_of(ran)
+            # Where the latest run's units have other ids than when it started, so have those of every description.
+            try:
+                run_of(store, ran, graph)
+            except ConfigError as error:
+                raise ConfigError(f"{error} (nothing was removed; if that run is not needed, remove this file)") from None
+            yield graph
+        yield graph_of(described)
 
 
 def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:

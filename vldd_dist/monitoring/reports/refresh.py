@@ -4,6 +4,7 @@ import contextlib
 import json
 
 from vldd_dist import strict_json
+from vldd_dist.artifacts.keys import run_units_key
 from vldd_dist.artifacts.runs.run_status import RunStatus, read_status
 from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.config.described import Described
@@ -14,6 +15,8 @@ from vldd_dist.monitoring.live.status import DIED, is_outdated
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, PAGE, key_of, report_name
 from vldd_dist.monitoring.reports.reporters import reporter_of
 from vldd_dist.pipeline.graphs.description import graph_of
+from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.store.store import MissingObject, Store
 
 
@@ -41,6 +44,22 @@ def read_stored_description(store: Store, name: str) -> Described | None:
     return read_description(tree, store.url_of(key))
 
 
+def run_of(store: Store, described: Described, graph: Graph | StudyGraph) -> str:
+    """The run (`artifacts.run_units`) that stored this description, of which the graph was made again.
+
+    Raises:
+        ConfigError: the units have other ids than when the run started, so that the graph does not say what the run committed.
+    """
+    run = RunUnits.of(described.name, ((unit.kind, unit.id) for unit in graph.units())).run
+    if not store.exists(run_units_key(described.name, run)):
+        raise ConfigError(
+            f"{store.url_of(key_of(described.name, DESCRIPTION))}: here the units of this run have other ids than when it "
+            "started, because the data (relative paths start at the current folder) or the version of vldd_dist differ: use "
+            "the command in the folder and with the version of the run"
+        )
+    return run
+
+
 def refresh_report(store: Store, name: str | None) -> str:
     """Write the report of what is committed now. Returns the URL of its page.
 
@@ -49,7 +68,8 @@ def refresh_report(store: Store, name: str | None) -> str:
 
     Raises:
         StoreError: nothing ran in this store, or it cannot be read.
-        ConfigError: the store has several and none is named, or the description is of another version.
+        ConfigError: the store has several and none is named, the description is of another version, or the units of the run
+            have other ids here: the report would be empty.
         DataError: this machine cannot read the data, which determine the ids of the units.
     """
     name = report_name(store, name, DESCRIPTION)
@@ -59,10 +79,11 @@ def refresh_report(store: Store, name: str | None) -> str:
         assert described is not None, "it has just been listed"
         graph = graph_of(described)
         reporter = reporter_of(described, graph, store)
+        # The status of this run, not of another one of the same name.
+        run = run_of(store, described, graph)
     except (ConfigError, DataError) as error:
         raise type(error)(f"{error} (the report that the run last wrote is {page})") from None
-    # The status of this run, not of another one of the same name; a report without a status shows only what is committed.
-    run = RunUnits.of(described.name, ((unit.kind, unit.id) for unit in graph.units())).run
+    # A report without a status shows only what is committed.
     progress = None
     with contextlib.suppress(StoreError):
         progress = progress_of(_ended_if_outdated(read_status(store, name, run)))
