@@ -247,6 +247,8 @@ def test_kendall_tau_by_counting_pairs() -> None:
             "applications.run=[{name: continual_learning, distill: {objective: bilevel}}]",
             r"distill.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
         ),
+        ("applications.run=[{name: continual_learning, pairs_a_task: 1}]", r"pairs_a_task: a contrastive loss compares pairs"),
+        ("applications.run=[{name: one_shot_federated, pairs: 1}]", r"pairs: a contrastive loss compares pairs"),
         (
             "model.loss={name: infonce, learn_temperature: true}",
             r"applications.run: each part's pairs would learn a log_temperature of their own: let model.loss learn none",

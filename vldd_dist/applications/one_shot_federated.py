@@ -19,7 +19,7 @@ from vldd_dist.applications.feature_space.parts import Clusters, dirichlet_clien
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.config.base import Distinct, Positive, Rate
+from vldd_dist.config.base import Distinct, Positive, Rate, TrainedPairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.methods import DISTILLED
 from vldd_dist.models.parameters import ParameterView
@@ -50,7 +50,7 @@ class OneShotFederated(Application):
         [0.1, 0.5],
         description="Concentrations of the Dirichlet distribution; the smaller, the more the clients' data differ.",
     )
-    pairs: Positive = Field(10, description="Pairs that each client uploads.")
+    pairs: TrainedPairs = Field(10, description="Pairs that each client uploads.")
     rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
     epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, the bound.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
