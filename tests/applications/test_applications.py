@@ -12,6 +12,7 @@ from vldd_dist.applications.feature_space.part_distillation import PartDistillat
 from vldd_dist.applications.feature_space.parts import dirichlet_clients
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.membership_inference import MembershipInference, success
+from vldd_dist.applications.one_shot_federated import HELD_BACK, OneShotFederated
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -181,6 +182,19 @@ def test_clients_share_out_the_images_and_a_small_concentration_makes_them_unlik
         dirichlet_clients(clusters, 4, 1.0, 101, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("pairs", [2, 91, 99, 100, 150, 200, 1000])
+def test_the_smallest_client_has_the_pairs_that_it_uploads(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    application = OneShotFederated(pairs=pairs)
+    images = application.least_images
+    split = RetrievalSplit(torch.randn(images, 4), torch.randn(images, 4), torch.arange(images))
+    started = []
+    monkeypatch.setattr(PartDistillation, "run", lambda self, students, train, validation, start: started.append(start))
+    application._distilled(None, split, np.random.default_rng(0))
+    assert len(started[0].images) == pairs
+    used = (images - 1) - max((images - 1) // HELD_BACK, 1)
+    assert pairs < 100 or used < pairs, "no smaller client would do"
+
+
 def test_forgetting_is_from_the_best_so_far() -> None:
     """Task 0 ends 30 below its best value of 50, and task 1 ends 10 above its earlier value."""
     assert forgetting([[40], [50, 20], [20, 30, 99]]) == pytest.approx((30 - 10) / 2)
@@ -249,6 +263,14 @@ def test_kendall_tau_by_counting_pairs() -> None:
         ),
         ("applications.run=[{name: continual_learning, pairs_a_task: 1}]", r"pairs_a_task: a contrastive loss compares pairs"),
         ("applications.run=[{name: one_shot_federated, pairs: 1}]", r"pairs: a contrastive loss compares pairs"),
+        (
+            "applications.run=[{name: continual_learning, tasks: 5, pairs_a_task: 31}]",
+            r"continual_learning keeps 155 pairs .* more than the training images \(150\): lower tasks or pairs_a_task",
+        ),
+        (
+            "applications.run=[{name: one_shot_federated, clients: 8, pairs: 9}]",
+            r"needs 19 images for each of 8 clients, 152 in all, more than the training images \(150\): lower clients or pairs",
+        ),
         (
             "model.loss={name: infonce, learn_temperature: true}",
             r"applications.run: each part's pairs would learn a log_temperature of their own: let model.loss learn none",

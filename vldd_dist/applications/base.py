@@ -63,6 +63,10 @@ class Application(Plugin):
         """What is wrong with these settings in this experiment, one sentence each."""
         return []
 
+    def count_problems(self, train_images: int) -> list[str]:
+        """What asks for more than this number of training images, one sentence each."""
+        return []
+
     def models(self, given: ModelSettings, seed: int) -> list[ModelSettings]:
         """The models of its students, which differ from the given model at most in their heads and the size of the joint
         space."""

@@ -89,6 +89,14 @@ class ContinualLearning(Application):
     def problems(self, experiment: "Experiment") -> list[str]:
         return self.distill.problems(experiment)
 
+    def count_problems(self, train_images: int) -> list[str]:
+        if (needed := self.tasks * self.pairs_a_task) <= train_images:
+            return []
+        return [
+            f"applications.run: continual_learning keeps {needed} pairs (tasks times pairs_a_task), more than the training "
+            f"images ({train_images}): lower tasks or pairs_a_task"
+        ]
+
     def notes(self) -> list[str]:
         return [
             f"{self.tasks} tasks, clusters of the captions, {self.pairs_a_task} pairs of each kept as features and embeddings; "

@@ -59,6 +59,19 @@ class OneShotFederated(Application):
     def problems(self, experiment: "Experiment") -> list[str]:
         return self.distill.problems(experiment)
 
+    def count_problems(self, train_images: int) -> list[str]:
+        if (needed := self.clients * self.least_images) <= train_images:
+            return []
+        return [
+            f"applications.run: one_shot_federated needs {self.least_images} images for each of {self.clients} clients, "
+            f"{needed} in all, more than the training images ({train_images}): lower clients or pairs"
+        ]
+
+    @property
+    def least_images(self) -> int:
+        """The least number of images of a client: `pairs` remain when one in `HELD_BACK` is held back, and one is held back."""
+        return max(self.pairs + HELD_BACK, (self.pairs - 1) * HELD_BACK // (HELD_BACK - 1) + 1)
+
     def notes(self) -> list[str]:
         return [
             f"{self.clients} clients, among whom each of {self.clusters} clusters of captions is divided by a Dirichlet draw.",
@@ -91,7 +104,7 @@ class OneShotFederated(Application):
             bound = {"recall": students.recall(trained_on_all, given.test)}
             for number, concentration in enumerate(self.concentrations):
                 generator = numpy_generator(seed, "clients", number)
-                client_images = dirichlet_clients(clusters, self.clients, concentration, self.pairs + HELD_BACK, generator)
+                client_images = dirichlet_clients(clusters, self.clients, concentration, self.least_images, generator)
                 for method, figures in [(FULL_DATA, bound), *self._measure(given, students, client_images)]:
                     rows.add(method, figures, setting=f"Dirichlet {concentration:g}")
                 given.report(position * len(self.concentrations) + number + 1, len(given.seeds) * len(self.concentrations))

@@ -165,6 +165,8 @@ def count_problems(experiment: Experiment, train_images: int, groups: int) -> li
             f"experts.readers ({readers}) is more than the training shards ({shards}): lower it, or lower "
             "data.shard_images for more shards"
         )
+    for application in experiment.applications.run:
+        problems += application.count_problems(train_images)
     return problems
 
 
