@@ -100,6 +100,34 @@ def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, mo
     assert not any(seen)
 
 
+@pytest.mark.parametrize("last", ["preview.png", "manifest.json"])
+def test_an_interrupted_replacement_is_completed(
+    sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """No file of the old set remains, which tools that read `pairs/*.tar` would take for the new one's."""
+    target, original = tmp_path / "target", (Store.write, Store.create)
+    push(sets[1], target)
+    (target / "pairs/000001.tar").write_bytes(b"a shard of a larger set, whose push was interrupted")
+    (target / "mine").mkdir()
+    (target / "mine/shared.safetensors").write_bytes(b"mine")
+
+    def interrupted(number: int) -> Any:
+        def put(self: Store, key: str, data: bytes) -> Any:
+            if key == last:
+                raise KeyboardInterrupt
+            return original[number](self, key, data)
+
+        return put
+
+    with monkeypatch.context() as context:
+        context.setattr(Store, "write", interrupted(0))
+        context.setattr(Store, "create", interrupted(1))
+        with pytest.raises(KeyboardInterrupt):
+            push(sets[0], target, replace=True)
+    push(sets[0], target, replace=True)
+    assert tree(target) == tree(sets[0]) | {"mine/shared.safetensors": b"mine"}
+
+
 def test_a_set_is_not_pushed_to_itself(sets: tuple[str, str], tmp_path: Path) -> None:
     """If that were interrupted, no set would be left."""
     before = tree(sets[0])

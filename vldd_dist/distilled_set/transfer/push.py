@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
-from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
+from vldd_dist.distilled_set.publishing.write import files_of_other_sets, other_file, read_if_present, write_folder
 from vldd_dist.distilled_set.reading import ByteCallback, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.hub import HUB, push_to_hub
@@ -30,7 +29,7 @@ def push(
 
     Args:
         target: a folder URL, or hf://datasets/USER/NAME.
-        replace: whether another set, or other files with the names of this set's files, may be overwritten.
+        replace: whether another set, or other files with the names of a set's files, may be overwritten and removed.
         public: whether a data set that is created on the hub is public.
         progress: called with the bytes that were read from the set.
 
@@ -73,18 +72,13 @@ def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: 
     data = files[MANIFEST].read_bytes()
     existing = read_if_present(target, MANIFEST)
     if replace or existing is None or existing != data:
-        old_names: set[str] = set()
-        if existing is not None:
-            if not replace:
-                raise StoreError(f"{target.url}: another distilled set is there: name another folder, or give --replace")
-            with contextlib.suppress(StoreError):
-                # If the old manifest is damaged, the objects of the old set are not known and remain.
-                old_names = set(from_json(DistilledManifest, existing, target.url).objects)
-        elif not replace and (other := other_file(target, manifest.objects, lambda name: files[name].read_bytes())):
+        if existing is not None and not replace:
+            raise StoreError(f"{target.url}: another distilled set is there: name another folder, or give --replace")
+        if not replace and (other := other_file(target, manifest.objects, lambda name: files[name].read_bytes())):
             raise StoreError(f"{target.url_of(other)}: another file is there: name a folder without files, or give --replace")
         # Read one by one, because a set may be larger than memory.
         objects = ((name, files[name].read_bytes()) for name in manifest.objects)
-        if not write_folder(target, objects, data, replace=replace):
+        remove = files_of_other_sets(target, existing) - manifest.objects.keys() if replace else set()
+        if not write_folder(target, objects, data, replace=replace, remove=remove):
             raise StoreError(f"{target.url}: another distilled set was written there at the same time: push to another folder")
-        target.delete(sorted(old_names - set(manifest.objects)))
     verify(target.url)
