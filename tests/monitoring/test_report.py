@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from tests.artifacts.test_schemas import RUN
+from tests.test_readme import distilled_set
 from vldd_dist.artifacts import unit_writer
 from vldd_dist.artifacts.facts import Recalls
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.monitoring.reports.report import GALLERIES, Reporter
@@ -115,6 +117,33 @@ def test_sets_beyond_those_whose_images_are_shown_are_counted(store: Store, monk
     monkeypatch.setattr("vldd_dist.monitoring.reports.report.write_gallery", lambda *arguments: gallery)
     data = Reporter(Graph(tree), store).collect()
     assert (len(data.galleries), data.galleries_left_out) == (GALLERIES, 1)
+
+
+@pytest.mark.parametrize(("name", "data"), [("manifest.json", None), ("captions.jsonl", b"damaged")])
+def test_a_set_that_is_missing_or_damaged_is_named_and_the_rest_is_shown(store: Store, name: str, data: bytes | None) -> None:
+    tree = experiment("distill.pairs=[3, 4]", "coresets.methods=[]", "experts.count=1")
+    commit_evaluations(store, tree, itertools.repeat(10.0))
+    publications = Graph(tree).wanted("publication")
+    for unit in publications:
+        save(distilled_set(), store.url_of(f"distilled/{unit.id}"))
+        facts = PublicationFacts(folder=f"distilled/{unit.id}", size_bytes=1, digest="0" * 64)
+        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    lost = publications[0].id
+    key = f"distilled/{lost}/{name}"
+    before = store.read(key)
+    store.delete([key])
+    if data is not None:
+        store.write(key, data)
+    reporter = Reporter(Graph(tree), store)
+    assert len(reporter.write()) == 1
+    assert read_tables(store, tree.name).keys() == {"recall"}
+    page = store.read(reporter.page).decode()
+    assert f"distilled/{lost} is missing or damaged ({store.url_of(key)}: " in page
+    assert f"remove units/publication/{lost} and run again" in page
+    assert len(reporter.collect().galleries) == len(publications) - 1
+    store.write(key, before)
+    data_again = reporter.collect()
+    assert (len(data_again.galleries), data_again.damaged_sets) == (len(publications), [])
 
 
 def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(

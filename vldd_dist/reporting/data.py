@@ -176,6 +176,7 @@ class ReportData(StrictModel):
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")
     store: str = Field(description="URL of the experiment's store.")
     distilled_sets: list[PublishedSet]
+    damaged_sets: list[str] = Field([], description="A sentence for each of them that is missing or damaged.")
     costs: list[StageCost] = Field([], description="One for each kind of which a unit is committed.")
     files: list[str] = Field(["tables.json", "table.md"], description="Files beside the page to which it links.")
     progress: RunProgress | None = None

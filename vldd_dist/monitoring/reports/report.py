@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from vldd_dist.artifacts.keys import prefix_of
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
@@ -35,7 +36,8 @@ from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.plots import has_recall_plot, recall_plot
 from vldd_dist.reporting.recall_table import recall_table, summary
 from vldd_dist.reporting.table import Table
-from vldd_dist.store.store import Store
+from vldd_dist.store.objects import DamagedObject
+from vldd_dist.store.store import MissingObject, Store
 
 # The largest number of distilled sets whose images are shown. It is limited, because images are embedded in the page.
 GALLERIES = 12
@@ -81,6 +83,7 @@ class Reporter:
         rows = self._measured.rows(self.graph)
         distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == DISTILLED]
         published = [unit for unit in self.graph.wanted("publication") if unit.id in done]
+        galleries, damaged_sets = self._galleries(published[:GALLERIES])
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
@@ -94,14 +97,13 @@ class Reporter:
                 for unit in _phases_until(last)
                 if unit.id in done
             ],
-            galleries=[
-                self._once(self._known_galleries, unit.id, partial(self._gallery, unit)) for unit in published[:GALLERIES]
-            ],
+            galleries=galleries,
             galleries_left_out=max(len(published) - GALLERIES, 0),
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
             store=self.store.url,
             distilled_sets=self._measured.published(self.graph),
+            damaged_sets=damaged_sets,
             costs=self._measured.costs(self.graph.units()),
             files=["summary.json", TABLES, MARKDOWN, *([CHART] if has_recall_plot(rows) else [])],
         )
@@ -168,9 +170,23 @@ class Reporter:
         experiment = self.experiment
         return experiment.distill.objective.learned_numbers(shared) | experiment.model.loss.learned_numbers(shared)
 
-    def _gallery(self, unit: WorkUnit) -> Gallery:
+    def _galleries(self, published: Sequence[WorkUnit]) -> tuple[list[Gallery], list[str]]:
+        """The galleries of the published sets; and a sentence for each set that was moved, removed or damaged since, which does
+        not keep the tables from being written."""
+        galleries, damaged = [], []
+        for unit in published:
+            folder = self._reader(unit).facts_as(PublicationFacts).folder
+            try:
+                galleries.append(self._once(self._known_galleries, unit.id, partial(self._gallery, unit, folder)))
+            except (MissingObject, DamagedObject) as error:
+                damaged.append(
+                    f"{folder} is missing or damaged ({error}): remove {prefix_of(unit.kind, unit.id)} and run again to "
+                    "publish the set again"
+                )
+        return galleries, damaged
+
+    def _gallery(self, unit: WorkUnit, folder: str) -> Gallery:
         seed = unit.inputs["distillation"].spec["seed"]
-        folder = self._reader(unit).facts_as(PublicationFacts).folder
         return write_gallery(self.store, self.experiment.name, unit.id, folder, seed)
 
 
