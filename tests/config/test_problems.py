@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.errors import ConfigError
 from vldd_dist.plugins import LOSSES
@@ -99,6 +99,13 @@ def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_experiment("scenes", [override])
     assert f"{key}: a contrastive loss compares pairs, and learns nothing from one: set 2 or more" in str(caught.value)
+
+
+def test_a_run_on_the_cpu_reserves_no_gpus() -> None:
+    reserved = ["device=cpu", *resource_overrides(1, None)]
+    with pytest.raises(ConfigError, match=r"resources\.gpus \(1\): device: cpu computes without the GPUs that this reserves"):
+        load_experiment("scenes", reserved)
+    load_experiment("scenes", ["device=cpu", *resource_overrides(0, None)])
 
 
 def test_nothing_to_learn_is_refused_unless_a_similarity_is_learned() -> None:

@@ -77,10 +77,29 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        problems = [*_model_problems(self), *_distill_problems(self), *_application_problems(self), *_size_problems(self)]
+        problems = [
+            *_device_problems(self),
+            *_model_problems(self),
+            *_distill_problems(self),
+            *_application_problems(self),
+            *_size_problems(self),
+        ]
         if problems:
             raise ValueError(problems[0])
         return self
+
+
+def _device_problems(experiment: Experiment) -> list[str]:
+    if experiment.device == "auto":
+        return []
+    sections = {name: getattr(experiment, name) for name in Experiment.model_fields}
+    gpus = {name: section.resources.gpus for name, section in sections.items() if hasattr(section, "resources")}
+    return [
+        f"{name}.resources.gpus ({reserved:g}): device: cpu computes without the GPUs that this reserves: set device to auto, or "
+        "gpus to 0"
+        for name, reserved in gpus.items()
+        if reserved > 0
+    ]
 
 
 def _model_problems(experiment: Experiment) -> list[str]:
@@ -226,7 +245,7 @@ def _rank_problems(experiment: Experiment) -> list[str]:
         ("distill", distill.workers, distill.resources.gpus),
         ("experts", experts.workers, experts.resources.gpus),
     ):
-        if workers > 1 and 0 < gpus < 1 and experiment.device == "auto":
+        if workers > 1 and 0 < gpus < 1:
             problems.append(
                 f"{section}.resources.gpus ({gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or {section}.workers to 1"
             )
