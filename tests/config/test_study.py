@@ -165,6 +165,15 @@ def test_a_label_that_yaml_does_not_read_as_a_text(text: str, sentence: str, tmp
     assert sentence in str(caught.value)
 
 
+def test_a_folder_beside_a_study_does_not_hide_the_preset_in_its_base(tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    study = load_study(written(tmp_path, base="scenes", vary={"distill.pairs": [[3], [4]]}))
+    assert [one.distill.pairs for one in study.experiments.values()] == [[3], [4]]
+    (tmp_path / "scenes/experiment.yaml").write_text("name: own\n")
+    with pytest.raises(ConfigError, match=r"scenes: is a folder: did you mean .*scenes/experiment\.yaml\?"):
+        load_study(tmp_path / "study.yaml")
+
+
 def test_a_folder_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the store of the preset's run."""
     monkeypatch.chdir(tmp_path)

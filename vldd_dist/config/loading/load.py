@@ -69,12 +69,16 @@ def resource_overrides(gpus: float | None, gpu_memory: float | None = None) -> l
 
 
 def description_path(path: str | Path) -> Path:
-    """The path itself if it exists, else the preset of this name if there is one. A folder does not hide a preset, because it may
-    be the store of the preset's run, unless it has a description."""
-    # Unlike `Path.exists`, `os.path.exists` is false for text that cannot be a path, for example because it is too long.
+    """The path itself if it hides presets, else the preset of this name if there is one."""
     given, preset = Path(path), preset_path(str(path))
-    hidden = os.path.exists(given) and not (os.path.isdir(given) and not os.path.exists(given / "experiment.yaml"))
-    return given if preset is None or hidden else preset
+    return given if preset is None or hides_presets(given) else preset
+
+
+def hides_presets(path: Path) -> bool:
+    """Whether this path exists, and is meant rather than a preset of its name. A folder is not, because it may be the store of
+    the preset's run, unless it has a description."""
+    # Unlike `Path.exists`, `os.path.exists` is false for text that cannot be a path, for example because it is too long.
+    return os.path.exists(path) and not (os.path.isdir(path) and not os.path.exists(path / "experiment.yaml"))
 
 
 def read_tree(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load import apply_overrides, description_path, experiment_of, read_tree
+from vldd_dist.config.loading.load import apply_overrides, description_path, experiment_of, hides_presets, read_tree
 from vldd_dist.config.loading.problems import first_problem
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
@@ -146,7 +145,7 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
     if isinstance(base, str):
         # The path is relative to the study's file, as a reader of the file expects, or to the current directory.
         beside = path.parent / base
-        tree["base"] = read_tree(beside if base and os.path.exists(beside) else description_path(base))
+        tree["base"] = read_tree(beside if base and hides_presets(beside) else description_path(base))
     elif not isinstance(base, dict):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
 
