@@ -20,10 +20,18 @@ SMALL = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
             ["model.image.model=test_vit", "model.image.model_args={img_size: 32, global_pool: ''}"],
             r"model\.image\.model_args: test_vit returns values of shape \(1, \d+, \d+\) for an image, not one vector",
         ),
+        (
+            ["model.text.revision=abc"],
+            r"model\.text\.revision: only a model on a hub has one, and minilm is not on a hub: remove it",
+        ),
+        (
+            ["model.text.model=tiny-clip", "model.text.pooling=eos", "model.text.revision=abc"],
+            r"model\.text\.revision: only a model on a hub has one, and tiny-clip is not",
+        ),
         (["model.image.std=[1, 1, 0]"], r"model\.image\.std\.2: "),
     ],
 )
-def test_towers_that_would_learn_nothing_are_refused(overrides: list[str], sentence: str) -> None:
+def test_models_that_cannot_be_trained_as_described_are_refused(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Graph(experiment(*overrides))
 

@@ -11,7 +11,9 @@ from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.backbone import check_backbone_name, check_forward, create_backbone
+from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import find_architecture
+from vldd_dist.models.text.identity import text_folder
 from vldd_dist.pipeline.stages.shared.model_units import model_named
 
 
@@ -21,6 +23,7 @@ def check_models(experiment: Experiment) -> None:
     Raises:
         ConfigError: a model cannot be built; the message names the key and says what to change.
     """
+    _refuse_unused_revision(experiment.model.text)
     own, text_dim = experiment.model.image.model, _text_dim(experiment.model.text)
     for name in experiment.image_models():
         try:
@@ -32,6 +35,12 @@ def check_models(experiment: Experiment) -> None:
             raise error if name == own else ConfigError(f"evaluation.image_models: with {name}, {error}") from None
     _refuse_kinks(experiment)
     _refuse_scalars(experiment)
+
+
+def _refuse_unused_revision(text: TextTowerSettings) -> None:
+    """Refuse a revision that does not change the captions' embeddings, but would change the ids of all units with a model."""
+    if text.revision is not None and (text.model == tiny_clip.NAME or text_folder(text) is not None):
+        raise ConfigError(f"model.text.revision: only a model on a hub has one, and {text.model} is not on a hub: remove it")
 
 
 # The next two functions are cached, because the many experiments of a study use few different models.
