@@ -326,3 +326,6 @@ def test_the_built_in_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert code == 0
     assert table_rows(out)["images"] == ["2,000", "200", "200"]
     assert table_rows(out)["width"] == ["32", "32", "32"]
+    assert "has no effect" not in out
+    _, out, _ = vldd("data", "scenes", "--limit", "5", "--set", "data.split.val=0.3", capsys=capsys)
+    assert "data.split.val (0.3) has no effect: the source has a val split" in out

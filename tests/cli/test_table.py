@@ -107,6 +107,9 @@ def test_published_tables_are_listed_and_printed(capsys: pytest.CaptureFixture[s
         return int(ended.value.code or 0), output.out, output.err
 
     assert "\nlors-flickr30k: LoRS" in run()[1]
+    for unused in (["other"], ["--table", "recall"]):
+        code, _, err = run("lors-flickr30k", *unused)
+        assert (code, f"{' '.join(unused)}: --published takes one name" in err) == (2, True)
     code, out, _ = run("lors-flickr30k", "--as", "markdown")
     assert code == 0
     assert "| 100 | nfnet-bert | distilled | 27.4 \\[1\\] |" in out

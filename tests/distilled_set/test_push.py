@@ -24,7 +24,7 @@ from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.hub import name_on_hub, push_to_hub
 from vldd_dist.distilled_set.transfer.push import push
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store import retry
 from vldd_dist.store.backends import file_systems
 from vldd_dist.store.objects import sha256_hex
@@ -100,28 +100,24 @@ def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, mo
     assert not any(seen)
 
 
-@pytest.mark.parametrize("last", ["preview.png", "manifest.json"])
+@pytest.mark.parametrize(("method", "last"), [("write", "preview.png"), ("create", "manifest.json")])
 def test_an_interrupted_replacement_is_completed(
-    sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+    sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, last: str
 ) -> None:
     """No file of the old set remains, which tools that read `pairs/*.tar` would take for the new one's."""
-    target, original = tmp_path / "target", (Store.write, Store.create)
+    target, original = tmp_path / "target", getattr(Store, method)
     push(sets[1], target)
     (target / "pairs/000001.tar").write_bytes(b"a shard of a larger set, whose push was interrupted")
     (target / "mine").mkdir()
     (target / "mine/shared.safetensors").write_bytes(b"mine")
 
-    def interrupted(number: int) -> Any:
-        def put(self: Store, key: str, data: bytes) -> Any:
-            if key == last:
-                raise KeyboardInterrupt
-            return original[number](self, key, data)
-
-        return put
+    def interrupted(self: Store, key: str, data: bytes) -> Any:
+        if key == last:
+            raise KeyboardInterrupt
+        return original(self, key, data)
 
     with monkeypatch.context() as context:
-        context.setattr(Store, "write", interrupted(0))
-        context.setattr(Store, "create", interrupted(1))
+        context.setattr(Store, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
             push(sets[0], target, replace=True)
     push(sets[0], target, replace=True)
@@ -261,6 +257,8 @@ def test_a_new_data_set_is_private_unless_the_command_asks_for_a_public_one(
             main(["push", sets[0], "hf://datasets/user/name", *options])
         assert (ended.value.code, hub.private) == (0, private)
         assert hub.files == tree(sets[0]) | {".gitattributes": b""}
+    with pytest.raises(ConfigError, match=r"--public: .* is not on the hub"):
+        push(sets[0], tmp_path / "target", public=True)
 
 
 def test_failed_pushes_to_the_hub_are_one_sentence_errors(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

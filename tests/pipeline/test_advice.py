@@ -29,6 +29,12 @@ def test_a_normalisation_that_the_weights_were_not_trained_with_is_noted(overrid
     assert all(note.startswith(start) for note, start in zip(notes, noted, strict=True))
 
 
+def test_fractions_of_splits_that_the_source_has_are_noted() -> None:
+    notes = advice_on(load_experiment("scenes", ["data.split.val=0.3"]))
+    assert notes == ["data.split.val (0.3) has no effect: the source has a val split"]
+    assert advice_on(load_experiment("scenes", ["data.split.val=0.05"])) == []
+
+
 def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) -> None:
     small = [f"data.{split}_images=64" for split in ("train", "val", "test")]
     small += ["experts.readers=1", "distill.pairs=[4]", "applications.run=[]"]

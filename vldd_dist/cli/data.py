@@ -92,7 +92,8 @@ def data(
     # Not as the table's title, which would be folded to the width of the table.
     console.print(f"{settings.name}: {source.label}", highlight=False, soft_wrap=True)
     console.print(table)
-    notes = [*carved_splits(settings.data), *remarks(surveys, settings.data.max_bad_fraction)]
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions()]
+    notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     if out is not None:

@@ -38,6 +38,8 @@ def table(
 ) -> None:
     """Print the tables of a report in a store, from any machine that can read it."""
     if published:
+        if unused := [given for given in (name, only and f"--table {only}") if given]:
+            raise ConfigError(f"{unused[0]}: --published takes one name, that of a table: remove it")
         _published(store, form)
         return
     if store is None:

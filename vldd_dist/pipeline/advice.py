@@ -11,10 +11,14 @@ ROUNDING = 1e-3
 
 
 def advice_on(described: Described) -> list[str]:
-    """The notes on an experiment or on the variants of a study, each once. Their image models exist."""
+    """The notes on an experiment or on the variants of a study, each once. Their sources and image models exist."""
     experiments = described.experiments.values()
     return list(
-        dict.fromkeys(note for experiment in experiments for note in (*_normalisation(experiment), *_augmentation(experiment)))
+        dict.fromkeys(
+            note
+            for experiment in experiments
+            for note in (*experiment.data.ignored_fractions(), *_normalisation(experiment), *_augmentation(experiment))
+        )
     )
 
 

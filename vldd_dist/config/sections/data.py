@@ -80,3 +80,12 @@ class DataSettings(Section):
     def limits(self) -> dict[str, int | None]:
         """Split -> largest number of images to take; None: all."""
         return {"train": self.train_images, "val": self.val_images, "test": self.test_images}
+
+    def ignored_fractions(self) -> list[str]:
+        """A sentence for each fraction in `split` that is not the default and has no effect, because the source has that split."""
+        default, own_splits = SplitFractions(), self.source.own_splits()
+        return [
+            f"data.split.{name} ({fraction:g}) has no effect: the source has a {name} split"
+            for name, fraction in self.split
+            if name in own_splits and fraction != getattr(default, name)
+        ]

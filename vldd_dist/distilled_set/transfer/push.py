@@ -11,7 +11,7 @@ from vldd_dist.distilled_set.publishing.write import files_of_other_sets, other_
 from vldd_dist.distilled_set.reading import ByteCallback, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.hub import HUB, push_to_hub
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.store import Store
 
@@ -34,10 +34,13 @@ def push(
         progress: called with the bytes that were read from the set.
 
     Raises:
+        ConfigError: `public` for a target that is not on the hub.
         StoreError: the set is damaged, or the target has other content or cannot be written.
     """
     target = os.fspath(target)
     if not target.startswith(HUB):
+        if public:
+            raise ConfigError(f"--public: {target} is not on the hub: set who may read it where it is stored")
         _refuse_itself(Store(url), Store(target))
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
