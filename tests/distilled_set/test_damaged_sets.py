@@ -19,7 +19,7 @@ from vldd_dist.artifacts.tensor_files.row_files import concatenated
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest, verify
-from vldd_dist.errors import DataError, StoreError
+from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 from vldd_dist.testing.bad_input.cases.seals import seal
@@ -113,6 +113,31 @@ def test_invalid_recalls_in_a_manifest_are_refused(url: str, store: Store, capsy
         Store(url).write("manifest.json", seal(changed))
         code, _, err = vldd(capsys, "list", store.url)
         assert (code, "facts" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        *(("card", {"card": card}) for card in (None, -1, 1e308, "x", [])),
+        *(("data", {"data": data}) for data in (None, "x", {"licence": None}, {"licence": -1}, {"licence": []})),
+        *(("start", {"start": start}) for start in (None, "x", {"fixed": None}, {"fixed": [1]})),
+        ("recalls", {"recalls": {"distilled": []}}),
+    ],
+)
+def test_facts_of_which_no_card_can_be_made_are_refused(url: str, name: str, facts: dict[str, Any]) -> None:
+    tree = json.loads(Store(url).read("manifest.json"))
+    del tree["seal"]
+    Store(url).write("manifest.json", seal(tree | {"facts": facts}))
+    for look in (load_distilled, verify):
+        with pytest.raises(StoreError, match=rf"manifest\.json: facts.*{name}"):
+            look(url)
+
+
+def test_a_tower_that_returns_maps_of_features_is_refused() -> None:
+    shown = distilled_set()
+    shown.recipe = shown.recipe.model_copy(update={"image_model_args": {"features_only": True}})
+    with pytest.raises(ConfigError, match=r"does not return one vector for an image: remove features_only"):
+        build_towers(shown)
 
 
 @pytest.mark.parametrize(

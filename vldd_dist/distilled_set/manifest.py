@@ -75,12 +75,33 @@ class Recipe(StrictModel):
         return self.image_train in FROZEN_BACKBONE
 
 
+class DataFacts(StrictModel):
+    """What a card says about the real data; there may be other facts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    licence: str = "unknown"
+
+
+class StartFacts(StrictModel):
+    """What a card says about the pairs from which the distillation started; there may be other facts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    fixed: list[str] = Field([], description="the parts of a pair that were not learned")
+
+
 class SetFacts(StrictModel):
     """The facts of a set that commands read; a set may have others."""
 
     model_config = ConfigDict(extra="allow")
 
-    recalls: dict[str, list[Recalls]] = Field({}, description="method -> the recalls of each student")
+    card: dict[str, Any] = Field({}, description="what the description says for the card: `data.card`")
+    data: DataFacts = DataFacts()
+    start: StartFacts = StartFacts()
+    recalls: dict[str, Annotated[list[Recalls], Field(min_length=1)]] = Field(
+        {}, description="method -> the recalls of each student"
+    )
     sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")
 
 

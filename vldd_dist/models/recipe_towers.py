@@ -52,7 +52,7 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
         seed: seed of the heads and adapters, and of a backbone with random weights.
 
     Raises:
-        ConfigError: timm does not know the model, or cannot load its public weights.
+        ConfigError: timm does not know the model, cannot load its public weights, or the model does not return one vector.
         DataError: the weights in the set are of another model, or the recipe has settings that no model has.
     """
     recipe = distilled.recipe

@@ -110,10 +110,11 @@ def check_forward(backbone: nn.Module, name: str, size: int) -> None:
 
 
 def feature_size(backbone: nn.Module) -> int:
-    """Number of a timm backbone's features."""
+    """Number of a timm backbone's features. Raises ConfigError if it returns no vector, but several maps of features."""
     # For models that pool before a last hidden layer (MobileNetV3, VGG), num_features is the size before that layer.
-    size = getattr(backbone, "head_hidden_size", None) or backbone.num_features
-    assert isinstance(size, int)
+    size = getattr(backbone, "head_hidden_size", None) or getattr(backbone, "num_features", None)
+    if not isinstance(size, int):
+        raise ConfigError("model.image.model_args: the model does not return one vector for an image: remove features_only")
     return size
 
 
