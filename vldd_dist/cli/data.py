@@ -67,13 +67,19 @@ def data(
         Path | None, typer.Option(metavar="DIR", help="Write data.html and contact-sheet.png into this folder.")
     ] = None,
 ) -> None:
-    """Show what the source of an experiment contains: counts, captions, sizes, unreadable samples, some images."""
+    """Show what the source of an experiment or study contains: counts, captions, sizes, unreadable samples, some images."""
     from rich.table import Table
 
-    from vldd_dist.config.loading.load import load_experiment
+    from vldd_dist.config.loading.load_study import load_description
     from vldd_dist.data.preparation.survey import carved_splits, remarks, rows, survey
 
-    settings = load_experiment(config, overrides)
+    described = load_description(config, overrides)
+    settings, *others = described.experiments.values()
+    if any((other.data, other.seed) != (settings.data, settings.seed) for other in others):
+        raise ConfigError(
+            f"{config}: the variants of this study do not have the same data: look at those of one, "
+            f"`vldd config {config} --variant NAME > one.yaml`"
+        )
     source, size = settings.data.source, settings.data.image_size
     surveys = [
         survey(source, split, limit=limit, seed=settings.seed, image_size=size, images=settings.data.shard_images)
@@ -90,14 +96,14 @@ def data(
         table.add_row(name, *cells)
     console = SafeConsole()
     # Not as the table's title, which would be folded to the width of the table.
-    console.print(f"{settings.name}: {source.label}", highlight=False, soft_wrap=True)
+    console.print(f"{described.name}: {source.label}", highlight=False, soft_wrap=True)
     console.print(table)
     split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions()]
     notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     if out is not None:
-        _write(out, f"{settings.name}: {source.name}", surveys, notes)
+        _write(out, f"{described.name}: {source.name}", surveys, notes)
         say(f"{out / 'data.html'} and {out / 'contact-sheet.png'} are written.")
 
 
