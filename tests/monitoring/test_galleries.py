@@ -5,10 +5,12 @@ import re
 import pytest
 import torch
 
+from tests.reporting.sample import report
 from tests.test_readme import distilled_set
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.reports import galleries
+from vldd_dist.reporting.html import render_html
 from vldd_dist.store.store import Store
 
 
@@ -52,6 +54,11 @@ def test_of_a_large_set_only_what_is_shown_is_read_and_converted(store: Store, m
     gallery = galleries.write_gallery(store, "name", "0123", "distilled/s", 0)
     assert (gallery.pairs, len(gallery.items)) == (15, 3)
     assert [shown for shown, _ in gallery.pages] == ["1 to 4", "5 to 8", "9 to 10"]
+    assert gallery.on_pages == 10
+    data = report()
+    shown = render_html(data.model_copy(update={"galleries": [gallery]}))
+    assert "<li>Pairs 1 to 10 of 15:</li>" in shown
+    assert "<li>All pairs:</li>" in render_html(data), "of a smaller set"
     assert [key for key in read if key.startswith("pairs")] == [
         f"pairs-{file:05d}-of-00005.safetensors" for file in range(1, 5)
     ]

@@ -129,6 +129,7 @@ def report() -> ReportData:
                     for index in range(2)
                 ],
                 pages=[("1 to 10", "pairs/ab-1.html")],
+                on_pages=10,
                 similarity_png=encode_picture(generator.random((3, 400, 400))),
             )
         ],

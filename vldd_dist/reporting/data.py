@@ -115,8 +115,9 @@ class Gallery(StrictModel):
     first: int = Field(0, description="Index of the first item among the set's pairs.")
     items: list[GalleryItem]
     pages: list[tuple[str, str]] = Field(
-        [], description="(title, path from the report's folder) of each page, if there are pages with all pairs."
+        [], description="(title, path from the report's folder) of each page, if there are pages with more pairs."
     )
+    on_pages: int = Field(0, description="Number of pairs on these pages, the first ones of the set.")
     similarity_png: bytes | None = Field(
         None, description="The learned similarity of images (rows) and texts (columns), if the loss learned one."
     )

@@ -51,7 +51,7 @@ def render_html(
 
 
 def render_pairs_page(name: str, gallery: Gallery, own: str, report: str) -> str:
-    """One of the pages that show all pairs of a distilled set.
+    """One of the pages that show more pairs of a distilled set than the report's page.
 
     Args:
         name: of the experiment.

@@ -1,4 +1,4 @@
-"""The images of a distilled set in a report: the first pairs on the report's page, all pairs on separate pages."""
+"""The images of a distilled set in a report: the first pairs on the report's page, up to `MOST_ITEMS` on separate pages."""
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.publishing.heat_map import heat_map
@@ -17,7 +17,7 @@ MOST_ITEMS = 1000
 
 
 def write_gallery(store: Store, name: str, publication: str, folder: str, seed: int) -> Gallery:
-    """Returns what the report's page shows of a set. Writes the pages with all pairs, unless they exist.
+    """Returns what the report's page shows of a set. Writes the pages with the first `MOST_ITEMS` pairs, unless they exist.
 
     Args:
         name: of the experiment.
@@ -48,6 +48,7 @@ def write_gallery(store: Store, name: str, publication: str, folder: str, seed: 
         seed=seed,
         items=_items(distilled, slice(FIRST_ITEMS)),
         pages=[(shown, f"pairs/{path}") for shown, path in paths],
+        on_pages=len(distilled) if paths else 0,
         similarity_png=None if similarity is None else heat_map(similarity),
     )
 
