@@ -17,8 +17,23 @@ RECALL_METRICS: tuple[RecallMetric, ...] = (*RECALLS, "mean")
 RECALL_AT = tuple(int(name.removeprefix("tr")) for name in RECALLS if name.startswith("tr"))
 DISPLAY_NAMES: dict[RecallMetric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
 
+# With fewer test images than this, one image changes the recall of texts by more than a percentage point.
+FEW_IMAGES = 100
+
 # Keys of the other columns of a recall table.
 OTHER_COLUMNS = ("pairs", "method", "of_full_data", "runs", "students")
+
+
+def measured_on(images: int, captions: int) -> str:
+    """The size of a test split in words."""
+    return f"{images:,} image{'s' * (images != 1)} with {captions:,} caption{'s' * (captions != 1)}"
+
+
+def coarseness(images: int) -> str | None:
+    """A sentence on the steps in which recall changes on this many test images; None if they are small."""
+    if not 0 < images < FEW_IMAGES:
+        return None
+    return f"With {images} test images, a student's TR@K changes in steps of {100 / images:.1f} percentage points."
 
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:

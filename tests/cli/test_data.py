@@ -152,8 +152,9 @@ def test_a_tower_that_is_trained_whole_gets_smaller_images_and_fewer_pairs(
         (tmp_path / "given" / f"{number}.jpg").write_bytes(jpeg((20, 0, 0)))
         (tmp_path / "given" / f"{number}.txt").write_text("a photo")
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
-    code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
+    code, out, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
     assert (code, err) == (0, "")
+    assert "With 15 test images, a student's TR@K changes in steps of 6.7 percentage points. Use more images, or" in out
     written = (tmp_path / "first" / "experiment.yaml").read_text()
     assert "# No val and no test split is read from the source: these fractions of its training images are used." in written
     experiment = load_experiment(tmp_path / "first" / "experiment.yaml")
@@ -291,8 +292,9 @@ def test_splits_taken_from_the_training_images_are_reported(tmp_path: Path, caps
     path = description(tmp_path)
     sets = ["--set", "data.split.test=0.2", "--set", "data.source.split_column=null"]
     _, out, _ = vldd("data", str(path), *sets, capsys=capsys)
-    assert "val: 0.05 of the training images, by a hash of their names (data.split.val)" in out
-    assert "test: 0.2 of the training images" in out
+    assert "val: 0.05 of the training images, about 1, by a hash of their names (data.split.val)" in out
+    assert "test: 0.2 of the training images, about 2, by a hash" in out
+    assert "With 2 test images, a student's TR@K changes in steps of 50.0 percentage points." in out
 
 
 def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from vldd_dist.cli.examples import EXAMPLES
 from vldd_dist.cli.main import COMMANDS, app
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.ray_backend import doctor
+from vldd_dist.recall_metrics import with_mean
 from vldd_dist.store.store import Store
 
 
@@ -44,8 +45,22 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     url = published.url_of("distilled/x")
     (said, table) = (vldd("list", published.url, *more, capsys=capsys)[1] for more in (["--json"], []))
     listed = json.loads(said)
-    assert listed == {"store": published.url, "sets": [{"url": url, "pairs": 5, "mean_recall": None}], "damaged": []}
+    assert listed == {
+        "store": published.url,
+        "sets": [{"url": url, "pairs": 5, "mean_recall": None, "test_images": None}],
+        "damaged": [],
+    }
     assert table == f"{url}  5 pairs  not evaluated\n"
+    evaluated = distilled_set()
+    evaluated.facts = {
+        "recalls": {"distilled": [with_mean((50.0,) * 6)]},
+        "data": {"splits": {"test": {"images": 6, "captions": 30}}},
+    }
+    save(evaluated, published.url_of("distilled/y"))
+    assert (
+        f"{published.url_of('distilled/y')}  5 pairs  mean recall 50.0 % on 6 test images\n"
+        in vldd("list", published.url, capsys=capsys)[1]
+    )
     shown = json.loads(vldd("show", url, "--json", capsys=capsys)[1])
     assert shown["pairs"] == shown["manifest"]["pairs"] == 5
     assert "# " in shown["card"]

@@ -3,6 +3,7 @@ import pytest
 
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
+from vldd_dist.reporting.data import SplitSize
 from vldd_dist.reporting.recall_table import budgets, comparisons, recall_table, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
 
@@ -120,6 +121,19 @@ def test_the_note_says_what_the_spread_of_which_rows_is(rows, spreads):
 
 def test_the_note_of_single_students():
     assert spread_note([row("full", 99, 1.0, runs=1)]) == "Test recall in percent, of one student each."
+
+
+def test_the_notes_name_the_size_of_the_test_split_and_its_steps_if_it_is_small():
+    of_size = [
+        recall_table(report().model_copy(update={"test_split": SplitSize(images=images, captions=5 * images)})).notes
+        for images in (6, 1000)
+    ]
+    assert [notes[0].split(";")[0] for notes in of_size] == [
+        "Test recall in percent on 6 images with 30 captions",
+        "Test recall in percent on 1,000 images with 5,000 captions",
+    ]
+    assert of_size[0][1] == "With 6 test images, a student's TR@K changes in steps of 16.7 percentage points."
+    assert not any("steps" in note for note in of_size[1])
 
 
 def test_the_shown_spread_is_that_over_runs_where_there_are_several():

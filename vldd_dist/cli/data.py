@@ -33,6 +33,7 @@ def init(
     from vldd_dist.cli.first_experiment import describe_experiment
     from vldd_dist.config.base import choose
     from vldd_dist.config.loading.load import load_experiment
+    from vldd_dist.data.preparation.survey import few_test_images
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
 
@@ -53,7 +54,8 @@ def init(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
-    load_experiment(path)
+    if few := few_test_images(load_experiment(path).data):
+        say(f"{few} Use more images, or raise data.split.test.")
     say(f"{path} is written. Look at the data, then run it:")
     description = shlex.quote(str(path))
     say(f"  vldd data {description}\n  vldd run {description} --store {shlex.quote(str(folder / 'store'))}")
@@ -71,7 +73,7 @@ def data(
     from rich.table import Table
 
     from vldd_dist.config.loading.load_study import load_description
-    from vldd_dist.data.preparation.survey import carved_splits, remarks, rows, survey
+    from vldd_dist.data.preparation.survey import carved_splits, few_test_images, remarks, rows, survey
 
     described = load_description(config, overrides)
     settings, *others = described.experiments.values()
@@ -98,7 +100,8 @@ def data(
     # Not as the table's title, which would be folded to the width of the table.
     console.print(f"{described.name}: {source.label}", highlight=False, soft_wrap=True)
     console.print(table)
-    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions()]
+    few = few_test_images(settings.data)
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *filter(None, [few])]
     notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)

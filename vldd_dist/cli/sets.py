@@ -108,13 +108,20 @@ def list_sets(store: ListedStore, as_json: Json = False) -> None:
     else:
         for url, manifest in manifests.items():
             mean = manifest.mean_recall()
-            recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %"
+            images = manifest.test_images()
+            of_images = "" if images is None else f" on {images:,} test images"
+            recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %{of_images}"
             say(f"{one_line(url)}  {manifest.pairs} pairs  {recall}")
     exit_for_damaged(published.values())
 
 
 def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
-    return {"url": url, "pairs": manifest.pairs, "mean_recall": manifest.mean_recall()}
+    return {
+        "url": url,
+        "pairs": manifest.pairs,
+        "mean_recall": manifest.mean_recall(),
+        "test_images": manifest.test_images(),
+    }
 
 
 def _why_none(store: "Store") -> str:

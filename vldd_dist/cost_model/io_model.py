@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
-from vldd_dist.data.sources.base import SPLITS, Source
+from vldd_dist.data.preparation.groups import expected_images
 from vldd_dist.models.text.architecture import find_architecture
 
 # Bytes of a prepared image, measured on photographs and scenes: per pixel as JPEG of quality 95, and as PNG, which is used up
@@ -62,27 +62,12 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
         counts = {name: split.images for name, split in splits.items()}
         shards = {name: split.bytes for name, split in splits.items()}
         return DataSize(counts, shards, sum(split.captions for split in splits.values()), measured=True)
-    images, size = _images(experiment), experiment.data.image_size
+    images, size = expected_images(experiment.data), experiment.data.image_size
     if images is None:
         return None
     image_bytes = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
     shards = {split: count * image_bytes for split, count in images.items()}
     return DataSize(images, shards, sum(images.values()) * CAPTIONS_AN_IMAGE, measured=False)
-
-
-def _images(experiment: Experiment) -> dict[str, int] | None:
-    """Split -> number of images; None if the source does not know it."""
-    data = experiment.data
-    source: Source = data.source
-    own, limits = source.own_splits(), data.limits
-    carved = {split: getattr(data.split, split) for split in SPLITS if split not in own}
-    counts = {split: source.count(split, None if carved else limits[split]) for split in own}
-    known = {split: count for split, count in counts.items() if count is not None}
-    if len(known) < len(own):
-        return None
-    from_train = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
-    known["train"] -= sum(from_train.values())
-    return {split: min(count, limits[split] or count) for split, count in (known | from_train).items()}
 
 
 def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tuple[int, bool]:

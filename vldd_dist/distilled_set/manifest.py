@@ -75,12 +75,22 @@ class Recipe(StrictModel):
         return self.image_train in FROZEN_BACKBONE
 
 
+class SplitSize(StrictModel):
+    """The size of a split of the real data; there may be other facts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    images: Count
+    captions: Count
+
+
 class DataFacts(StrictModel):
     """What a card says about the real data; there may be other facts."""
 
     model_config = ConfigDict(extra="allow")
 
     licence: str = "unknown"
+    splits: dict[str, SplitSize] = Field({}, description="split -> its size")
 
 
 class StartFacts(StrictModel):
@@ -103,6 +113,11 @@ class SetFacts(StrictModel):
         {}, description="method -> the recalls of each student"
     )
     sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")
+
+    @property
+    def test_split(self) -> SplitSize | None:
+        """The split on which `recalls` were measured. None if its size is not recorded."""
+        return self.data.splits.get("test")
 
 
 def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +142,11 @@ class DistilledManifest(Sealed):
         """The mean of the six recalls over all students trained on the set, percent. None if it was not evaluated."""
         runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
         return sum(run.mean for run in runs) / len(runs) if runs else None
+
+    def test_images(self) -> int | None:
+        """Number of the images on which recall was measured. None if it is not recorded."""
+        split = SetFacts.model_validate(self.facts).test_split
+        return None if split is None else split.images
 
     def digest(self, source: str) -> str:
         """The same as `DistilledSet.digest`. Raises StoreError if objects of the pairs are missing."""

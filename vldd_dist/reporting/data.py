@@ -55,6 +55,13 @@ class Row(StrictModel):
     remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
 
 
+class SplitSize(StrictModel):
+    """The size of a split."""
+
+    images: int
+    captions: int
+
+
 class MissingRow(StrictModel):
     """A row that the experiment plans, and of which no student is evaluated."""
 
@@ -170,6 +177,7 @@ class ReportData(StrictModel):
     description: dict[str, str] = Field(description="The main settings of the experiment: name -> value, both for display.")
     rows: list[Row]
     missing: list[MissingRow] = Field([], description="The rows that have no student.")
+    test_split: SplitSize | None = Field(None, description="None if the data are not prepared.")
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
     galleries: list[Gallery]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import MissingRow, ReportData, Row, display_name, metric_name
+from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
+from vldd_dist.reporting.data import MissingRow, ReportData, Row, SplitSize, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.
@@ -124,9 +124,12 @@ def of_full_data(row: Row, rows: list[Row]) -> float | None:
     return 100 * row.metrics["mean"].mean / full[0].metrics["mean"].mean
 
 
-def spread_note(rows: list[Row]) -> str:
-    """The sentence that says what ± means for which rows: the spread over experts, selections or distillations or, where there
-    is only one, over its students."""
+def spread_note(rows: list[Row], test_split: SplitSize | None = None) -> str:
+    """The sentence that says on what recall is measured, and what ± means for which rows: the spread over experts, selections
+    or distillations or, where there is only one, over its students."""
+    measured = "Test recall in percent"
+    if test_split is not None:
+        measured += f" on {measured_on(test_split.images, test_split.captions)}"
     spreads = []
     for kind, (name, runs, one) in RUNS.items():
         own = [row for row in rows if kind == (row.method if row.method in RUNS else "")]
@@ -139,8 +142,8 @@ def spread_note(rows: list[Row]) -> str:
         if over:
             spreads.append(f"over {' or '.join(over)} for {name}")
     if not spreads:
-        return "Test recall in percent, of one student each."
-    return f"Test recall in percent; ± is the population standard deviation {'; '.join(spreads)}."
+        return f"{measured}, of one student each."
+    return f"{measured}; ± is the population standard deviation {'; '.join(spreads)}."
 
 
 def summary(data: ReportData) -> dict[str, Any]:
@@ -160,7 +163,8 @@ def recall_table(data: ReportData) -> Table:
     metrics = metrics_of(data.rows)
     planned: list[Row | MissingRow] = [*data.rows, *data.missing]
     unfinished = incomplete(("", row) for row in planned)
-    notes = [spread_note(data.rows), *unfinished, *remarks(data.rows)]
+    coarse = None if data.test_split is None else coarseness(data.test_split.images)
+    notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished, *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))

@@ -75,3 +75,18 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
             continue
         for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):
             yield Group(split, (part,), carved)
+
+
+def expected_images(settings: DataSettings) -> dict[str, int] | None:
+    """Split -> number of images before any is read, where a split that the source lacks has the expected number; None if the
+    source does not know its number of images."""
+    source: Source = settings.source
+    own, limits = source.own_splits(), settings.limits
+    carved = {split: getattr(settings.split, split) for split in SPLITS if split not in own}
+    counts = {split: source.count(split, None if carved else limits[split]) for split in own}
+    known = {split: count for split, count in counts.items() if count is not None}
+    if len(known) < len(own):
+        return None
+    from_train = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
+    known["train"] -= sum(from_train.values())
+    return {split: min(count, limits[split] or count) for split, count in (known | from_train).items()}

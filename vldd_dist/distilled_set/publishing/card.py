@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe
+from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts
 from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
-from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, mean_over_runs
+from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, coarseness, mean_over_runs, measured_on
 
 SIMILARITY = "similarity.png"
 
@@ -23,7 +23,7 @@ def render_card(distilled: DistilledSet) -> str:
     """The text of README.md, with a YAML header for the Hugging Face hub."""
     phases = len(distilled.as_datasets())
     recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
-    data = facts.get("data", {})
+    data, test = facts.get("data", {}), SetFacts.model_validate(facts).test_split
     encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
     return Template(_TEMPLATE).substitute(
         header=yaml.safe_dump(header_of(distilled), sort_keys=False, allow_unicode=True).strip(),
@@ -33,6 +33,8 @@ def render_card(distilled: DistilledSet) -> str:
         image_size=recipe.image_size,
         resize=data.get("resize", "how is not recorded"),
         originals=_ORIGINALS if distilled.start_images is not None else "",
+        measured="" if test is None else f" on {measured_on(test.images, test.captions)}",
+        coarse=f" {coarse}" if test and (coarse := coarseness(test.images)) else "",
         recalls=_recall_table(facts.get("recalls", {})),
         image_model=recipe.image_model,
         image_weights=_weights_of(recipe),
