@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
 
+from tests.data.prepared.test_dataset import jpeg
 from tests.test_readme import RECIPE
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.images import to_tensor
@@ -21,6 +23,7 @@ from vldd_dist.recall_metrics import with_mean
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 PAIRS = 6
+PHOTOGRAPHS = 60
 
 
 def scenes_set() -> DistilledSet:
@@ -68,3 +71,21 @@ def test_it_runs(path: Path, saved: str, tmp_path: Path, monkeypatch: pytest.Mon
     }
     assert pictures == shown[path.stem][0]
     assert [words for words in shown[path.stem][1] if words not in texts] == []
+
+
+def test_real_pairs_of_a_source_without_splits(saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test images are those that `vldd run` would take from the training images, and unreadable samples are left out."""
+    for number in range(PHOTOGRAPHS):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg((4 * number, 0, 0)))
+        (tmp_path / f"{number}.txt").write_text(f"photo {number}")
+    (tmp_path / "7.txt").write_text("")
+    source = {"name": "folder", "path": str(tmp_path)}
+    for name, value in {"VLDD_SET": saved, "VLDD_SOURCE": json.dumps(source)}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(NOTEBOOKS[-1], as_version=4)
+    found: dict[str, Any] = {}
+    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"][:2]:
+        exec(cell.source, found)
+    names = {split: {sample.key for sample in found["samples_of"](split)} for split in ("train", "val", "test")}
+    assert sum(map(len, names.values())) == len(set.union(*names.values())) == PHOTOGRAPHS - 1
+    assert 0 < len(names["test"]) == len(found["test_images"]) < len(found["train_images"]) == len(names["train"])
