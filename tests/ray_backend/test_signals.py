@@ -26,6 +26,19 @@ def test_a_second_signal_counts_if_it_is_not_the_first_one_passed_on(monkeypatch
             assert signals.again() == again
 
 
+def test_the_first_signal_is_acknowledged_at_once() -> None:
+    said: list[str] = []
+
+    def say() -> None:
+        said.append("stopping")
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+    with CaughtSignals(signal.SIGINT, say=say) as signals:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            assert (said, signals.any()) == (["stopping"], True)
+
+
 def test_handlers_that_a_library_replaced_can_be_installed_again() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with CaughtSignals(signal.SIGTERM) as signals:

@@ -71,7 +71,7 @@ def run_description(described: Described, store: Store, console: Console, option
         stall_timeout_seconds=_stall_timeout(described),
         capacity_timeout_seconds=3600 * options.wait_hours,
     )
-    result = _run_units(units, store, state, status, limits)
+    result = _run_units(units, store, state, status, limits, console)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
@@ -106,9 +106,16 @@ def _refuse_what_cannot_run(units: list[WorkUnit], store: Store) -> None:
         compare_gpus(missing)
 
 
-def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: StatusWriter, limits: RunLimits) -> RunResult:
+def _run_units(
+    units: list[WorkUnit], store: Store, state: RunState, status: StatusWriter, limits: RunLimits, console: Console
+) -> RunResult:
     """Run the units, and set the final state of the status."""
-    with CaughtSignals(signal.SIGINT, signal.SIGTERM) as signals:
+
+    def say_that_it_stops() -> None:
+        # At once, because a start of Ray is not interrupted, and workers that stop store checkpoints.
+        console.print("stopping: what was committed stays in the store", style="yellow", highlight=False)
+
+    with CaughtSignals(signal.SIGINT, signal.SIGTERM, say=say_that_it_stops) as signals:
 
         def make_executor() -> Executor:
             executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)

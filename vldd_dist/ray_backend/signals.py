@@ -2,6 +2,9 @@
 
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import Self
 
 # Signals that follow within this time count as one: a wrapper may pass on what the terminal has sent to all processes.
@@ -13,10 +16,13 @@ class CaughtSignals:
 
     An exception that a signal handler raised could get lost in a callback that it interrupts, or end a step halfway. The code
     inside the block polls `any` instead.
+
+    Args:
+        say: called once, by the handler of the first signal: the code inside the block may take long to poll.
     """
 
-    def __init__(self, *numbers: signal.Signals) -> None:
-        self._numbers = numbers
+    def __init__(self, *numbers: signal.Signals, say: Callable[[], None] = lambda: None) -> None:
+        self._numbers, self._say = numbers, say
         # The times at which they were received.
         self._received: list[float] = []
 
@@ -32,7 +38,14 @@ class CaughtSignals:
     def install(self) -> None:
         """Install the handlers again, after a library has installed its own."""
         for number in self._numbers:
-            signal.signal(number, lambda received, frame: self._received.append(time.monotonic()))
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(time.monotonic())
+        if len(self._received) == 1:
+            # Python raises it if the signal interrupted a write to the same stream.
+            with suppress(RuntimeError):
+                self._say()
 
     def any(self) -> bool:
         """Whether one of the signals was received since the block was entered."""
