@@ -144,7 +144,7 @@ def test_a_path_that_looks_like_markup_is_a_path(tmp_path: Path, capsys: pytest.
     store = str(tmp_path / "a[/b]")
     for arguments, code, words in (
         (["run", "jobs/presets/scenes.yaml", "--store", store, "--plan"], 0, "a[/b]"),
-        (["status", store], 0, "a[/b]: no experiment"),
+        (["status", store], 4, "a[/b]: nothing was ever run with this store"),
         (["list", store], 4, "a[/b]: nothing was ever run with this store"),
         (["show", store], 4, "a[/b]/manifest.json: no such object"),
         (["gc", store, "--min-age-hours", "[/b]"], 2, "'--min-age-hours'"),

@@ -25,6 +25,7 @@ from vldd_dist.cli.options import (
     Until,
     WaitHours,
     exit_for_damaged,
+    never_run,
 )
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
@@ -172,8 +173,10 @@ def status(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the status of the experiments in a store, from any machine that can read it."""
+    """Show the status of the experiments in a store, from any machine that can read it; the exit code is 4 if there is none, or
+    if one is damaged."""
     from vldd_dist.artifacts.runs.run_status import read_statuses
+    from vldd_dist.artifacts.units import is_store
     from vldd_dist.monitoring.live.status import shown_statuses, status_document
     from vldd_dist.monitoring.reports.report_files import PAGE, key_of, report_names
     from vldd_dist.store.store import Store
@@ -182,6 +185,8 @@ def status(
     statuses, reports = read_statuses(opened), report_names(opened)
     pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
     jobs, no_cluster = _jobs(store, address)
+    if not (statuses or jobs or no_cluster or is_store(opened)):
+        raise never_run(opened.url)
     readable = shown_statuses([status for status in statuses if not isinstance(status, StoreError)])
     damaged = [status for status in statuses if isinstance(status, StoreError)]
     for error in damaged:

@@ -119,3 +119,9 @@ def exit_for_damaged(results: Iterable[object]) -> None:
     """End the command with the exit code of a StoreError if one of the results is such an error."""
     if any(isinstance(result, StoreError) for result in results):
         raise typer.Exit(StoreError.exit_code)
+
+
+def never_run(url: str) -> StoreError:
+    """The error for a URL that is not that of a store."""
+    mend = "check the URL, or name it in `vldd run CONFIG --store ...`"
+    return StoreError(f"{url}: nothing was ever run with this store: {mend}")

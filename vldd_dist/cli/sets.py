@@ -14,6 +14,7 @@ from vldd_dist.cli.options import (
     ListedStore,
     SetUrl,
     exit_for_damaged,
+    never_run,
 )
 from vldd_dist.control_characters import escape_controls, one_line
 from vldd_dist.errors import StoreError
@@ -96,7 +97,7 @@ def list_sets(store: ListedStore, as_json: Json = False) -> None:
     opened = Store(store)
     published = published_sets(opened)
     if not published:
-        raise StoreError(_why_none(opened))
+        raise _why_none(opened)
     manifests = {opened.url_of(key): one for key, one in published.items() if not isinstance(one, StoreError)}
     damaged = {opened.url_of(key): one for key, one in published.items() if isinstance(one, StoreError)}
     for error in damaged.values():
@@ -124,16 +125,16 @@ def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
     }
 
 
-def _why_none(store: "Store") -> str:
-    """Why the store has no published set, for the error message."""
+def _why_none(store: "Store") -> StoreError:
+    """The error that says why the store has no published set."""
     from vldd_dist.artifacts.units import is_store
     from vldd_dist.distilled_set.manifest import MANIFEST
 
     if is_store(store):
-        return f"{store.url}: no distilled set is published here yet: `vldd status {store.url}` shows how far the run is"
+        return StoreError(f"{store.url}: no distilled set is published here yet: `vldd status {store.url}` shows how far it is")
     if store.exists(MANIFEST):
-        return f"{store.url}: is a distilled set, not a store of them: `vldd show {store.url}` prints its card"
-    return f"{store.url}: nothing was ever run with this store: check the URL, or name it in `vldd run CONFIG --store ...`"
+        return StoreError(f"{store.url}: is a distilled set, not a store of them: `vldd show {store.url}` prints its card")
+    return never_run(store.url)
 
 
 @contextlib.contextmanager
