@@ -155,6 +155,7 @@ def test_a_tower_that_is_trained_whole_gets_smaller_images_and_fewer_pairs(
     code, out, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
     assert (code, err) == (0, "")
     assert "With 15 test images, a student's TR@K changes in steps of 6.7 percentage points. Use more images, or" in out
+    assert ("HF_HUB_OFFLINE is set: a tiny image tower with random weights" in out) == (offline == "1")
     written = (tmp_path / "first" / "experiment.yaml").read_text()
     assert "# No val and no test split is read from the source: these fractions of its training images are used." in written
     experiment = load_experiment(tmp_path / "first" / "experiment.yaml")

@@ -30,7 +30,7 @@ def init(
     ],
 ) -> None:
     """Look at your images and captions, and write a first description that runs."""
-    from vldd_dist.cli.first_experiment import describe_experiment
+    from vldd_dist.cli.first_experiment import describe_experiment, is_offline
     from vldd_dist.config.base import choose
     from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.data.preparation.survey import few_test_images
@@ -56,6 +56,8 @@ def init(
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
     if few := few_test_images(load_experiment(path).data):
         say(f"{few} Use more images, or raise data.split.test.")
+    if is_offline():
+        say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")
     say(f"{path} is written. Look at the data, then run it:")
     description = shlex.quote(str(path))
     say(f"  vldd data {description}\n  vldd run {description} --store {shlex.quote(str(folder / 'store'))}")

@@ -36,7 +36,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
     missing, fractions = [split for split in SPLITS if split not in counts], SplitFractions().model_dump()
     train = None if total is None else int(total * (1 - sum(fractions[split] for split in missing)))
     limited = MOST_IMAGES if train is not None and train * (1 - MARGIN) > MOST_IMAGES else None
-    pretrained = os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "TRUE", "YES", "ON")
+    pretrained = not is_offline()
     environment = Environment(
         loader=PackageLoader("vldd_dist.cli"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -57,6 +57,11 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         total=f"{limited or train:,} training pairs" if train is not None else "all training pairs",
         **_sizes(limited or train, MOST_PAIRS if pretrained else MOST_PAIRS_WHOLE_TOWER),
     )
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set, so that no public weights can be downloaded."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
 def _sizes(images: int | None, most_pairs: int) -> dict[str, int]:
