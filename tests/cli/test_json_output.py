@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from tests.cli.test_cli import vldd
+from tests.cli.test_table import PROGRAM
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.keys import STORE_MARK
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
@@ -71,6 +72,14 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     assert one["stages"]["expert"] == {"total": 3, "done": 2, "failed": 0}
     assert "2/3 done" in lines
     assert one["time_left"] in lines
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify"])
+def test_commands_that_read_manifests_do_not_load_torch(command: str, published: Store) -> None:
+    url = published.url if command == "list" else published.url_of("distilled/x")
+    said = subprocess.run([sys.executable, "-c", PROGRAM, command, url], capture_output=True, text=True, check=True).stdout
+    assert "5 " in said
+    assert "torch" not in said.splitlines()[-1].split()
 
 
 def test_a_status_is_shown_although_the_cluster_has_ended(published: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,13 @@ A single file is called NAME.safetensors; several are called NAME-00001-of-00003
 
 import re
 from collections.abc import Iterable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vldd_dist.errors import StoreError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def row_file_name(name: str, index: int, count: int) -> str:
@@ -41,12 +43,15 @@ def row_files_of(name: str, names: Iterable[str], source: str) -> list[str]:
     return [files[number] for number in expected]
 
 
-def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, Tensor]:
+def concatenated(files: "Iterable[dict[str, Tensor]]", source: str) -> "dict[str, Tensor]":
     """The tensors of all files, each concatenated along dimension 0.
 
     Raises:
         StoreError: the files do not hold the same tensor names, dtypes and row shapes.
     """
+    # Importing it takes more than a second, and commands that only read a set's manifest need no tensors.
+    import torch
+
     all_files = list(files)
     first = all_files[0]
     if len(all_files) == 1:
@@ -58,6 +63,6 @@ def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, T
     return {name: torch.cat([tensors[name] for tensors in all_files]) for name in first}
 
 
-def _row_types(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def _row_types(tensors: "dict[str, Tensor]") -> "dict[str, tuple[torch.Size, torch.dtype]]":
     """Name -> shape of a row and dtype."""
     return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in tensors.items()}
