@@ -101,7 +101,9 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
             4,
             "none.safetensors, for test_nfnet, cannot be read",
         ),
-        (["run", SCENES], 2, "--store: missing: name a folder or URL for the results"),
+        # Before the description is read.
+        (["run", "none.yaml"], 2, "--store: missing: name a folder or URL for the results"),
+        (["study", "none.yaml", "--store", "STORE", "--json"], 2, "--json: works with --plan only"),
         (["walk"], 2, "No such command 'walk'"),
     ],
 )
@@ -115,6 +117,13 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert sentence in err
     assert "Traceback" not in err
     assert not (tmp_path / "store").exists()
+
+
+def test_the_help_says_what_json_needs_and_names_arguments_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = vldd("run", "--help", capsys=capsys)
+    assert "With --plan: print one JSON document" in " ".join(out.split())
+    _, out, _ = vldd("fetch", "--help", capsys=capsys)
+    assert "FOLDER" in out
 
 
 def bad_annotations(folder: Path) -> list[str]:

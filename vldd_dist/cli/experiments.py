@@ -19,6 +19,7 @@ from vldd_dist.cli.options import (
     MaxRunning,
     Overrides,
     Plan,
+    PlanAsJson,
     StoreUrl,
     StoreUrlOrPlan,
     Track,
@@ -48,12 +49,13 @@ def run(
     track: Track = None,
     max_running: MaxRunning = None,
     wait_hours: WaitHours = DEFAULTS.wait_hours,
-    as_json: Json = False,
+    as_json: PlanAsJson = False,
 ) -> None:
     """Run or resume an experiment or a study: work that is already committed in the store is not repeated."""
     from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_description
 
+    _check_options(store, plan, as_json)
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 
@@ -69,14 +71,23 @@ def study(
     track: Track = None,
     max_running: MaxRunning = None,
     wait_hours: WaitHours = DEFAULTS.wait_hours,
-    as_json: Json = False,
+    as_json: PlanAsJson = False,
 ) -> None:
     """Run a study: several variants of an experiment, compared in tables. Work that variants share is done once."""
     from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_study
 
+    _check_options(store, plan, as_json)
     described = load_study(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
+
+
+def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
+    """Check the options that depend on each other, before the description is read, which takes seconds. Raises ConfigError."""
+    if as_json and not plan:
+        raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
+    if store is None and not plan:
+        raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
 
 
 def _run(description: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
@@ -95,10 +106,7 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
     if plan:
         _plan(description, store, options.until, as_json, console)
         return
-    if as_json:
-        raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
-    if store is None:
-        raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
+    assert store is not None, "`_check_options` refuses it"
     # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
     # colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")

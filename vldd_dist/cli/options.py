@@ -112,6 +112,9 @@ GpuMemory = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 
+PlanAsJson = Annotated[bool, typer.Option("--json", help="With --plan: print one JSON document, for programs.")]
+
+
 SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., or any fsspec URL.")]
 
 

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    url: SetUrl, folder: Annotated[str, typer.Argument(help="Folder to create; it appears only when the set is complete.")]
+    url: SetUrl,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder to create; it appears only when the set is complete.")
+    ],
 ) -> None:
     """Copy a distilled set and verify it. The same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.transfer.fetch import fetch as fetch_set
