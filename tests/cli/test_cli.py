@@ -126,6 +126,12 @@ def test_the_help_says_what_json_needs_and_names_arguments_in_capitals(capsys: p
     assert "FOLDER" in out
 
 
+def test_a_terminal_shows_at_once_what_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "reading" not in vldd("run", "none.yaml", "--plan", capsys=capsys)[2]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert vldd("run", "none.yaml", "--plan", capsys=capsys)[2].startswith("reading none.yaml and planning ...\n")
+
+
 def bad_annotations(folder: Path) -> list[str]:
     """A Karpathy JSON whose second training entry has lost its sentences."""
     (folder / "images").mkdir()

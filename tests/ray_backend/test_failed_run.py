@@ -18,6 +18,8 @@ SENTENCE = "expert 0 asks for more than the cluster has: lower experts.resources
 
 def test_status_and_report_say_what_ended_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[RunProgress] = []
+    printed = io.StringIO()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     class Recorder:
         page = "report/x/index.html"
@@ -27,13 +29,15 @@ def test_status_and_report_say_what_ended_the_run(store: Store, monkeypatch: pyt
         def write(self, progress: RunProgress) -> None:
             reported.append(progress)
 
-    def refuse(store: Store) -> None:
+    def refuse(*arguments: Any) -> None:
         raise ConfigError(SENTENCE)
 
     monkeypatch.setattr("vldd_dist.monitoring.reports.report.Reporter", Recorder)
     monkeypatch.setattr(run, "RayExecutor", refuse)
     with pytest.raises(ConfigError, match=SENTENCE):
-        run.run_description(experiment(), store, Console(file=io.StringIO()))
+        run.run_description(experiment(), store, Console(file=printed))
+    # It may take a minute.
+    assert "starting Ray on this machine" in printed.getvalue()
     (status,) = read_statuses(store)
     for said in (status, reported[-1]):
         assert (said.state, said.notices[-1]) == ("failed", SENTENCE)  # type: ignore[union-attr]

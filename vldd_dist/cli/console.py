@@ -41,6 +41,12 @@ def say(text: str, error: bool = False, newline: bool = True) -> None:
     typer.echo(escape_controls(text), err=error, nl=newline)
 
 
+def say_on_terminal(text: str) -> None:
+    """Print a line on standard error if it is a terminal: what the user waits for."""
+    if SafeConsole(stderr=True).is_terminal:
+        say(text, error=True)
+
+
 def say_json(document: dict[str, Any]) -> None:
     """Print one JSON document (RFC 8259) in ASCII, with all other characters escaped."""
     text = json.dumps(document, indent=2, allow_nan=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json
+from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json, say_on_terminal
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from vldd_dist.config.described import Described
     from vldd_dist.store.store import Store
 
+# Shown for the seconds, on a busy machine a minute, until the plan or the progress of the run appears.
+READING = "reading {} and planning ..."
+
 
 def run(
     config: Description,
@@ -56,6 +59,7 @@ def run(
     from vldd_dist.config.loading.load_study import load_description
 
     _check_options(store, plan, as_json)
+    say_on_terminal(READING.format(config))
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 
@@ -78,6 +82,7 @@ def study(
     from vldd_dist.config.loading.load_study import load_study
 
     _check_options(store, plan, as_json)
+    say_on_terminal(READING.format(config))
     described = load_study(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 

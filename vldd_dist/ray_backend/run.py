@@ -118,6 +118,9 @@ def _run_units(
     with CaughtSignals(signal.SIGINT, signal.SIGTERM, say=say_that_it_stops) as signals:
 
         def make_executor() -> Executor:
+            address = os.environ.get("RAY_ADDRESS")
+            told = f"joining the cluster at {address} ..." if address else "starting Ray on this machine ..."
+            console.print(told, style="dim", markup=False, highlight=False)
             executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)
             # Ray has installed handlers of its own, which end the process.
             signals.install()
