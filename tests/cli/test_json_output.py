@@ -18,7 +18,10 @@ from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.units import STORE_MARK_DATA
 from vldd_dist.cli.examples import EXAMPLES
 from vldd_dist.cli.main import COMMANDS, app
+from vldd_dist.cli.options import MILESTONES
+from vldd_dist.config.loading.presets import preset_names
 from vldd_dist.distilled_set.publishing.write import save
+from vldd_dist.pipeline.stage import milestones
 from vldd_dist.ray_backend import doctor
 from vldd_dist.recall_metrics import with_mean
 from vldd_dist.store.store import Store
@@ -134,6 +137,13 @@ def test_the_version_and_completion() -> None:
     assert "..." not in said.stdout.partition("Commands:")[2], "no line is cut off"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("vldd ")
-    asked = os.environ | {"_VLDD_COMPLETE": "complete_bash", "COMP_WORDS": "vldd ver", "COMP_CWORD": "1"}
-    said = subprocess.run([program], env=asked, capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["verify"]
+    for words, completions in (
+        ("vldd ver", ["verify"]),
+        ("vldd run scen", [name for name in preset_names() if name.startswith("scen")]),
+        ("vldd run scenes --until e", ["experts"]),
+    ):
+        place = str(len(words.split()) - 1)
+        asked = os.environ | {"_VLDD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": place}
+        said = subprocess.run([program], env=asked, capture_output=True, text=True, check=True)
+        assert said.stdout.split() == completions
+    assert list(MILESTONES) == milestones()

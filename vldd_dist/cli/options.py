@@ -17,8 +17,20 @@ MAX_HOURS = 24 * 365 * 1000
 DASHBOARD = "http://127.0.0.1:8265"
 
 
+def complete_preset(incomplete: str) -> list[str]:
+    """The presets that begin with what was typed; if there is none, the shell completes the path of a file."""
+    from vldd_dist.config.loading.presets import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
 Description = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, or the name of a preset, e.g. scenes.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="YAML description of the experiment, or the name of a preset, e.g. scenes.",
+        autocompletion=complete_preset,
+    ),
 ]
 
 
@@ -47,12 +59,22 @@ StoreUrlOrPlan = Annotated[
 Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and what it would need, and exit.")]
 
 
+# `pipeline.stage.milestones`, which loads all stages, and with them torch.
+MILESTONES = ("data", "experts", "distillations", "publications")
+
+
+def complete_milestone(incomplete: str) -> list[str]:
+    """The stages for `--until` that begin with what was typed."""
+    return [name for name in MILESTONES if name.startswith(incomplete)]
+
+
 Until = Annotated[
     str | None,
     typer.Option(
         "--until",
         metavar="STAGE",
-        help="Stop after this stage: data, experts, distillations or publications. The stages that it needs run too.",
+        help=f"Stop after this stage: {', '.join(MILESTONES[:-1])} or {MILESTONES[-1]}. The stages that it needs run too.",
+        autocompletion=complete_milestone,
     ),
 ]
 
