@@ -47,3 +47,8 @@ def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) ->
 
     assert is_noted("{}")
     assert not is_noted("null")
+
+
+def test_a_small_test_split_is_noted() -> None:
+    (note,) = advice_on(load_experiment("scenes", ["data.test_images=6"]))
+    assert note == "With 6 test images, a student's TR@K changes in steps of 16.7 percentage points"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.preparation.survey import few_test_images
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.
@@ -13,13 +14,14 @@ ROUNDING = 1e-3
 def advice_on(described: Described) -> list[str]:
     """The notes on an experiment or on the variants of a study, each once. Their sources and image models exist."""
     experiments = described.experiments.values()
-    return list(
-        dict.fromkeys(
-            note
-            for experiment in experiments
-            for note in (*experiment.data.ignored_fractions(), *_normalisation(experiment), *_augmentation(experiment))
-        )
-    )
+    checks = (_data, _normalisation, _augmentation)
+    return list(dict.fromkeys(note for experiment in experiments for check in checks for note in check(experiment)))
+
+
+def _data(experiment: Experiment) -> Iterable[str]:
+    yield from experiment.data.ignored_fractions()
+    if few := few_test_images(experiment.data):
+        yield few.removesuffix(".")
 
 
 def _normalisation(experiment: Experiment) -> Iterable[str]:
