@@ -6,6 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from tests.reporting.sample import report, row
+from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.plugins import CORESETS
 from vldd_dist.reporting import plots as plots_module
 from vldd_dist.reporting.data import DistillationCurve
@@ -68,6 +69,13 @@ def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) 
     looks.clear()
     validation_plot([report().runs[0]], dict.fromkeys([*CORESETS, "full"], 5.0))
     assert len(set(looks)) == len(looks) == len(methods)
+
+
+def test_the_coresets_of_an_experiment_by_default_have_different_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = looks_in_legends(monkeypatch, plots_module)
+    methods = [method.name for method in CoresetSettings().methods]
+    recall_plot([row(method, pairs, 5.0) for method in methods for pairs in (10, 20)])
+    assert len({colour for colour, _ in looks}) == len(methods) + 1, "and distilled pairs have one of their own"
 
 
 def test_values_on_hover_are_at_the_positions_of_their_points():

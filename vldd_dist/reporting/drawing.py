@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # These have a contrast of at least 3:1 on white and on near-black.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
+BLUE, ORANGE, GREEN, RED, PURPLE, OLIVE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#8c8a1e", "#848b94"
 # Placeholder for the text colour in matplotlib's output, replaced by currentColor.
 INK = "#010203"
 STYLE: dict[Any, Any] = {

@@ -15,6 +15,7 @@ from vldd_dist.reporting.drawing import (
     GREY,
     LEVELS,
     LINES,
+    OLIVE,
     ORANGE,
     PURPLE,
     RED,
@@ -25,8 +26,9 @@ from vldd_dist.reporting.drawing import (
 )
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
-# Colours of coresets, in the order of the description; after the last they repeat in another line style.
-CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
+# Colours of coresets, in the order of the description; after the last they repeat in another line style. There is one for each
+# coreset that an experiment has by default.
+CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE, OLIVE)
 SMOOTHED_FRACTION = 0.05
 # What the bars in plots of recall show.
 SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
