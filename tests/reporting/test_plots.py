@@ -90,6 +90,23 @@ def test_values_on_hover_are_at_the_positions_of_their_points():
     assert (low[1] - high[1]) / 6 == pytest.approx((high[1] - full[1]) / 39, rel=0.02)
 
 
+def test_recall_of_one_number_of_pairs_is_a_bar_for_each_method() -> None:
+    levels = {"distilled": 40.0, "random": 20.0, "full": 80.0, "k_center": 30.0}
+    rows = [row(method, 2000 if method == "full" else 20, level) for method, level in levels.items()]
+    plot = recall_plot([*rows, row("distilled", 20, 25.0, image_model="nf_resnet50")])
+    assert plot.title == "Recall of 20 pairs"
+    circles = [one for one in ElementTree.fromstring(plot.svg).iter() if one.get("class") == "value"]
+    assert [one[0].text for one in sorted(circles, key=lambda one: float(one.get("cy", "")))] == [
+        "full data (2,000): 80 %",
+        "random: 20 %",
+        "k-center: 30 %",
+        "distilled: 40 %",
+    ]
+    full, random, *_ = (float(one.get("cx", "")) for one in circles)
+    assert full > random
+    assert "Dashed" in recall_plot([*rows, row("random", 10, 10.0)]).caption
+
+
 def test_a_plot_can_be_saved_as_a_standalone_svg_file():
     root = ElementTree.fromstring(as_file(plots(report())[0]))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"

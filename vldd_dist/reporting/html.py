@@ -30,7 +30,7 @@ def render_html(
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
     compared, own = comparisons(data.rows), [(plot, Markup(plot.svg)) for plot in plots(data)]
-    # With distilled pairs to compare, the first figure is recall against pairs.
+    # With distilled pairs to compare, the first figure is that of recall.
     first = own.pop(0) if compared else None
     return (
         html_environment()

@@ -19,7 +19,9 @@ from vldd_dist.reporting.drawing import (
     ORANGE,
     PURPLE,
     RED,
+    Bar,
     Plot,
+    draw_bars,
     drawing,
     legend_below,
     line_looks,
@@ -30,12 +32,12 @@ COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # coreset that an experiment has by default.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE, OLIVE)
 SMOOTHED_FRACTION = 0.05
-# What the bars in plots of recall show.
+# What the error bars in plots of recall show.
 SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
 
 
 def plots(data: ReportData) -> list[Plot]:
-    """All figures for which there is data; recall against pairs comes first."""
+    """All figures for which there is data; that of recall comes first."""
     drawn = [recall_plot(data.rows)] if has_recall_plot(data.rows) else []
     drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
@@ -57,20 +59,21 @@ def has_recall_plot(rows: list[Row]) -> bool:
 
 
 def recall_plot(rows: list[Row]) -> Plot:
-    """Mean test recall against the number of pairs, with a line for each method and a horizontal line for full data.
+    """Mean test recall: against the number of pairs, with a line for each method and a horizontal line for full data, or, if
+    there is only one number of pairs, as a bar for each method.
 
     Args:
         rows: at least one of them is of distilled pairs. Rows with other image towers are left out.
     """
     own = [row for row in rows if row.image_model is None]
     limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
-    methods = [*dict.fromkeys(row.method for row in own if row.method not in (FULL, DISTILLED)), DISTILLED]
     budgets = sorted({row.pairs for row in limited})
-    last = limited[-1].pairs
+    title, x, dashed = "Recall against pairs", " against the number of pairs they were trained on", " Dashed: all real pairs."
+    if len(budgets) == 1:
+        title, x, dashed = f"Recall of {budgets[0]:,} pairs", "", ""
     plot = Plot(
-        "Recall against pairs",
-        f"Mean test recall of students against the number of pairs they were trained on. Bars: {SPREAD}."
-        " Dashed: all real pairs.",
+        title,
+        f"Mean test recall of students{x}. Error bars: {SPREAD}.{dashed}",
         "; ".join(
             f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
             for row in own
@@ -78,6 +81,35 @@ def recall_plot(rows: list[Row]) -> Plot:
         )
         + ".",
     )
+    if len(budgets) == 1:
+        _recall_bars(plot, own)
+    else:
+        _recall_lines(plot, own, limited, budgets)
+    return plot
+
+
+def colour_of(method: str) -> str:
+    """The colour of a method's bar."""
+    return {FULL: GREY, DISTILLED: BLUE}.get(method, ORANGE)
+
+
+def _recall_bars(plot: Plot, own: list[Row]) -> None:
+    """A bar for each row: full data first, distilled pairs last."""
+    bars = [
+        Bar(
+            _full_data_name(row) if row.method == FULL else display_name(row.method),
+            row.metrics["mean"].mean,
+            row.metrics["mean"].spread or 0.0,
+            colour_of(row.method),
+        )
+        for row in sorted(own, key=lambda row: (row.method != FULL, row.method == DISTILLED))
+    ]
+    draw_bars(plot, "mean recall, %", " %", bars)
+
+
+def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], budgets: list[int]) -> None:
+    methods = [*dict.fromkeys(row.method for row in own if row.method not in (FULL, DISTILLED)), DISTILLED]
+    last = limited[-1].pairs
     with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
         looks = line_looks(CORESET_COLOURS, LINES)
         for method in methods:
@@ -95,12 +127,15 @@ def recall_plot(rows: list[Row]) -> Plot:
         for row in own:
             if row.method == FULL:
                 level = row.metrics["mean"].mean
-                axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=f"full data ({row.pairs:,})")
+                axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=_full_data_name(row))
                 plot.values.append((last, level, f"full data, {row.pairs:,} images: {level:.4g} %"))
         label_budgets(axes, budgets)
         axes.set_ylim(bottom=0)
         legend_below(axes)
-    return plot
+
+
+def _full_data_name(row: Row) -> str:
+    return f"full data ({row.pairs:,})"
 
 
 def label_budgets(axes: Axes, budgets: list[int]) -> None:

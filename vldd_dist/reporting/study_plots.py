@@ -8,23 +8,22 @@ from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,
     GREY,
-    INK,
     LINES,
     ORANGE,
     PURPLE,
     RED,
+    Bar,
     Plot,
+    draw_bars,
     drawing,
     legend_below,
     line_looks,
 )
-from vldd_dist.reporting.plots import SPREAD, label_budgets
+from vldd_dist.reporting.plots import SPREAD, colour_of, label_budgets
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
-# Inches.
-BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
-CAPTION = f"Mean of the six test recalls. Bars: {SPREAD}."
+CAPTION = f"Mean of the six test recalls. Error bars: {SPREAD}."
 
 Measured = tuple[RowKey, Stat]
 
@@ -89,18 +88,8 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
 
 def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
     """One bar for each row of the table, in the order of the rows."""
-    with drawing(plot, "mean recall, %", "", height=FRAME_HEIGHT + BAR_HEIGHT * len(measured)) as axes:
-        places = range(len(measured))
-        names = [_name(key, layout) for key, _ in measured]
-        means = [stat.mean for _, stat in measured]
-        colours = [GREY if key.method == FULL else BLUE if key.method == DISTILLED else ORANGE for key, _ in measured]
-        axes.barh(places, means, xerr=[stat.spread or 0.0 for _, stat in measured], color=colours, ecolor=INK, height=0.7)
-        axes.set_axisbelow(True)
-        axes.set_yticks(places, names)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        for place, name, mean in zip(places, names, means, strict=True):
-            plot.values.append((mean, place, f"{name}: {mean:.4g} %"))
+    bars = [Bar(_name(key, layout), stat.mean, stat.spread or 0.0, colour_of(key.method)) for key, stat in measured]
+    draw_bars(plot, "mean recall, %", " %", bars)
 
 
 def _name(key: RowKey, layout: Layout) -> str:

@@ -4,7 +4,7 @@ report/NAME/tables.json     its tables, as `reporting.table.Table`
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
-report/NAME/recall.svg      plot of recall against pairs, if pairs are distilled
+report/NAME/recall.svg      plot of recall, if pairs are distilled
 report/NAME/pairs/          pages with the first 1,000 pairs of each distilled set that has more than the page shows
 report/NAME/description.json the description of the experiment, from which `vldd report` writes the report again
 """
