@@ -27,7 +27,7 @@ from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import Gallery
+from vldd_dist.reporting.data import Gallery, ValidationRecall
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -69,6 +69,20 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["full"]["metrics"]["tr1"]["std_students"] is None
     assert rows["random"]["metrics"]["tr1"]["std_students"] is None
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
+
+
+def test_validation_recalls_of_coresets_are_those_at_the_chosen_learning_rates(store: Store) -> None:
+    tree = experiment("evaluation.seeds=[0, 1]", "coresets.methods=[random]", "experts.count=1")
+    chosen = {0: 30.0, 1: 40.0}
+    for unit in Graph(tree).wanted("evaluation"):
+        validation = [(0.1, 99.0), (0.3, chosen[unit.spec.get("seed", 0)])]
+        facts = EvaluationFacts(
+            test=Recalls.model_validate(dict.fromkeys(RECALL_METRICS, 50.0)),
+            learning_rate=0.3,
+            validation=[(rate, Recalls.model_validate(dict.fromkeys(RECALL_METRICS, recall))) for rate, recall in validation],
+        )
+        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    assert Reporter(Graph(tree), store).collect().validation == [ValidationRecall(method="random", pairs=4, mean=35.0)]
 
 
 def test_the_report_shows_the_run_times_of_units(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

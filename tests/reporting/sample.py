@@ -16,6 +16,7 @@ from vldd_dist.reporting.data import (
     RunProgress,
     Stage,
     StageCost,
+    ValidationRecall,
     aggregate,
 )
 from vldd_dist.reporting.pictures import encode_picture
@@ -98,6 +99,11 @@ def report() -> ReportData:
             row("random", 20, 8.0),
             row("distilled", 10, 7.0, image_model="nf_resnet50", runs=1),
             row("full", 2000, 55.0),
+        ],
+        validation=[
+            ValidationRecall(method=method, pairs=pairs, mean=pairs / 3)
+            for method in ("random", "herding")
+            for pairs in (10, 20)
         ],
         experts=[
             ExpertCurve(expert=index, epochs=[0, 1, 2, 3], validation_mean=[2.0, 20.0, 30.0, 40.0], loss=[3.0, 2.0, 1.0])

@@ -49,6 +49,14 @@ def test_baselines_are_named_in_the_legend():
     assert all(f">{name}</text>" in recall.svg for name in ("full data", "random", "herding", "seed 0"))
 
 
+def test_recall_during_distillation_is_compared_with_validation_recalls() -> None:
+    """Not with those of the test split, which are higher or lower for reasons of their own."""
+    test_recalls = [row("random", 20, 77.0), row("full", 2000, 88.0), row("distilled", 20, 99.0)]
+    data = report().model_copy(update={"rows": test_recalls})
+    plot = next(plot for plot in plots(data) if plot.title == "Recall during distillation, 20 pairs")
+    assert plot.summary == "Best validation recall 10.0 %; full data 40.0 %, random 6.7 %, herding 6.7 %."
+
+
 def looks_in_legends(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[tuple[str, str]]:
     """A list that gets the (colour, line style) of each line in the legends below the plots that this module draws."""
     looks: list[tuple[str, str]] = []

@@ -72,6 +72,14 @@ class MissingRow(StrictModel):
     planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
 
 
+class ValidationRecall(StrictModel):
+    """Mean validation recall in percent of the students of one coreset method and size, at the learning rates chosen by it."""
+
+    method: str
+    pairs: int
+    mean: float
+
+
 class ExpertCurve(StrictModel):
     """Training of an expert: mean validation recall in percent at each of `epochs`, and the loss of each trained epoch."""
 
@@ -178,6 +186,7 @@ class ReportData(StrictModel):
     rows: list[Row]
     missing: list[MissingRow] = Field([], description="The rows that have no student.")
     test_split: SplitSize | None = Field(None, description="None if the data are not prepared.")
+    validation: list[ValidationRecall] = Field([], description="Of coresets, on the experiment's own image tower.")
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
     galleries: list[Gallery]

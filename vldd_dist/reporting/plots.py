@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import chain, cycle
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,11 +43,8 @@ def plots(data: ReportData) -> list[Plot]:
     drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
-        levels: dict[str, float] = {
-            row.method: row.metrics["mean"].mean
-            for row in data.rows
-            if row.image_model is None and (row.method == FULL or (row.method != DISTILLED and row.pairs == pairs))
-        }
+        levels = {FULL: fmean(expert.validation_mean[-1] for expert in data.experts)} if data.experts else {}
+        levels |= {level.method: level.mean for level in data.validation if level.pairs == pairs}
         drawn.append(validation_plot(runs, levels))
         for run in runs:
             drawn += [loss_plot(run), *([learned_plot(run)] if run.learned else [])]
@@ -171,13 +169,13 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
 
     Args:
         runs: one for each seed and phase.
-        levels: mean test recall of the baselines and of full data, drawn as horizontal lines.
+        levels: mean validation recall of experts (full data) and of coresets, drawn as horizontal lines.
     """
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
     plot = Plot(
         f"Recall during distillation, {runs[0].pairs:,} pairs",
-        "Mean validation recall of students trained on the pairs at each point. Horizontal: mean test recall of full data "
-        "and of coresets of this size.",
+        "Mean validation recall of students trained on the pairs at each point. Horizontal: mean validation recall of experts "
+        "(full data) and of students of coresets of this size. Test recalls differ from these.",
         f"Best validation recall {best:.1f} %; "
         + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
         + ".",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean
 
 from vldd_dist.applications.tables import application_table
 from vldd_dist.artifacts.facts import FactsType
@@ -9,7 +10,7 @@ from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
-from vldd_dist.methods import FULL
+from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
@@ -18,7 +19,7 @@ from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, aggregate
+from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -103,6 +104,16 @@ class Measured:
             if not any(unit.id in self.done for run in runs for unit in run)
         ]
 
+    def validation(self, graph: Graph) -> list[ValidationRecall]:
+        """The validation recalls of coresets, as the distillations measure them of their pairs: by the same protocol."""
+        return [
+            ValidationRecall(method=method, pairs=pairs, mean=fmean(means))
+            for (method, pairs, model), runs in self._planned(graph).items()
+            if method not in (FULL, DISTILLED)
+            and model is None
+            and (means := [fmean(students) for run in runs if (students := self._validation_recalls(run))])
+        ]
+
     def _planned(self, graph: Graph) -> dict[tuple[str, int, str | None], list[list[WorkUnit]]]:
         """(method, pairs, another image model or None) -> for each run, the evaluations of its students. The pairs of full data
         are 0 before they are known."""
@@ -137,6 +148,11 @@ class Measured:
                     table = table.model_copy(update={"notes": [*table.notes, incomplete]})
                 tables[name] = table
         return tables
+
+    def _validation_recalls(self, evaluations: list[WorkUnit]) -> list[float]:
+        """Of the students whose evaluations are committed, each at the learning rate that it chose."""
+        found = [facts for unit in evaluations if (facts := self.facts(unit, EvaluationFacts))]
+        return [recalls.mean for facts in found for rate, recalls in facts.validation if rate == facts.learning_rate]
 
     def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
         """The recalls and further metrics of the evaluations that are committed."""

@@ -91,6 +91,7 @@ class Reporter:
             rows=rows,
             missing=self._measured.missing(self.graph),
             test_split=self._test_split(),
+            validation=self._measured.validation(self.graph),
             experts=self._experts(),
             runs=[
                 # Distillations with different numbers of pairs may have the same first phase.
