@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report
+from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report, row
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.data_page import DataPage, render_data_page
 from vldd_dist.reporting.drawing import Plot
@@ -211,19 +211,19 @@ def test_the_page_shows_the_progress_of_the_run(state: str) -> None:
     assert any("retried" in text and text.endswith("<node>") for text in page.texts)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("state", STATES)
-def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: int, browser: str, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(page_of(state))
-    # A headless window cannot be narrower than some width above 390 px, but a frame can; the outer page reports the frame's
-    # size.
-    probe = tmp_path / "probe.html"
+def seen_by(browser: str, html: str, width: int, expression: str, folder: Path) -> list[int]:
+    """Numbers that the browser measures on a page in a window of this width, in pixels.
+
+    Args:
+        expression: JavaScript of an array; `page` is the document, and `root` its root element.
+    """
+    (folder / "report.html").write_text(html)
+    # A headless window cannot be narrower than some width above 390 px, but a frame can; the outer page reports what is in it.
+    probe = folder / "probe.html"
     probe.write_text(
         f'<iframe id="screen" width="{width}" height="800" style="border: 0" src="report.html"></iframe><script>'
         "onload = () => { const page = document.getElementById('screen').contentDocument, root = page.documentElement;"
-        "const seen = [...page.querySelectorAll('h1, h2, .state b, .bar, svg, img')].filter("
-        "  (one) => one.getBoundingClientRect().width > 5 && one.getBoundingClientRect().right <= root.clientWidth);"
-        "document.body.dataset.found = [root.scrollWidth, root.clientWidth, seen.length].join(); }</script>"
+        f"document.body.dataset.found = ({expression}).join(); }}</script>"
     )
     options = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
     options += ("disable-component-update", "disable-sync", "allow-file-access-from-files", "dump-dom")
@@ -232,7 +232,7 @@ def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: i
             browser,
             "--headless",
             *(f"--{option}" for option in options),
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             probe.as_uri(),
         ],
         capture_output=True,
@@ -240,12 +240,33 @@ def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: i
         timeout=HANG_SECONDS,
         check=True,
     ).stdout
-    found = re.search(r'data-found="(\d+),(\d+),(\d+)"', dumped)
+    found = re.search(r'data-found="([\d,]+)"', dumped)
     assert found, dumped[-500:]
-    content, visible, seen = map(int, found.groups())
+    return [int(number) for number in found[1].split(",")]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("state", STATES)
+def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: int, browser: str, tmp_path: Path) -> None:
+    seen_elements = (
+        "[...page.querySelectorAll('h1, h2, .state b, .bar, svg, img')].filter("
+        "  (one) => one.getBoundingClientRect().width > 5 && one.getBoundingClientRect().right <= root.clientWidth)"
+    )
+    content, visible, seen = seen_by(
+        browser, page_of(state), width, f"[root.scrollWidth, root.clientWidth, {seen_elements}.length]", tmp_path
+    )
     assert width - 40 < visible <= width
     assert content <= visible
     page = Page(page_of(state))
     bars = [one for one in page.all("span") if one.get("class") == "bar"]
     shown = sum(len(page.all(tag)) for tag in ("h1", "h2", "svg", "img")) + 1 + len(bars)
     assert seen == shown, "all of them are seen, and none is cut off at the side"
+
+
+def test_a_desktop_shows_all_columns_of_the_recall_table(browser: str, tmp_path: Path) -> None:
+    levels = {"full": 93.0, "random": 61.0, "forgetting": 64.0, "distilled": 84.0}
+    rows = [row(method, 29_000 if method == "full" else 100, level) for method, level in levels.items()]
+    html = render_html(report().model_copy(update={"rows": rows}))
+    box = "page.querySelector('[aria-label$=\": recall\"]')"
+    content, visible = seen_by(browser, html, 1280, f"[{box}.scrollWidth, {box}.clientWidth]", tmp_path)
+    assert content <= visible
