@@ -280,10 +280,10 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     html = (tmp_path / "page" / "data.html").read_text()
     assert "&lt;b&gt;bold&lt;/b&gt; and long &amp; more" in html
     assert "<b>bold" not in html
-    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
     assert len(pictures) == 11
-    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size == (96, 96)
-    assert Image.open(tmp_path / "page" / "contact-sheet.png").size == (12 * 96, 3 * 96)
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size == (160, 160)
+    assert Image.open(tmp_path / "page" / "contact-sheet.png").size == (12 * 160, 3 * 160)
     code, out, _ = vldd("data", str(path), "--limit", "2", "--set", "data.max_bad_fraction=0", capsys=capsys)
     assert table_rows(out)["looked at"] == ["2", "2", "2"]
     assert table_rows(out)["images"] == ["8", "2", "2"]

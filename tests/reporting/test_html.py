@@ -270,3 +270,17 @@ def test_a_desktop_shows_all_columns_of_the_recall_table(browser: str, tmp_path:
     box = "page.querySelector('[aria-label$=\": recall\"]')"
     content, visible = seen_by(browser, html, 1280, f"[{box}.scrollWidth, {box}.clientWidth]", tmp_path)
     assert content <= visible
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_source_has_several_examples_in_a_row(width: int, browser: str, tmp_path: Path) -> None:
+    picture = encode_picture(np.zeros((3, 160, 160)))
+    page = DataPage("folder", ["train"], [("images", ["160"])], ["val: 0.05"], [("train", [(picture, "A dog.")] * 12)])
+    html = render_data_page(page)
+    assert "prefers-color-scheme: dark" in html
+    first_row = "[...page.images].filter((one) => one.offsetTop == page.images[0].offsetTop)"
+    content, visible, columns = seen_by(
+        browser, html, width, f"[root.scrollWidth, root.clientWidth, {first_row}.length]", tmp_path
+    )
+    assert content <= visible
+    assert columns == {390: 2, 1280: 7}[width]

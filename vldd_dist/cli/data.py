@@ -113,10 +113,16 @@ def data(
 
 
 def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) -> None:
+    import numpy as np
+
     from vldd_dist.data.preparation.survey import contact_sheet, rows
     from vldd_dist.reporting.data_page import DataPage, render_data_page
+    from vldd_dist.reporting.pictures import encode_picture
 
-    examples = [(result.split, [(_png(image), caption) for image, caption in result.thumbnails]) for result in surveys]
+    examples = [
+        (result.split, [(encode_picture(np.asarray(one).transpose(2, 0, 1)), caption) for one, caption in result.thumbnails])
+        for result in surveys
+    ]
     page = DataPage(title, [result.split for result in surveys], list(rows(surveys)), notes, examples)
     try:
         folder.mkdir(parents=True, exist_ok=True)

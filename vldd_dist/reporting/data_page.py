@@ -14,7 +14,7 @@ class DataPage:
         columns: the names of the splits.
         rows: (name of a figure, a text for each split).
         notes: sentences below the table.
-        examples: (name of a split, [(image as PNG, caption), ...]).
+        examples: (name of a split, [(image as PNG or JPEG, caption), ...]).
     """
 
     title: str

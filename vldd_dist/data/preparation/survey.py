@@ -17,7 +17,7 @@ from vldd_dist.recall_metrics import coarseness
 
 # The samples are taken from at most this many parts, which are spread evenly over the split.
 PARTS = 10
-THUMBNAILS, THUMBNAIL_SIDE = 12, 96
+THUMBNAILS, THUMBNAIL_SIDE = 12, 160
 ERRORS = 5
 
 
