@@ -89,7 +89,7 @@ def report() -> ReportData:
     loss = [1 + 1 / step for step in range(1, 41)]
     return ReportData(
         name="scenes",
-        description={"data": "scenes, 2,000 train pictures", "experts": "2 of 3 epochs"},
+        description={"data": "scenes, 2,000 train pictures", "experts": "2, of 3 epochs each"},
         # Not in order on purpose, because the tables sort the rows.
         rows=[
             row("distilled", 20, 16.0),

@@ -145,6 +145,19 @@ def test_links_within_the_page_have_their_target(html: str, page: Page):
     assert {attributes["for"] for attributes in page.all("label")} <= ids
 
 
+def test_one_unit_is_not_plural(html: str) -> None:
+    of_two = report().costs[0]
+    one = render_html(report().model_copy(update={"costs": [of_two.model_copy(update={"units": of_two.units[:1]})]}))
+    assert "<summary>experts: 1 unit</summary>" in one
+    assert "<summary>experts: 2 units</summary>" in html
+
+
+def test_the_note_of_the_short_table_is_beside_the_figure(html: str) -> None:
+    beside = html[html.index('<div class="first">') : html.index("TR@1")]
+    assert "Mean of the six recalls of the test split." in beside
+    assert beside.count("<div") - beside.count("</div>") == 1, "only the box of the next table is open"
+
+
 def test_run_times_are_summed(page: Page):
     text = " ".join(" ".join(page.texts).split())
     assert "experts 2 2 h 02 min 4.07 0.00" in text

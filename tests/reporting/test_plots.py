@@ -122,7 +122,7 @@ def test_a_plot_can_be_saved_as_a_standalone_svg_file():
     assert "currentColor" not in ElementTree.tostring(root, encoding="unicode")
 
 
-def test_the_dark_line_of_the_loss_is_the_mean_of_the_last_values():
+def test_the_thick_line_of_the_loss_is_the_mean_of_the_last_values():
     loss = list(np.random.default_rng(0).random(60))
     plot = loss_plot(DistillationCurve(pairs=10, seed=0, loss=loss, terms={}, validation=[], learned={}))
     assert "the last 3 steps" in plot.title + plot.caption

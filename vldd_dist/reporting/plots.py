@@ -149,7 +149,7 @@ def loss_plot(run: DistillationCurve) -> Plot:
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
         f"Outer loss, {run.pairs:,} pairs, {run.name}",
-        f"Light: the loss of each outer step. Dark: its mean over the last {window} steps."
+        f"Thin: the loss of each outer step. Thick: its mean over the last {window} steps."
         " In trajectory matching, a term of 1 means that the student's tower ended as far from the expert's as it started.",
         f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )

@@ -138,7 +138,7 @@ class Reporter:
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
-            "experts": f"{experiment.experts.count} of {experiment.experts.epochs} epochs",
+            "experts": f"{experiment.experts.count}, of {experiment.experts.epochs} epochs each",
             "distillation": f"{experiment.distill.outer_steps} outer steps, "
             f"{experiment.distill.objective.in_short()}, {experiment.distill.optimiser}"
             + (f", {len(experiment.distill.phases)} phases" if experiment.distill.phases else ""),
