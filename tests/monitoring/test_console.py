@@ -7,6 +7,7 @@ from rich.console import Console
 
 from vldd_dist.events import Progress, UnitFailed, UnitFinished, UnitReported, UnitStarted
 from vldd_dist.monitoring.live.console import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, make_view
+from vldd_dist.monitoring.live.descriptions import Message, describe_event
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.time_left import TimeLeft, time_left
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -84,6 +85,20 @@ def test_time_left_in_words() -> None:
     assert str(TimeLeft(0, complete=False)) == "time left not known yet"
     assert str(TimeLeft(59.4, complete=True)) == "about 59 s left"
     assert str(TimeLeft(185, complete=False)) == "more than 3 min 05 s left"
+    assert str(TimeLeft(5600, complete=True)) == "about 1 h 33 min left"
+
+
+def test_durations_of_a_run_are_in_one_form() -> None:
+    now, output = [0.0], io.StringIO()
+    view = LiveView(Console(file=output, force_terminal=True, width=100))
+    state = RunState([view], clock=lambda: now[0])
+    unit = WorkUnit("expert", {}, label="expert 1")
+    state.begin([unit], set())
+    now[0] = 282.0
+    state.refresh()
+    view.end()
+    assert "4 min 42 s so far" in output.getvalue()
+    assert describe_event(UnitFinished(unit.id, 705.0), state) == Message("expert 1: done in 11 min 45 s")
 
 
 def test_the_time_left_depends_on_the_scarcest_resource() -> None:

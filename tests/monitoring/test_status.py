@@ -112,7 +112,7 @@ def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store)
     clock.now = SILENT_SECONDS - 1
     assert "silent" not in describe_status(writer.now(state, "running"))
     clock.now = 7 * 60
-    assert "expert 1: 5/10, silent for 7 min (420 s)" in describe_status(writer.now(state, "running"))
+    assert "expert 1: 5/10, silent for 7 min (7 min 00 s)" in describe_status(writer.now(state, "running"))
     state.refresh()
     assert "expert 1: 5/10, silent for 7 min" in output.getvalue()
     # Any report counts, although it reports no progress.

@@ -4,6 +4,7 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vldd_dist.reporting.durations import duration
 from vldd_dist.reporting.pictures import is_png, is_small
 
 
@@ -19,16 +20,10 @@ def html_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "is_small": is_small, "duration": _duration}
+    environment.filters |= {"data_uri": _data_uri, "is_small": is_small, "duration": duration}
     return environment
 
 
 def _data_uri(picture: bytes) -> str:
     kind = "png" if is_png(picture) else "jpeg"
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

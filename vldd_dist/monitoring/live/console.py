@@ -13,6 +13,7 @@ from vldd_dist.monitoring.live.descriptions import describe_event, describe_figu
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import title_of
+from vldd_dist.reporting.durations import duration
 
 PLAIN_INTERVAL_SECONDS = 20.0
 LIVE_INTERVAL_SECONDS = 0.25
@@ -68,8 +69,7 @@ class LiveView(View):
                 f"{state.done[kind]}/{total}{failed}",
                 "\n".join(lines),
             )
-        elapsed = round(now - state.began_at)
-        return Group(table, Text(f"{elapsed} s so far, {time_left(state)}", style="dim"))
+        return Group(table, Text(f"{duration(now - state.began_at)} so far, {time_left(state)}", style="dim"))
 
 
 class PlainView(View):

@@ -17,6 +17,7 @@ from vldd_dist.events import (
     UnitWaits,
 )
 from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.reporting.durations import duration
 
 # After this time without a report a unit is shown as silent. Most steps between two reports are shorter.
 SILENT_SECONDS = 120.0
@@ -44,7 +45,7 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
         case UnitStarted(unit_id):
             return Message(f"{state.units[unit_id].label}: started")
         case UnitFinished(unit_id, seconds):
-            return Message(f"{state.units[unit_id].label}: done in {seconds:.0f} s")
+            return Message(f"{state.units[unit_id].label}: done in {duration(seconds)}")
         case UnitPaused(unit_id, seconds):
             return Message(f"{state.units[unit_id].label}: attempt failed, decision on a retry in {seconds:g} s")
         case UnitRetried(unit_id, _, cause):

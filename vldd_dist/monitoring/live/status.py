@@ -14,6 +14,7 @@ from vldd_dist.monitoring.live.descriptions import describe_event, describe_runn
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import position_of, title_of
+from vldd_dist.reporting.durations import duration
 from vldd_dist.store.store import Store
 
 WRITE_SECONDS = 15
@@ -151,6 +152,6 @@ def describe_status(status: RunStatus, several: bool = False) -> str:
     for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {title_of(kind):<20} {stage.done}/{stage.total} done{failed}")
-    lines += [f"  {unit.label}: {describe_running(unit.event)} ({unit.seconds:.0f} s)" for unit in status.running]
+    lines += [f"  {unit.label}: {describe_running(unit.event)} ({duration(unit.seconds)})" for unit in status.running]
     lines += [f"  ! {notice}" for notice in status.notices]
     return "\n".join(map(one_line, lines))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.running_unit import RunningUnit
+from vldd_dist.reporting.durations import duration
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,7 @@ class TimeLeft:
     def __str__(self) -> str:
         if not self.complete and self.seconds < 1:
             return "time left not known yet"
-        minutes, rest = divmod(round(self.seconds), 60)
-        words = f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
-        return ("about " if self.complete else "more than ") + words
+        return f"{'about' if self.complete else 'more than'} {duration(self.seconds)} left"
 
 
 def time_left(state: RunState) -> TimeLeft:
