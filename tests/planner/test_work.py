@@ -176,7 +176,7 @@ def test_stages_whose_work_is_not_counted_are_named() -> None:
     described = experiment()
     units = [*units_of(described, "expert"), *units_of(described, "embedding_group")]
     _, notes = count_work([PlannedExperiment(described, units, data_size(described, None), Estimator(TEXT_DIM))])
-    assert notes == ["the hours do not include: embedding groups"]
+    assert notes == ["The hours do not include: embedding groups"]
 
 
 @pytest.mark.parametrize(

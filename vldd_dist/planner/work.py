@@ -85,7 +85,7 @@ def count_work(planned: Iterable[PlannedExperiment]) -> tuple[dict[StageSpec, Wo
                     work.writes += stage.traffic(experiment, traces, data, unit).writes
     notes = list(reasons)
     if uncounted:
-        notes.append(f"the hours do not include: {', '.join(stage.title for stage in all_stages() if stage in uncounted)}")
+        notes.append(f"The hours do not include: {', '.join(stage.title for stage in all_stages() if stage in uncounted)}")
     return {stage: work_of[stage] for stage in all_stages() if stage in work_of}, notes
 
 
