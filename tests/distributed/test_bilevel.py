@@ -28,8 +28,8 @@ OVERRIDES = [
     "distill.batch_size=4",
     "distill.objective={name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4}",
     # Rounding errors grow with the rates.
-    "distill.objective.inner_lr_image=0.05",
-    "distill.objective.inner_lr_text=0.05",
+    "distill.objective.inner_lr_image=0.02",
+    "distill.objective.inner_lr_text=0.02",
     "experts.count=2",
     "model.loss.learn_temperature=true",
     "model.text.head={kind: projection, dropout: 0.2}",

@@ -198,7 +198,7 @@ def status(
     statuses, reports = read_statuses(opened), report_names(opened)
     pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
     jobs, no_cluster = _jobs(store, address)
-    if not (statuses or jobs or no_cluster or is_store(opened)):
+    if not statuses and jobs is None and not no_cluster and not is_store(opened):
         raise never_run(opened.url)
     readable = shown_statuses([status for status in statuses if not isinstance(status, StoreError)])
     damaged = [status for status in statuses if isinstance(status, StoreError)]

@@ -148,5 +148,5 @@ def exit_for_damaged(results: Iterable[object]) -> None:
 
 def never_run(url: str) -> StoreError:
     """The error for a URL that is not that of a store."""
-    mend = "check the URL, or name it in `vldd run CONFIG --store ...`"
+    mend = "check the URL, name it in `vldd run CONFIG --store ...`, or wait until a job that was just submitted has begun"
     return StoreError(f"{url}: nothing was ever run with this store: {mend}")

@@ -14,8 +14,11 @@ ROUNDING = 1e-3
 def advice_on(described: Described) -> list[str]:
     """The notes on an experiment or on the variants of a study, each once. Their sources and image models exist."""
     experiments = described.experiments.values()
-    checks = (_data, _normalisation, _augmentation)
-    return list(dict.fromkeys(note for experiment in experiments for check in checks for note in check(experiment)))
+    # A source may read its whole index to count its images, so each is asked once and not for each variant.
+    of_data = {experiment.data.model_dump_json(): experiment for experiment in experiments}
+    notes = [note for experiment in of_data.values() for note in _data(experiment)]
+    notes += [note for experiment in experiments for check in (_normalisation, _augmentation) for note in check(experiment)]
+    return list(dict.fromkeys(notes))
 
 
 def _data(experiment: Experiment) -> Iterable[str]:

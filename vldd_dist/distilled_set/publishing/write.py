@@ -1,15 +1,12 @@
 """Writing a distilled set: its pairs, its presentation, and the manifest over both."""
 
-import contextlib
 import json
-import re
 from collections.abc import Callable, Collection, Iterable
 
-from vldd_dist.artifacts.manifests import from_json, to_json
+from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import CAPTIONS, IMAGE_WEIGHTS, MANIFEST, SHARED, DistilledManifest
-from vldd_dist.distilled_set.publishing.card import SIMILARITY
 from vldd_dist.distilled_set.publishing.presentation import present
 from vldd_dist.errors import StoreError
 from vldd_dist.store.location import Location
@@ -65,33 +62,18 @@ def write_folder(
         target: the folder.
         files: (name, content) of each file but the manifest.
         replace: whether the manifest of another set is removed first, so that nobody reads a mixture of two sets.
-        remove: names of files of other sets, which are removed before the new manifest is written.
+        remove: names of files that only the set to be replaced has. They are removed first, while the old manifest still names
+            them, so that a write that is repeated after an interruption knows them.
 
     Returns:
         Whether the manifest is there. If not, another set was written there at the same time, or is not to be replaced.
     """
+    target.delete(sorted(remove))
     if replace and read_if_present(target, MANIFEST) not in (None, manifest):
         target.delete([MANIFEST])
-    target.delete(sorted(remove))
     for name, content in files:
         target.write(name, content)
     return target.create(MANIFEST, manifest) or target.read(MANIFEST) == manifest
-
-
-def files_of_other_sets(target: Store, manifest: bytes | None) -> set[str]:
-    """Names of the files that other sets may have left in a folder, also by an interrupted write, whose manifest is missing.
-
-    Args:
-        manifest: that of the set which is there now.
-    """
-    names = {SHARED, IMAGE_WEIGHTS, SIMILARITY}
-    # Other tools read all of them, whatever the manifest says.
-    names |= {name for name in target.keys("pairs") if re.fullmatch(r"pairs/\d{6,}\.tar", name)}
-    if manifest is not None:
-        # A damaged manifest does not say what else the set has.
-        with contextlib.suppress(StoreError):
-            names |= from_json(DistilledManifest, manifest, target.url).objects.keys()
-    return names
 
 
 def other_file(target: Store, names: Iterable[str], content_of: Callable[[str], bytes]) -> str | None:
