@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -31,8 +32,10 @@ def test_an_expert_is_measured_with_images_that_an_earlier_epoch_has_decoded(
             calls.append(function.__name__)
             return float(len(calls))
 
-        def close(self) -> None:
-            pass
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
 
     monkeypatch.setattr(experts, "FreshProcess", Process)
     assert experts.compare_single(tmp_path, "nfnet_l0", rounds=1, batches=4) == (2.0, 3.0)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -154,3 +156,14 @@ def test_a_path_that_looks_like_markup_is_a_path(tmp_path: Path, capsys: pytest.
             main(arguments)
         said = capsys.readouterr()
         assert (ended.value.code, words in said.out + said.err) == (code, True)
+
+
+def test_a_run_goes_on_after_the_reader_of_its_output_has_ended() -> None:
+    """`vldd run ... | tee log`: the same Ctrl-C ends `tee`."""
+    code = (
+        "import time; from vldd_dist.cli.console import RunConsole as C; time.sleep(0.5); c = C(); c.print('a'); c.print('b')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None  # noqa: PT018
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)

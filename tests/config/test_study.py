@@ -34,10 +34,10 @@ def test_axes_are_crossed_and_named_variants_follow(tmp_path: Path) -> None:
         for name, one in experiments.items()
     }
     assert told == {
-        "4-nfnet": (4, "test_nfnet", "full", "real"),
-        "4-vit": (4, "test_vit", "lora", "real"),
-        "6-nfnet": (6, "test_nfnet", "full", "real"),
-        "6-vit": (6, "test_vit", "lora", "real"),
+        "4-nfnet": (4, "test_nfnet", "full", "k_means"),
+        "4-vit": (4, "test_vit", "lora", "k_means"),
+        "6-nfnet": (6, "test_nfnet", "full", "k_means"),
+        "6-vit": (6, "test_vit", "lora", "k_means"),
         "noise": (8, "test_nfnet", "full", "noise"),
     }
     assert [one.name for one in experiments.values()] == [f"try-{name}" for name in experiments]

@@ -26,12 +26,13 @@ def test_a_second_signal_counts_if_it_is_not_the_first_one_passed_on(monkeypatch
             assert signals.again() == again
 
 
-def test_the_first_signal_is_acknowledged_at_once() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("reentrant call inside a writer"), BrokenPipeError(), SystemExit(1)])
+def test_the_first_signal_is_acknowledged_at_once(error: BaseException) -> None:
     said: list[str] = []
 
     def say() -> None:
         said.append("stopping")
-        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+        raise error
 
     with CaughtSignals(signal.SIGINT, say=say) as signals:
         for _ in range(2):

@@ -51,7 +51,7 @@ class Driver:
         """The output of the run."""
         said = io.StringIO()
 
-        def no_ray(store: Store) -> None:
+        def no_ray(*arguments: Any) -> None:
             meanwhile()
             raise KeyboardInterrupt
 

@@ -29,3 +29,15 @@ def test_the_user_is_notified_once_and_the_run_times_out() -> None:
     timeout.wait(Shortage("no GPU", "another", "none came"))
     wait(2 * TIMEOUT_SECONDS - 1)
     assert told[1:] == ["no GPU: waiting for another"]
+
+
+def test_without_a_wait_for_machines_workers_still_have_time_to_start() -> None:
+    now = [0.0]
+    timeout, starting = CapacityTimeout(lambda text: None, lambda: now[0], 0.0), Shortage("a", "workers", "none started it")
+    for now[0] in (0.0, 59.0):
+        timeout.wait(starting, notice_after=60)
+    now[0] = 60.0
+    with pytest.raises(InterruptedRun):
+        timeout.wait(starting, notice_after=60)
+    with pytest.raises(InterruptedRun):
+        timeout.wait(Shortage("no GPU", "machines", "no others came"))

@@ -36,6 +36,15 @@ class SafeConsole(Console):
             yield segment if segment.control else segment._replace(text=escape_controls(segment.text))
 
 
+class RunConsole(SafeConsole):
+    """The console of a run. After the reader of its output has ended (`tee`, by the same Ctrl-C), it prints nothing more, and
+    the run goes on or stops in order."""
+
+    def on_broken_pipe(self) -> None:
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 def say(text: str, error: bool = False, newline: bool = True) -> None:
     """Print plain text."""
     typer.echo(escape_controls(text), err=error, nl=newline)

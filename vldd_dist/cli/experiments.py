@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json, say_on_terminal
+from vldd_dist.cli.console import RunConsole, SafeConsole, nothing_on_stdout, say, say_json, say_on_terminal
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
@@ -101,7 +101,7 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
     from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.store.store import Store
 
-    console = SafeConsole()
+    console = SafeConsole() if plan else RunConsole()
     for tracker in options.track:
         check_tracking(tracker)
     if isinstance(description, LoadedStudy):

@@ -43,8 +43,9 @@ class CaughtSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._received.append(time.monotonic())
         if len(self._received) == 1:
-            # Python raises it if the signal interrupted a write to the same stream.
-            with suppress(RuntimeError):
+            # Python raises RuntimeError if the signal interrupted a write to the same stream; the others come from an output
+            # whose reader has ended, for example `tee`, which the same Ctrl-C has reached.
+            with suppress(RuntimeError, OSError, SystemExit):
                 self._say()
 
     def any(self) -> bool:

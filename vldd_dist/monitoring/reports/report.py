@@ -183,19 +183,19 @@ class Reporter:
         not keep the tables from being written."""
         galleries, damaged = [], []
         for unit in published:
-            folder = self._reader(unit).facts_as(PublicationFacts).folder
             try:
-                galleries.append(self._once(self._known_galleries, unit.id, partial(self._gallery, unit, folder)))
+                galleries.append(self._once(self._known_galleries, unit.id, partial(self._gallery, unit)))
             except (MissingObject, DamagedObject) as error:
-                damaged.append(
-                    f"{folder} is missing or damaged ({error}): remove {prefix_of(unit.kind, unit.id)} and run again to "
-                    "publish the set again"
-                )
+                mend = f"remove {prefix_of(unit.kind, unit.id)} and run again to publish the set again"
+                damaged.append(f"{self._folder(unit)} is missing or damaged ({error}): {mend}")
         return galleries, damaged
 
-    def _gallery(self, unit: WorkUnit, folder: str) -> Gallery:
+    def _gallery(self, unit: WorkUnit) -> Gallery:
         seed = unit.inputs["distillation"].spec["seed"]
-        return write_gallery(self.store, self.experiment.name, unit.id, folder, seed)
+        return write_gallery(self.store, self.experiment.name, unit.id, self._folder(unit), seed)
+
+    def _folder(self, publication: WorkUnit) -> str:
+        return self._reader(publication).facts_as(PublicationFacts).folder
 
 
 def _phases_until(distillation: WorkUnit) -> list[WorkUnit]:
