@@ -18,7 +18,6 @@ from vldd_dist.store.store import Store
 CAPTION = "a large yellow circle right of a small brown cross on black"
 TABLE = "| pairs | method | mean |\n|:---|:---|---:|\n| 20 | distilled | 99.9 |\n"
 WIDTH = demo.COLUMNS * (2 * demo.SIDE + demo.GAP + demo.SPACE) - demo.SPACE
-OLD = "is of an earlier run than README's table: `make demo`, then `python -m docs_site.demo demo-store`, then remove this mark"
 
 
 def means(page: str) -> dict[tuple[str, int], float]:
@@ -32,7 +31,6 @@ def means(page: str) -> dict[tuple[str, int], float]:
     return found
 
 
-@pytest.mark.xfail(reason=f"{demo.CHART_FILE} {OLD}", strict=True)
 def test_the_chart_has_the_means_of_the_table() -> None:
     shown = re.findall(
         r"<title>([^<]+?), (?:pairs )?([\d,]+)(?: images)?: ([\d.]+) %", (demo.ROOT / demo.CHART_FILE).read_text()
@@ -42,7 +40,6 @@ def test_the_chart_has_the_means_of_the_table() -> None:
     assert of_chart == pytest.approx(means((demo.ROOT / "README.md").read_text()), abs=0.0551)
 
 
-@pytest.mark.xfail(reason=f"{demo.PICTURE} {OLD}", strict=True)
 def test_the_picture_is_the_one_with_captions() -> None:
     with Image.open(demo.ROOT / demo.PICTURE) as picture:
         assert picture.width == WIDTH
