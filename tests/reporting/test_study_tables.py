@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import MissingRow, Row, aggregate
+from vldd_dist.reporting.data import MissingRow, Row, SplitSize, aggregate
 from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
@@ -48,6 +48,16 @@ def test_rows_of_the_table_without_any_student_are_named() -> None:
     layout = Layout("T", ["nfnet", "vit"], ["full", "random"], pairs=[10], metrics=["tr1"])
     table = study_table(layout, RESULTS | {"vit": []}, nothing, {"vit": absent})
     assert "Incomplete: vit, full data: 0 of 2 students; vit, random, 10 pairs: 0 of 5 students." in table.notes
+
+
+def test_the_notes_name_the_size_of_the_test_split() -> None:
+    layout, small = Layout("T", ["nfnet", "vit"], ["random"], metrics=["tr1"]), SplitSize(images=50, captions=250)
+    same = study_table(layout, RESULTS, nothing, test_splits={"nfnet": small, "vit": small}).notes
+    assert same[0].startswith("Test recall in percent on 50 images with 250 captions; ±")
+    assert same[1].startswith("With 50 test images")
+    large = SplitSize(images=1000, captions=5000)
+    different = study_table(layout, RESULTS, nothing, test_splits={"nfnet": small, "vit": large}).notes
+    assert different[1] == "Measured: nfnet on 50 images with 250 captions; vit on 1,000 images with 5,000 captions."
 
 
 def test_of_many_incomplete_rows_the_first_are_named() -> None:

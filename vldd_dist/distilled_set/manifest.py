@@ -20,6 +20,7 @@ from vldd_dist.artifacts.manifests import Sealed
 from vldd_dist.artifacts.tensor_files.row_files import row_files_of
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.config.sections.model import FROZEN_BACKBONE, without_weights
+from vldd_dist.methods import DISTILLED
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.strict_model import StrictModel
 
@@ -140,7 +141,7 @@ class DistilledManifest(Sealed):
 
     def mean_recall(self) -> float | None:
         """The mean of the six recalls over all students trained on the set, percent. None if it was not evaluated."""
-        runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
+        runs = SetFacts.model_validate(self.facts).recalls.get(DISTILLED, [])
         return sum(run.mean for run in runs) / len(runs) if runs else None
 
     def test_images(self) -> int | None:

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from vldd_dist.methods import FULL
 from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS
 from vldd_dist.strict_model import StrictModel
 
@@ -14,11 +13,6 @@ def metric_name(metric: str) -> str:
     """The name of a metric in tables."""
     display_names = {str(name): shown for name, shown in DISPLAY_NAMES.items()}
     return display_names.get(metric, metric.replace("_", " "))
-
-
-def display_name(method: str) -> str:
-    """The name of a method in tables and plots."""
-    return "full data" if method == FULL else method.replace("_", "-")
 
 
 class Stat(StrictModel):
@@ -57,6 +51,8 @@ class Row(StrictModel):
 
 class SplitSize(StrictModel):
     """The size of a split."""
+
+    model_config = ConfigDict(frozen=True)
 
     images: int
     captions: int

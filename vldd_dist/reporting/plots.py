@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row, display_name
+from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row
 from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.methods import DISTILLED, FULL
+from vldd_dist.methods import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
-from vldd_dist.reporting.data import MissingRow, ReportData, Row, SplitSize, display_name, metric_name
+from vldd_dist.reporting.data import MissingRow, ReportData, Row, SplitSize, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.

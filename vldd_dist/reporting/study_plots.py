@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.reporting.data import Row, Stat, display_name
+from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.reporting.data import Row, Stat
 from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,

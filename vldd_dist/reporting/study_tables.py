@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.reporting.data import MissingRow, Row, display_name, metric_name
+from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.recall_metrics import coarseness, measured_on
+from vldd_dist.reporting.data import MissingRow, Row, SplitSize, metric_name
 from vldd_dist.reporting.recall_table import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
@@ -72,12 +73,14 @@ def study_table(
     results: dict[str, list[Row]],
     published: PublishedOf,
     missing: Mapping[str, list[MissingRow]] | None = None,
+    test_splits: Mapping[str, SplitSize] | None = None,
 ) -> Table:
     """The table, with a section for each budget, in which the best value of each metric is marked.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
         missing: variant -> the rows that it plans and that have no result; a note names those that the table would have.
+        test_splits: variant -> the size of its test split, if it is known.
     """
     row_of = dict(results_in_table(layout, results))
     figures = list(_figures(layout, list(row_of), published))
@@ -114,7 +117,9 @@ def study_table(
     absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    notes = [spread_note(rows), *unfinished, *remarks(rows), *shared, *([OF_FULL_DATA_NOTE] if shares else [])]
+    sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
+    measured = _measured_notes(rows, sizes)
+    notes = [*measured, *unfinished, *remarks(rows), *shared, *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
@@ -232,6 +237,20 @@ def _value(key: RowKey, across: str | None) -> str | None:
 def _best(rows: list[Row], metric: str) -> float | None:
     """The highest mean of the rows; None if there is only one row."""
     return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
+
+
+def _measured_notes(rows: list[Row], sizes: Mapping[str, SplitSize]) -> list[str]:
+    """The sentences that say on what recall is measured, and what ± means.
+
+    Args:
+        sizes: variant -> the size of its test split, for the variants of the table.
+    """
+    different = set(sizes.values())
+    if len(different) == 1:
+        (size,) = different
+        return [spread_note(rows, size), *filter(None, [coarseness(size.images)])]
+    each = [f"{name} on {measured_on(size.images, size.captions)}" for name, size in sizes.items()]
+    return [spread_note(rows), *([f"Measured: {'; '.join(each)}."] if each else [])]
 
 
 def _budget_note(layout: Layout, shown: set[int]) -> list[str]:

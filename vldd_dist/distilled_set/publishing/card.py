@@ -10,6 +10,7 @@ import yaml
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts
 from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
+from vldd_dist.methods import DISTILLED, display_name
 from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, coarseness, mean_over_runs, measured_on
 
 SIMILARITY = "similarity.png"
@@ -117,8 +118,8 @@ def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
         f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in RECALL_METRICS)} | seeds |",
         "|---|" + "--:|" * (len(RECALL_METRICS) + 1),
     ]
-    for method in sorted(recalls, key=lambda name: (name != "distilled", name)):
+    for method in sorted(recalls, key=lambda name: (name != DISTILLED, name)):
         runs = recalls[method]
         cells = [f"{mean_over_runs(runs, metric):.1f}" for metric in RECALL_METRICS]
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(runs)} |")
+        lines.append(f"| {display_name(method)} | " + " | ".join(cells) + f" | {len(runs)} |")
     return "\n".join(lines)

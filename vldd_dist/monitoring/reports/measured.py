@@ -19,7 +19,7 @@ from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
+from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, SplitSize, StageCost, ValidationRecall, aggregate
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -59,6 +59,12 @@ class Measured:
         """The facts of a unit, in the model of its kind; None if it is not committed."""
         reader = self.reader(unit)
         return None if reader is None else reader.facts_as(kind)
+
+    def test_split(self, graph: Graph) -> SplitSize | None:
+        """The size of an experiment's test split; None if its data are not prepared."""
+        dataset = self.facts(graph.unit("dataset"), DatasetFacts)
+        test = None if dataset is None else dataset.splits.get("test")
+        return None if test is None else SplitSize(images=test.images, captions=test.captions)
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
         """The run times of the committed units of each stage, in the order of the units."""

@@ -30,7 +30,6 @@ from vldd_dist.reporting.data import (
     Gallery,
     ReportData,
     RunProgress,
-    SplitSize,
 )
 from vldd_dist.reporting.drawing import as_file
 from vldd_dist.reporting.html import render_html
@@ -90,7 +89,7 @@ class Reporter:
             description=self._description(),
             rows=rows,
             missing=self._measured.missing(self.graph),
-            test_split=self._test_split(),
+            test_split=self._measured.test_split(self.graph),
             validation=self._measured.validation(self.graph),
             experts=self._experts(),
             runs=[
@@ -119,11 +118,6 @@ class Reporter:
 
     def _reader(self, unit: WorkUnit) -> UnitReader:
         return UnitReader(self.store, unit.kind, unit.id)
-
-    def _test_split(self) -> SplitSize | None:
-        dataset = self._measured.facts(self.graph.unit("dataset"), DatasetFacts)
-        test = None if dataset is None else dataset.splits.get("test")
-        return None if test is None else SplitSize(images=test.images, captions=test.captions)
 
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
