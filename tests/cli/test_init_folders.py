@@ -1,4 +1,4 @@
-"""`vldd init`: names and places of its folder, folders that cannot be entered, and the sizes that it chooses for large data."""
+"""`vldd init`: names and places of its folder, folders that cannot be entered, weights of a file, and sizes for large data."""
 
 import shlex
 from collections.abc import Callable
@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 from tests.cli.test_cli import vldd
 from tests.cli.test_data import a_table, images_with_texts, saved_by_the_library
 from tests.data.prepared.test_dataset import karpathy
-from vldd_dist.cli.first_experiment import describe_experiment
+from vldd_dist.cli.first_experiment import IMAGE_MODEL, describe_experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.scenes import Scenes
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.text.identity import text_folder
 
 
@@ -63,6 +65,27 @@ def test_a_folder_that_cannot_be_entered_is_a_one_sentence_error(tmp_path: Path,
         assert (code, len(err.splitlines())) == (4, 1)
         assert sentence in err
     assert text_folder(TextTowerSettings(model=impossible)) is None
+
+
+def test_init_with_weights_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    table, weights = str(a_table(tmp_path)), tmp_path / "my weights.safetensors"
+    save_file(create_backbone(IMAGE_MODEL, {}, pretrained=False, seed=0).state_dict(), weights)
+    assert vldd("init", str(tmp_path / "first"), "--from", table, "--weights", str(weights), capsys=capsys)[0] == 0
+    image = load_experiment(tmp_path / "first" / "experiment.yaml").model.image
+    assert (image.model, image.weights, image.train) == (IMAGE_MODEL, str(weights), "head")
+    save_file(create_backbone("test_nfnet", {}, pretrained=False, seed=0).state_dict(), weights)
+    for file, sentence in {
+        str(tmp_path / "none.safetensors"): "cannot be read (No such file or directory): name a .safetensors file",
+        table: "not a complete safetensors file",
+        str(weights): f"they are not of {IMAGE_MODEL}",
+        "timm": "--weights timm: name a .safetensors file or its URL",
+    }.items():
+        code, _, err = vldd("init", str(tmp_path / "second"), "--from", table, "--weights", file, capsys=capsys)
+        assert (code != 0, len(err.splitlines()), sentence in err) == (True, 1, True), err
+        assert not (tmp_path / "second").exists()
 
 
 @pytest.mark.parametrize(("images", "limits"), [(300_000, (20_000, 1000, 1000)), (22_300, (None, None, None))])

