@@ -89,6 +89,20 @@ def test_bad_lines_of_a_csv(folder: Path) -> None:
     assert "is not UTF-8: save the table as UTF-8" in errors[3]
 
 
+def test_a_carriage_return_in_a_cell_is_one_bad_row(folder: Path) -> None:
+    path = folder / "x.csv"
+    path.write_bytes(f"filepath,title\n{name_of(0)},one\n{name_of(1)},two\rmore\n{name_of(2)},three\n".encode())
+    first, bad, last = read(table(path))
+    assert (first.captions, last.captions) == (["one"], ["three"])
+    assert "x.csv: line 3: not CSV: a carriage return in a cell without quotes: quote the cell, or remove it" in str(bad.error)
+
+
+def test_a_quoted_cell_of_a_tsv_may_have_newlines(folder: Path) -> None:
+    path = folder / "x.tsv"
+    path.write_bytes(f'filepath\ttitle\n{name_of(0)}\t"one\nmore"\n{name_of(1)}\ttwo\n'.encode())
+    assert [sample.captions for sample in read(table(path))] == [["one\nmore"], ["two"]]
+
+
 NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "the wrong separator": (
         "x.csv",
@@ -122,7 +136,20 @@ NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {},
         "line 2: a quoted cell that begins here does not end",
     ),
+    "a TSV without quoting, with a caption that begins with a quote": (
+        "x.tsv",
+        b'caption\timage\nplain\t0.jpg\n"quoted start\t1.jpg\nthree\t2.jpg\nends with a quote"\t3.jpg\nfour\t4.jpg\n',
+        {},
+        "line 3: a quoted cell that begins here ends 2 lines later and holds tabs: quote each cell that begins with a quote",
+    ),
+    "a first line for Excel": (
+        "x.csv",
+        b"\xef\xbb\xbfsep=;\r\nimage;title\r\n",
+        {},
+        r"its first line \(sep=;\) is for Excel only",
+    ),
     "UTF-16": ("x.csv", "image,title\na,b\n".encode("utf-16"), {}, "UTF-16: save it as UTF-8"),
+    "CR in the header": ("x.csv", b"image,title\rx\na,b\n", {}, "its header cannot be read .*a carriage return in a cell"),
     "CR alone": ("x.csv", b"image,title\ra,b\rc,d", {}, "lines end with CR only"),
     "gzip": ("x.csv", b"\x1f\x8b\x08\0abc", {}, "a compressed or binary file, not text"),
     "a parquet for a CSV": ("x.csv", b"PAR1abc", {}, "a compressed or binary file, not text"),

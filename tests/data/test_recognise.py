@@ -254,6 +254,13 @@ def test_unrecognised_data_are_one_sentence_errors(make: Callable[[Path], str], 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("columns", ["image;title", "image;title;part"])
+def test_a_first_line_for_excel_is_no_header(tmp_path: Path, columns: str) -> None:
+    (tmp_path / "x.csv").write_text(f"sep=;\n{columns}\n", encoding="utf-8-sig")
+    with pytest.raises(DataError, match=r"x\.csv: its first line \(sep=;\) is for Excel only: remove it"):
+        recognise(str(tmp_path / "x.csv"))
+
+
 def test_a_missing_file_is_no_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

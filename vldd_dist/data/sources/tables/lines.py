@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -18,6 +19,8 @@ LONGEST_LINE = 16 << 20
 # Beyond this position lines are not counted for an error message, because every part would read the table from its beginning.
 COUNTED_BYTES = 64 << 20
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+# The first line of a CSV that was written for Excel.
+_FOR_EXCEL = re.compile("sep=[!-~]?", re.IGNORECASE)
 # The columns of a JSONL file are the keys of this many objects at its beginning.
 OBJECTS_FOR_COLUMNS = 100
 
@@ -110,6 +113,8 @@ class SeparatedValues(TextTable):
             for _, _, values, fault in self._parsed(lines):
                 if values is None:
                     raise DataError(f"{self.url}: its header cannot be read ({fault}): correct the header or `separator`")
+                if _FOR_EXCEL.fullmatch(first := self.separator.join(values).strip()):
+                    raise DataError(f"{self.url}: its first line ({first}) is for Excel only: remove it")
                 return [name.strip() for name in values]
         raise DataError(f"{self.url}: the file is empty: begin it with a line of column names")
 
@@ -143,7 +148,11 @@ class SeparatedValues(TextTable):
             return 0
 
     def _parsed(self, lines: Lines) -> Iterator[tuple[int, int, list[str] | None, str]]:
-        """(position, lines before it, cells, fault) of each row that is not blank."""
+        """(position, lines before it, cells, fault) of each row that is not blank.
+
+        Raises:
+            DataError: a quoted cell probably swallowed rows, whose number is not known; or the lines end with CR only.
+        """
         reader = csv.reader(lines, delimiter=self.separator, strict=True)
         while True:
             position, number = lines.position, lines.count
@@ -152,18 +161,30 @@ class SeparatedValues(TextTable):
             except csv.Error as error:
                 fault = str(error)
                 if "unexpected end" in fault or "field larger" in fault:
-                    where = RowNames(self, position).of(Row(position, 0, None))
                     raise DataError(
-                        f"{where}: a quoted cell that begins here does not end: close or double the quote"
+                        f"{self._row_at(position)}: a quoted cell that begins here does not end: close or double the quote"
                     ) from None
                 if "new-line character" in fault:
-                    raise DataError(f"{self.url}: its lines end with CR only: save it with LF or CRLF line ends") from None
+                    if position == 0 and next(lines, None) is None:
+                        raise DataError(f"{self.url}: its lines end with CR only: save it with LF or CRLF line ends") from None
+                    fault = "a carriage return in a cell without quotes: quote the cell, or remove it"
                 yield position, number, None, f"not CSV: {fault}"
                 continue
             if cells is None:
                 return
+            # Tables with tabs are often written without quotes. Then a cell that begins with a quote ends at any later quote
+            # before a separator, and holds all rows between.
+            if self.separator == "\t" and any("\n" in cell and "\t" in cell for cell in cells):
+                raise DataError(
+                    f"{self._row_at(position)}: a quoted cell that begins here ends {lines.count - number - 1} lines later and "
+                    "holds tabs: quote each cell that begins with a quote, and double the quotes in it"
+                )
             if cells:
                 yield position, number, cells, ""
+
+    def _row_at(self, position: int) -> str:
+        """The name of the row that begins at a position."""
+        return RowNames(self, position).of(Row(position, 0, None))
 
 
 class JsonLines(TextTable):
