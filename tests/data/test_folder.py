@@ -100,6 +100,14 @@ def test_a_byte_order_mark_and_another_extension(tree: Path) -> None:
     assert [sample.captions for sample in found if isinstance(sample, RawSample)] == [["one", "two"]]
 
 
+def test_only_line_ends_separate_captions(tmp_path: Path) -> None:
+    """Text that is copied from pages and word processors has other separators within a line."""
+    pasted = "one\u2028still one\vand\x85one"
+    for number, end in enumerate(("\n", "\r\n", "\r")):
+        pair(tmp_path / f"{number}.jpg", f"{pasted}{end}two{end}", number)
+    assert [captions for _, captions in said(read(folder(tmp_path)))] == [[pasted, "two"]] * 3
+
+
 def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
     os.mkfifo(tree / "f.jpg")
     (tree / "f.txt").write_text("f")

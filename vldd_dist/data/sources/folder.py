@@ -3,6 +3,7 @@
 import math
 import os
 import posixpath
+import re
 from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ from vldd_dist.errors import DataError
 
 # Largest number of parts of a split, because the worker of each part lists the whole folder.
 MOST_PARTS = 64
+# Not str.splitlines, which also splits at characters that a pasted caption may contain, such as U+2028.
+LINE_END = re.compile("\r\n|\r|\n")
 
 
 class Folder(Source):
@@ -81,7 +84,7 @@ class Folder(Source):
         if isinstance(text, DataError):
             raise DataError(f"{where}: {text}")
         try:
-            return checked_captions(text.decode("utf-8-sig").splitlines(), where)
+            return checked_captions(LINE_END.split(text.decode("utf-8-sig")), where)
         except UnicodeDecodeError:
             raise DataError(f"{where}: not UTF-8: save it as UTF-8") from None
 
