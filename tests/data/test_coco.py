@@ -81,6 +81,16 @@ def test_an_image_of_one_folder_is_the_same_in_every_split(tmp_path: Path) -> No
     assert identity(together) != identity(source)
 
 
+@pytest.mark.parametrize("spelling", ["{}/", "{}/.", "{}/../train2017"])
+def test_a_folder_has_several_spellings(tmp_path: Path, spelling: str) -> None:
+    source = coco(tmp_path)
+    for path in (tmp_path / "val2017").iterdir():
+        path.rename(tmp_path / "train2017" / path.name)
+    val_images = spelling.format(tmp_path / "train2017")
+    together = type(source).model_validate(source.model_dump() | {"val_images": val_images})
+    assert said(read(together, "val"))[0][0] == "000000000004.jpg"
+
+
 def test_another_caption_is_another_version(tmp_path: Path) -> None:
     source = coco(tmp_path)
     first = identity(source)

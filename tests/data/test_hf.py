@@ -197,6 +197,10 @@ def test_no_folder_or_nothing_in_it(tmp_path: Path) -> None:
     for splits in ({"val": "val"}, {"train": "train", "dev": "dev"}):
         with pytest.raises(ValidationError, match="splits: give the data set's name for `train`"):
             hf(tmp_path, splits=splits)
+    with pytest.raises(
+        ValidationError, match=r"splits: train and test are both 'train': leave test out, and data\.split makes it"
+    ):
+        hf(tmp_path, splits={"train": "train", "val": "validation", "test": "train"})
 
 
 def test_offline_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The files that COCO publishes: captions_train2017.json etc. and the folders of their images."""
 
+import posixpath
 from functools import cached_property, partial
 from typing import Annotated, Any, NamedTuple
 
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
-from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.image_folder import ImageFolder, local_path
 from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.reading import reading
@@ -104,13 +105,19 @@ class Coco(Source):
     @property
     def _one_folder(self) -> bool:
         """Whether all splits share one folder of images. Then a name identifies an image; otherwise the split is needed too."""
-        return len({getattr(self, f"{split}_images") for split in self.own_splits()}) == 1
+        return len({_normalised(getattr(self, f"{split}_images")) for split in self.own_splits()}) == 1
 
     @cached_property
     def _files(self) -> dict[str, Pinned[_Content]]:
         """Split -> its caption file."""
         urls = {split: getattr(self, split) for split in self.own_splits()}
         return {split: Pinned(partial(_version, url, split), partial(_read, url, split)) for split, url in urls.items()}
+
+
+def _normalised(folder: str) -> str:
+    """The same text for different spellings of one folder, such as `photos`, `photos/` and `./photos`."""
+    local = local_path(folder)
+    return folder.rstrip("/") if local is None else posixpath.normpath(local)
 
 
 def _image(content: _Content, entry: Any, folder: ImageFolder) -> _Image:

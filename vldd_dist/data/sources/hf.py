@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
-from itertools import islice
+from itertools import combinations, islice
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -56,9 +56,12 @@ class HuggingFace(Source):
     )
 
     @model_validator(mode="after")
-    def _splits_have_train(self) -> "HuggingFace":
+    def _are_different_splits_with_train(self) -> "HuggingFace":
         if "train" not in self.splits or not set(self.splits) <= set(SPLITS):
             raise ValueError("splits: give the data set's name for `train`, and for `val` and `test` if it has them")
+        for first, second in combinations(self.own_splits(), 2):
+            if (name := self.splits[first]) == self.splits[second]:
+                raise ValueError(f"splits: {first} and {second} are both {name!r}: leave {second} out, and data.split makes it")
         return self
 
     def own_splits(self) -> tuple[str, ...]:
