@@ -36,6 +36,20 @@ def test_the_splits_of_tars(tmp_path: Path) -> None:
     assert found.what.endswith("splits: train, val; 2 whose names show no split are left out")
 
 
+def test_a_tar_with_the_name_of_a_pattern_is_read_itself(tmp_path: Path) -> None:
+    place = tars(tmp_path, "data1.tar", "data[1].tar", "x{a,b}.tar")
+    for name in ("data[1].tar", "x{a,b}.tar"):
+        assert expand(recognise(f"{place}/{name}").source["train"]) == [f"{place}/{name}"]
+    assert expand(f"{place}/data[0-9].tar") == [f"{place}/data1.tar"]
+
+
+@pytest.mark.parametrize("name", ["b{x,y}", "a::b"])
+def test_a_folder_whose_name_cannot_be_escaped_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="braces and '::' in the names of folders and tars would be read as a pattern: rename"):
+        recognise(tars(tmp_path / name, "0.tar"))
+
+
 TARS = {
     "a word in the middle": {"train": ["cc3m-train-0.tar", "cc3m-train-1.tar"], "val": ["cc3m-validation-0.tar"]},
     "a word at the end": {"train": ["0-train.tar", "1-train.tar"], "val": ["2-val.tar"], "test": ["3_test.tar"]},

@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 import re
 
 import braceexpand
@@ -16,7 +17,8 @@ _LIST = re.compile(r"\{([^{}]*)\}")
 
 
 def expand(pattern: str) -> list[str]:
-    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted.
+    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted. A part
+    that is the path of a file, such as `data[1].tar`, is this file.
 
     Raises:
         DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
@@ -24,6 +26,9 @@ def expand(pattern: str) -> list[str]:
     """
     urls: list[str] = []
     for part in pattern.split("::"):
+        if "://" not in part and os.path.isfile(part):
+            urls.append(part)
+            continue
         # Checked first, because expanding the braces needs memory for all names.
         if _count(part) > MOST_SHARDS:
             raise DataError(f"{part[:200]}: the braces expand to more than {MOST_SHARDS:,} shards: correct the pattern")

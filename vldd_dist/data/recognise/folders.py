@@ -100,6 +100,11 @@ def _tars_of(folder: str) -> list[str]:
 
 
 def _shards(folder: str, patterns: dict[str, list[str]], count: int, ignored: str) -> Found:
+    # A glob's characters are escaped; for these there is no escape.
+    if any(sign in pattern for of_split in patterns.values() for pattern in of_split for sign in ("{", "}", "::")):
+        raise DataError(
+            f"--from {folder}: braces and '::' in the names of folders and tars would be read as a pattern: rename them"
+        )
     splits = [split for split in SPLITS if split in patterns]
     return Found(
         {"name": "shards"} | {split: "::".join(patterns[split]) for split in splits},
