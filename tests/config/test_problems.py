@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from vldd_dist.config.loading import strict_yaml
 from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.errors import ConfigError
@@ -44,6 +45,10 @@ from vldd_dist.plugins import LOSSES
         ("data.card.name=#1", "#1 is a comment in YAML"),
         ("distill=pairs: [20] # few", "# few is a comment in YAML"),
         ("data.card.language=[english]", "data.card.language.0: write an ISO 639 code such as en"),
+        ("distill.pairs=[0100]", "0100 would be the octal number 64: leave out the zeros before it, or quote it"),
+        ("seed=-010", "-010 would be the octal number -8"),
+        ("evaluation.learning_rates=[1:30]", "1:30 would be 90, a number to the base of 60: write that number, or quote it"),
+        ("evaluation.learning_rates=[1:30.5]", "1:30.5 would be 90.5, a number to the base of 60"),
         ("data.max_bad_fraction=5%", "expected a fraction such as 0.05"),
         ("stall_timeout_seconds=10m", "expected seconds, without a unit"),
         ("distill.resources.gpu_memory_gib=24GB", "expected GiB, without a unit"),
@@ -115,6 +120,14 @@ def test_nothing_to_learn_is_refused_unless_a_similarity_is_learned() -> None:
         with pytest.raises(ConfigError, match=sentence):
             load_experiment("scenes", [*fixed, f"model.loss={loss}"])
     load_experiment("scenes", [*fixed, "model.loss=wbce"])
+
+
+def test_numbers_that_every_reader_of_yaml_reads_alike_are_accepted(tmp_path: Path) -> None:
+    assert strict_yaml.parse("[0, 00, -0, 0.5, 00.5, 0x10, '007', 1_000, a:b]") == [0, 0, 0, 0.5, 0.5, 16, "007", 1000, "a:b"]
+    path = tmp_path / "experiment.yaml"
+    path.write_text("name: a\nseed: 010\n")
+    with pytest.raises(ConfigError, match=r"experiment\.yaml: cannot be read as YAML: 010 would be the octal number 8"):
+        load_experiment(path)
 
 
 @pytest.mark.parametrize("value", ['"a #b"', "'a #b'", "a#b", "|\n  a #b", "!!str a"])

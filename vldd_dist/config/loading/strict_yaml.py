@@ -1,5 +1,5 @@
 """A strict YAML parser for descriptions. It turns whatever PyYAML's constructors raise on bad values into a ValueError, refuses
-duplicate keys, and limits the size of a document whose aliases would expand to billions of nodes.
+duplicate keys and numbers that PyYAML reads to the base of 8 or 60, and limits the size of a document whose aliases would expand to billions of nodes.
 """
 
 import re
@@ -13,6 +13,9 @@ from vldd_dist.errors import short
 MAX_NODES = 100_000
 MAX_DEPTH = 64
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
+# A plain integer that begins with a zero is octal to PyYAML, as in YAML 1.1; JSON and YAML 1.2 ignore the zero.
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # PyYAML's own errors, and those that its constructors raise for a date of month 13, `!!int abc` or `!!bool perhaps`.
 _ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
@@ -69,7 +72,7 @@ def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
         depth: of the node in the document.
 
     Raises:
-        ValueError: the tree is too deep or too large, a key is written twice, or a text has characters that are not allowed.
+        ValueError: the tree is too deep or too large, a key is written twice, or `_check_scalar` refuses a value.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or in itself")
@@ -82,8 +85,8 @@ def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
-        elif _NOT_TEXT.search(node.value):
-            raise ValueError("a text contains a NUL character or half a surrogate pair")
+        elif isinstance(node, yaml.ScalarNode):
+            _check_scalar(node)
         extents = [_check(child, checked, depth + 1) for child in children]
         checked[id(node)] = _Extent(
             1 + sum(extent.nodes for extent in extents), 1 + max((extent.height for extent in extents), default=0)
@@ -94,3 +97,17 @@ def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
     if extent.height > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return extent
+
+
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    """Raises ValueError for a text with characters that are not allowed, and for a number that PyYAML reads to the base of 8
+    (010) or 60 (1:30), which is not what people mean."""
+    text = node.value
+    if _NOT_TEXT.search(text):
+        raise ValueError("a text contains a NUL character or half a surrogate pair")
+    if node.style is not None or node.tag not in _NUMBERS:
+        return
+    if _LEADING_ZERO.fullmatch(text) and text.strip("+-0_"):
+        raise ValueError(f"{text} would be the octal number {yaml.safe_load(text)}: leave out the zeros before it, or quote it")
+    if ":" in text:
+        raise ValueError(f"{text} would be {yaml.safe_load(text)}, a number to the base of 60: write that number, or quote it")
