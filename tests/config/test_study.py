@@ -43,6 +43,13 @@ def test_axes_are_crossed_and_named_variants_follow(tmp_path: Path) -> None:
     assert [one.name for one in experiments.values()] == [f"try-{name}" for name in experiments]
 
 
+def test_a_plugin_and_its_settings_may_be_two_axes(tmp_path: Path) -> None:
+    for axes in ({"distill.initialise": ["noise", "real"]}, {"distill.objective": ["bilevel"]}):
+        for vary in (axes | (steps := {"distill.objective.inner_steps": [4, 6]}), steps | axes):
+            experiments = load_study(written(tmp_path, vary=vary)).experiments
+            assert [one.distill.objective.inner_steps for one in experiments.values()].count(4) == len(experiments) / 2
+
+
 def test_a_variant_without_changes_is_the_base(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, variants={"base": {}}))
     assert study.experiments["base"] == load_experiment("scenes").model_copy(update={"name": "try-base"})
@@ -200,6 +207,14 @@ def test_variants_with_the_same_distilled_sets_may_differ_in_coresets_of_the_tab
         ({"variants": {"A": {}}}, r"'A' is not a name: write up to 60"),
         ({"vary": {"seed": []}}, r"a study needs `vary` or `variants`"),
         ({"vary": {"seed": [1, "1"]}}, r"vary\.seed: two values have the same label \(1, 1\)"),
+        (
+            {"vary": {"size": {"small": {"distill.pairs": [10], "seed": 1}, "large": {"distill.pairs": [20]}}, "seed": [2, 3]}},
+            r"vary\.size and vary\.seed both set seed: set it in one of them",
+        ),
+        (
+            {"vary": {"a": {"b": {"distill.objective": {"name": "bilevel"}}}, "distill.objective.inner_steps": [2, 3]}},
+            r"vary\.a sets all of distill\.objective, and vary\.distill\.objective\.inner_steps sets distill\.objective\.inner",
+        ),
         ({"vary": {"seed": [1]}, "variants": {"1": {}}}, r"two variants are named 1: rename"),
         ({"vary": {"seed": list(range(40)), "experts.count": list(range(1, 40))}}, r"more than 1,000 combinations"),
         ({"variants": {"a": {}, "b": {}}}, r"the variants a and b are the same experiment"),

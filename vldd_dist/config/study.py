@@ -108,6 +108,27 @@ class Study(Section):
         return tree | {"vary": {axis: _labelled(axis, values) for axis, values in axes.items()}}
 
     @model_validator(mode="after")
+    def _axes_set_different_keys(self) -> Self:
+        """Refuse two axes that set the same key: the labels of one would be of values that no variant has. A plug-in's name and
+        its settings may be in two axes (see `names_first`)."""
+        set_by: dict[Key, str] = {}
+        replaced: set[Key] = set()
+        for axis, labels in self.vary.items():
+            for key, value in itertools.chain.from_iterable(changes.items() for changes in labels.values()):
+                if set_by.setdefault(key, axis) != axis:
+                    raise ValueError(f"vary.{set_by[key]} and vary.{axis} both set {key}: set it in one of them")
+                if not isinstance(value, str):
+                    replaced.add(key)
+        for key, axis in set_by.items():
+            for section in itertools.accumulate(key.split(".")[:-1], "{}.{}".format):
+                if section in replaced and set_by[section] != axis:
+                    raise ValueError(
+                        f"vary.{set_by[section]} sets all of {section}, and vary.{axis} sets {key}: set keys of {section} one by "
+                        "one in both"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _tables_name_variants(self) -> Self:
         names = list(itertools.islice(self._names(), MOST_VARIANTS + 1))
         if not names:
