@@ -75,7 +75,8 @@ def study_table(
     missing: Mapping[str, list[MissingRow]] | None = None,
     test_splits: Mapping[str, SplitSize] | None = None,
 ) -> Table:
-    """The table, with a section for each budget, in which the best value of each metric is marked.
+    """The table, with a section for each budget, in which the best value of each metric is marked if all were measured on test
+    splits of one size.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
@@ -83,6 +84,7 @@ def study_table(
         test_splits: variant -> the size of its test split, if it is known.
     """
     row_of = dict(results_in_table(layout, results))
+    sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
     figures = list(_figures(layout, list(row_of), published))
     heads = [head for head in _heads(layout) if head.key != layout.across]
     shares = layout.across is None and any(_share(key, row_of, results) is not None for key in row_of)
@@ -93,8 +95,10 @@ def study_table(
 
     for _, lines in groupby(_lines(list(row_of), layout), key=compared_with):
         compared = list(lines)
-        rows = [row_of[key] for line in compared for key in line]
-        best = {metric: _best(rows, metric) for metric in layout.metrics}
+        keys = [key for line in compared for key in line]
+        is_comparable = len({sizes.get(key.variant) for key in keys}) == 1
+        rows = [row_of[key] for key in keys]
+        best = {metric: _best(rows, metric) if is_comparable else None for metric in layout.metrics}
         sections.append(
             TableSection(
                 rows=[
@@ -117,7 +121,6 @@ def study_table(
     absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
     measured = _measured_notes(rows, sizes)
     notes = [*measured, *unfinished, *remarks(rows), *shared, *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
@@ -250,7 +253,9 @@ def _measured_notes(rows: list[Row], sizes: Mapping[str, SplitSize]) -> list[str
         (size,) = different
         return [spread_note(rows, size), *filter(None, [coarseness(size.images)])]
     each = [f"{name} on {measured_on(size.images, size.captions)}" for name, size in sizes.items()]
-    return [spread_note(rows), *([f"Measured: {'; '.join(each)}."] if each else [])]
+    if not each:
+        return [spread_note(rows)]
+    return [spread_note(rows), f"Recalls on different test splits cannot be compared. Measured: {'; '.join(each)}."]
 
 
 def _budget_note(layout: Layout, shown: set[int]) -> list[str]:
