@@ -34,6 +34,23 @@ def test_several_numbers_of_pairs_are_lines() -> None:
     assert (found["nfnet, distilled, pairs 20: 32 %"][1] - high) / (low - high) == pytest.approx(10 / 22, rel=0.02)
 
 
+def test_the_lines_of_full_data_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout("T", ["nfnet", "vit"], ["full", "random", "distilled"])
+    plot = study_plot(layout, RESULTS)
+    assert plot is not None
+    assert all(f">{variant}, full data</text>" in plot.svg for variant in layout.variants)
+    assert plot.caption.endswith("Horizontal: full data.")
+    looks = looks_in_legends(monkeypatch, study_plots_module)
+    study_plot(layout, RESULTS)
+    assert len(set(looks)) == len(looks) == 5
+    looks.clear()
+    many = {str(number): RESULTS["nfnet"] for number in range(4)} | {"vit": RESULTS["vit"]}
+    plot = study_plot(Layout("T", [*many], ["full", "distilled"]), many)
+    assert plot is not None
+    assert "full data</text>" not in plot.svg, "they would look alike"
+    assert plot.caption.endswith("Horizontal: full data.")
+
+
 def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:
     found = said(Layout("T", ["nfnet", "vit"], ["full", "distilled"], pairs=[10], other_image_models=True))
     assert [name for name, _ in sorted(found.items(), key=lambda one: one[1][1])] == [

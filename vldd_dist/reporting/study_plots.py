@@ -8,6 +8,7 @@ from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,
     GREY,
+    LEVELS,
     LINES,
     ORANGE,
     PURPLE,
@@ -54,11 +55,13 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
     if not limited:
         return None
     summary = "; ".join(f"{_name(key, layout)}, {key.pairs:,} pairs: {stat.mean:.1f} %" for key, stat in measured) + "."
-    plot = Plot(layout.title, CAPTION, summary)
+    full = [(key, stat) for key, stat in measured if key.method == FULL]
     if len({layout.budget(key.pairs) for key, _ in limited}) == 1:
+        plot = Plot(layout.title, CAPTION, summary)
         _bars(plot, layout, measured)
     else:
-        _lines(plot, layout, limited, [(key, stat) for key, stat in measured if key.method == FULL])
+        plot = Plot(layout.title, f"{CAPTION} Horizontal: full data." if full else CAPTION, summary)
+        _lines(plot, layout, limited, full)
     return plot
 
 
@@ -78,8 +81,10 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
                 markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
             )  # fmt: skip
             plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
-        for key, stat in full:
-            axes.axhline(stat.mean, color=GREY, linestyle="--", linewidth=1.2)
+        # More lines than there are styles would not be distinguished in the legend.
+        are_named = len(full) <= len(LEVELS)
+        for (key, stat), look in zip(full, line_looks((GREY,), LEVELS if are_named else LEVELS[:1]), strict=False):
+            axes.axhline(stat.mean, **look, linewidth=1.2, label=_name(key, layout) if are_named else None)
             plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(key, layout)}: {stat.mean:.4g} %"))
         label_budgets(axes, sorted({layout.budget(key.pairs) for key, _ in limited}))
         axes.set_ylim(bottom=0)
