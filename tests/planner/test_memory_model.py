@@ -246,6 +246,20 @@ def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[s
     assert not Path(store.url.removeprefix("file://")).exists()
 
 
+def test_a_number_of_captions_that_is_not_known_is_noted(store: Store, tmp_path: Path) -> None:
+    for number in range(72):
+        split = "train" if number < 48 else "val" if number < 60 else "test"
+        (tmp_path / split).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / split / f"{number}.png")
+        (tmp_path / split / f"{number}.txt").write_text("the only caption")
+    photos = load_experiment("scenes", [*TINY, f"data.source={{name: folder, path: {tmp_path}}}"])
+    note = "the number of captions is not known until the data are prepared; 5 an image are assumed"
+    assert note in plan(photos, store).notes
+    prepare(store, photos.data)
+    assert note not in plan(photos, store).notes
+    assert note not in plan(load_experiment("scenes", TINY), store).notes, "each scene has five"
+
+
 @pytest.mark.parametrize(
     ("model", "millions", "blocks", "width", "gib", "fits"),
     [("vit_large_patch16_224", 303.3, 24, 1024, 40, True), ("vit_base_patch16_224", 85.8, 12, 768, 7, False)],

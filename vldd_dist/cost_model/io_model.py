@@ -13,7 +13,8 @@ from vldd_dist.models.text.architecture import find_architecture
 # Bytes of a prepared image, measured on photographs and scenes: per pixel as JPEG of quality 95, and as PNG, which is used up
 # to 64 pixels; and its headers in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
-CAPTIONS_AN_IMAGE = 5
+# Used if the number of captions is unknown: that of Flickr8k, Flickr30k and COCO.
+COMMON_CAPTIONS = 5
 # Used if the size of the text encoder's embeddings is unknown: that of BERT base.
 COMMON_TEXT_DIM = 768
 
@@ -25,7 +26,8 @@ class DataSize:
     Attributes:
         images: split -> number of images.
         shards: split -> bytes of its shards.
-        captions: number of captions in all splits.
+        captions: number of captions in all splits; of data that are not prepared, with `COMMON_CAPTIONS` an image if the source
+            does not know it.
         measured: whether the sizes were read from the store, and not estimated.
     """
 
@@ -67,7 +69,8 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
         return None
     image_bytes = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
     shards = {split: count * image_bytes for split, count in images.items()}
-    return DataSize(images, shards, sum(images.values()) * CAPTIONS_AN_IMAGE, measured=False)
+    captions = experiment.data.source.captions_an_image() or COMMON_CAPTIONS
+    return DataSize(images, shards, sum(images.values()) * captions, measured=False)
 
 
 def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vldd_dist.seeding import numpy_generator
 
+CAPTIONS = 5
 # To be increased by any change of the images or captions for the same seed.
 GENERATOR_VERSION = 1
 
@@ -47,7 +48,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, its five captions, and its attributes.
+    """An image, its `CAPTIONS` captions, and its attributes.
 
     Attributes:
         image: RGB, size x size.

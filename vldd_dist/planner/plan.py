@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.described import Described
-from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
+from vldd_dist.cost_model.io_model import COMMON_CAPTIONS, DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.advice import advice_on
@@ -176,6 +176,8 @@ def _planned(
         estimator = estimators.setdefault(dim, Estimator(dim))
         planned.append(PlannedExperiment(graph.experiment, to_run, sizes[dataset.id], estimator))
     notes = [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
+    if any(one.data and not one.data.measured and one.experiment.data.source.captions_an_image() is None for one in planned):
+        notes.append(f"the number of captions is not known until the data are prepared; {COMMON_CAPTIONS} an image are assumed")
     return planned, notes
 
 

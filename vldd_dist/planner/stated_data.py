@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError, MissingData
 from vldd_dist.plugins import SOURCES
 
@@ -20,6 +21,7 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
     plannable: dict[str, Experiment] = {}
     # Settings of the data as JSON -> why its source is not here.
     missing: dict[str, str] = {}
+    stand_in: Source = choose(SOURCES, "scenes")
     for name, experiment in experiments.items():
         error = missing.get(key := experiment.data.model_dump_json()) or _problem(experiment)
         plannable[name] = experiment
@@ -27,9 +29,12 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
             if None in experiment.data.limits.values():
                 raise DataError(f"{error} (or set data.train_images, val_images and test_images to plan without the data)")
             missing[key] = error
-            data = experiment.data.model_copy(update={"source": choose(SOURCES, "scenes")})
+            data = experiment.data.model_copy(update={"source": stand_in})
             plannable[name] = experiment.model_copy(update={"data": data})
-    assumption = "the data are not here, so the plan uses the numbers in the description"
+    assumption = (
+        "the data are not here, so the plan uses the numbers in the description, and "
+        f"{stand_in.captions_an_image()} captions an image"
+    )
     return plannable, [f"{assumption} ({error})" for error in set(missing.values())]
 
 

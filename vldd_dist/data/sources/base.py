@@ -100,6 +100,10 @@ class Source(Plugin):
         """The number of samples in a split if the settings alone determine it; no file is opened."""
         return limit
 
+    def captions_an_image(self) -> int | None:
+        """The number of captions of each image, if the settings alone determine it."""
+        return None
+
     def count(self, split: str, limit: int | None) -> int | None:
         """The number of samples in a split if it is known without reading the samples; otherwise, and if the source cannot be
         read, which the worker that reads it reports, what the settings alone say."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
+from vldd_dist.data.scenes import CAPTIONS, GENERATOR_VERSION, draw_scenes
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample
 
@@ -29,3 +29,6 @@ class Scenes(Source):
 
     def stated_count(self, split: str, limit: int | None) -> int | None:
         return limit or COUNTS[split]
+
+    def captions_an_image(self) -> int:
+        return CAPTIONS
