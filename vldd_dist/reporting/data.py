@@ -52,8 +52,6 @@ class Row(StrictModel):
 class SplitSize(StrictModel):
     """The size of a split."""
 
-    model_config = ConfigDict(frozen=True)
-
     images: int
     captions: int
 
