@@ -7,12 +7,14 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import torch
 import typer
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from docs_site import results
 from docs_site.links import translate_all
@@ -21,6 +23,7 @@ from docs_site.settings import settings_page
 from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
 from vldd_dist.config.base import Plugin, Section, choose
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.config.sections.model import TextTowerSettings
@@ -30,6 +33,8 @@ from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.pipeline.stage import milestones
 from vldd_dist.plugins import LOSSES, REGISTRIES, SOURCES, STAGES
+from vldd_dist.ray_backend import run
+from vldd_dist.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks/results").glob("*.md"))
@@ -68,7 +73,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
         "Momentum of sgd; no effect with adam.",
         "the adjoint (the gradient that is propagated back through the inner steps)",
         "`resources` is also for `features`",
-        "and for `image weights`, which store the starting weights of an image tower (with model.image.weights: attributes,",
+        "and for `image weights` (the starting weights of an image tower), unless model.image.weights is attributes",
         "`resources` is also for `feature groups`",
         "and when the features of a frozen backbone are computed",
         "It does not follow `model`",
@@ -222,6 +227,31 @@ def test_the_tutorial_trains_on_a_set(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(code, made)
     assert made["losses"][0] > made["losses"][-1] > 0
     assert made["scores"].shape == (3, 2)
+
+
+def test_the_example_of_a_run_from_python_loads_its_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Ray: the run is replaced by a function of the same signature, which publishes a set."""
+
+    def publish(described: Experiment, store: Store, console: Console) -> int:
+        assert described.distill.pairs == [10]
+        save(distilled_set(), store.url_of(f"distilled/{described.name}-10pairs-seed0-0123abcd"))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_description", create_autospec(run.run_description, side_effect=publish))
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/reference/api.md").read_text(), re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(code, made)
+    assert made["exit_code"] == 0
+    assert [len(one) for one in made["sets"]] == [len(distilled_set())]
+
+
+def test_the_list_of_presets_has_each_and_says_what_it_is() -> None:
+    table = (ROOT / "docs/studies.md").read_text().partition("## Presets")[2]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (`.*) \|$", table, re.MULTILINE)]
+    kinds = {name: kind for names, kind, *_ in rows for name in re.findall(r"`([^`]+)`", names)}
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "jobs/presets").glob("*.yaml")}
+    assert kinds == {name: "study" if "base" in tree else "experiment" for name, tree in files.items()}
 
 
 def test_the_script_for_karpathy_files_writes_tars_with_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
