@@ -242,7 +242,7 @@ def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[s
     assert re.search(r"embedding groups: .*text encoder 417\.6 MiB", text)
     assert "feature groups" not in text
     assert "do not fit" not in text
-    assert "Needs of one unit of each stage" in text
+    assert "Needs of one unit, by stage" in text
     assert not Path(store.url.removeprefix("file://")).exists()
 
 

@@ -1,14 +1,17 @@
 """Which of a study's experiments a plan shows for a stage."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.memory_model import GIB
 from vldd_dist.pipeline.stage import StageSpec, stage_of
 from vldd_dist.planner import plan
+from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
@@ -50,3 +53,11 @@ def test_an_experiment_that_does_not_fit_is_shown_before_one_that_needs_more_and
     assert need.experiment == shown
     does_not_fit = (memory_of_large, memory_of_small) != (80, 80)
     assert need.suggestion == (f"change {shown}" if does_not_fit else None)
+
+
+def test_a_plan_names_the_stages_whose_memory_is_not_estimated(tmp_path: Path) -> None:
+    planned = plan.plan(load_experiment("scenes", []), Store(str(tmp_path / "store")))
+    (note,) = [note for note in planned.notes if "memory of these is not estimated" in note]
+    named, estimated = note.partition(": ")[2].split(", "), [need.stage.title for need in planned.needs]
+    assert {"features", "coresets"} <= set(named)
+    assert sorted([*named, *estimated]) == sorted(one.stage.title for one in planned.stages)

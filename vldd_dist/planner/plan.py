@@ -45,7 +45,7 @@ class Need:
         limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
         host: bytes of host memory in which it holds features and embeddings; None if not estimated.
         moved: bytes read and written; None if not estimated.
-        measured: whether the dataset's size in `moved` was read from the store, and not estimated.
+        measured: whether the data set's size in `moved` was read from the store, and not estimated.
         suggestion: which settings to change if the unit does not fit.
     """
 
@@ -114,6 +114,8 @@ def plan(described: Described, store: Store, until: str | None = None) -> Plan:
     needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
     work, uncounted = count_work(planned)
     notes += [*advice_on(described), *assumptions, *untraced]
+    if others := [stage.title for stage in all_stages() if stage.kind in kinds and stage.memory is None]:
+        notes.append(f"The memory of these is not estimated: {', '.join(others)}")
     if any(one.data is None for one in planned):
         notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
     return Plan(

@@ -62,7 +62,7 @@ def _print_units(plan: Plan, console: Console) -> None:
 
 def _print_needs(plan: Plan, console: Console) -> None:
     of = ["of"] if plan.sharing else []
-    title = "Needs of the largest unit of each stage" if plan.sharing else "Needs of one unit of each stage"
+    title = "Needs of the largest unit, by stage" if plan.sharing else "Needs of one unit, by stage"
     table = _table(title, "stage", *of, "peak", "GPU memory", "reads", "writes", names=1 + len(of))
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
@@ -130,7 +130,7 @@ def _breakdown(terms: Terms) -> str:
 
 
 def _traffic(moved: Traffic, measured: bool) -> tuple[str, str]:
-    """The bytes read and the bytes written, as text. `~` marks an estimate of the dataset's size."""
+    """The bytes read and the bytes written, as text. `~` marks an estimate of the data set's size."""
     if moved.data is None:
         reads = f"{format_size(moved.reads)} + data"
     else:
