@@ -1,7 +1,8 @@
 """Checkpoints of a distillation. Each rank writes its own rows, and any number of ranks can read them.
 
 rows.safetensors      one row for each pair: the pairs; of the tensors that are learned also the best pairs, the running average
-                      and the state of the outer optimiser. With several ranks, a file each (`artifacts.row_files`)
+                      and the state of the outer optimiser. With several ranks, a file each
+                      (`artifacts.tensor_files.row_files`)
 shared.safetensors    the same for the shared tensors, and the curves; equal on all ranks, so that rank 0 writes it
 """
 

@@ -2,7 +2,7 @@
 
 manifest.json        written last: schema version, recipe, facts, each object's size and sha256
 pairs.safetensors    tensors with a row for each pair: images, texts, further rows of the loss, start_images; in several files
-                     if it is large (`artifacts.row_files`)
+                     if it is large (`artifacts.tensor_files.row_files`)
 shared.safetensors   learned tensors that all pairs share, if any: logarithms of inner learning rates, parameters of the loss
 image_weights.safetensors   the image tower's initial weights, unless they are random or timm's public ones
 captions.jsonl       one line per pair: the nearest training caption before and after distillation

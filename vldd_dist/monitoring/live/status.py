@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class StatusWriter(View):
-    """A view that writes `artifacts.run_status` every `WRITE_SECONDS`, in a separate thread, and once more at the end.
+    """A view that writes `artifacts.runs.run_status` every `WRITE_SECONDS`, in a separate thread, and once more at the end.
 
     If the status cannot be written, the run continues: if the store is broken, units that write to it fail anyway.
 
     Args:
-        run: which run of the experiment it is (`artifacts.run_units`).
+        run: which run of the experiment it is (`artifacts.runs.run_units`).
 
     Attributes:
         run_state: the state that it follows; None before `announce`.

@@ -45,7 +45,7 @@ def read_stored_description(store: Store, name: str) -> Described | None:
 
 
 def run_of(store: Store, described: Described, graph: Graph | StudyGraph) -> str:
-    """The run (`artifacts.run_units`) that stored this description, of which the graph was made again.
+    """The run (`artifacts.runs.run_units`) that stored this description, of which the graph was made again.
 
     Raises:
         ConfigError: the units have other ids than when the run started, so that the graph does not say what the run committed.
