@@ -84,6 +84,7 @@ def test_the_recall_table_in_markdown():
     assert lines[8] == "| *students on nf\\_resnet50* |" + "  |" * 9
     # A single run has no spread.
     assert lines[9].startswith("| 10 | distilled | 7.0 | 7.0 |")
+    assert lines[-3] == "Full data: the experts; in place of pairs, the row has the number of training images."
     assert lines[-1] == "Of full data, %: the mean divided by that of full data with the same towers."
 
 

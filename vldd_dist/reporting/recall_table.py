@@ -18,6 +18,8 @@ RUNS = {
 OF_FULL_DATA = "of full data, %"
 OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
 
+FULL_DATA_NOTE = "Full data: the experts; in place of pairs, the row has the number of training images."
+
 # The largest number of incomplete rows that a table names.
 NAMED_ROWS = 20
 
@@ -89,6 +91,11 @@ def _is_of_real_pairs(row: Row) -> bool:
 def remarks(rows: list[Row]) -> list[str]:
     """A sentence for each method whose pairs are neither real nor distilled."""
     return list(dict.fromkeys(f"{display_name(row.method).capitalize()}: {row.remark}." for row in rows if row.remark))
+
+
+def full_data_note(rows: list[Row]) -> list[str]:
+    """A sentence that says what full data are, if they have a row."""
+    return [FULL_DATA_NOTE] if any(row.method == FULL for row in rows) else []
 
 
 def incomplete(rows: Iterable[tuple[str, Row | MissingRow]]) -> list[str]:
@@ -164,7 +171,8 @@ def recall_table(data: ReportData) -> Table:
     planned: list[Row | MissingRow] = [*data.rows, *data.missing]
     unfinished = incomplete(("", row) for row in planned)
     coarse = None if data.test_split is None else coarseness(data.test_split.images)
-    notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished, *remarks(data.rows)]
+    notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished]
+    notes += [*remarks(data.rows), *full_data_note(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))

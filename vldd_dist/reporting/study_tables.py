@@ -8,7 +8,15 @@ from typing import Literal
 from vldd_dist.methods import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import coarseness, measured_on
 from vldd_dist.reporting.data import MissingRow, Row, SplitSize, metric_name
-from vldd_dist.reporting.recall_table import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
+from vldd_dist.reporting.recall_table import (
+    OF_FULL_DATA,
+    OF_FULL_DATA_NOTE,
+    full_data_note,
+    incomplete,
+    of_full_data,
+    remarks,
+    spread_note,
+)
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 # In place of a variant's name.
@@ -122,7 +130,8 @@ def study_table(
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
     measured = _measured_notes(rows, sizes)
-    notes = [*measured, *unfinished, *remarks(rows), *shared, *([OF_FULL_DATA_NOTE] if shares else [])]
+    further = [*remarks(rows), *shared, *full_data_note(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
+    notes = [*measured, *unfinished, *further]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
