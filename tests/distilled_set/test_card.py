@@ -55,7 +55,7 @@ def test_the_card_states_the_original_data_in_the_set() -> None:
     shown = distilled_set()
     assert "start_images" not in render_card(shown)
     shown.start_images = shown.pixels()
-    assert "If the start was real pairs, these are unchanged (resized) images of the original" in render_card(shown)
+    assert "If the pairs were initialised with real pairs, these are unchanged (resized) images" in render_card(shown)
 
 
 def test_the_card_names_the_size_of_the_test_split() -> None:

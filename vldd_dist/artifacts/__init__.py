@@ -1,0 +1,1 @@
+"""Units in the store: objects, manifests, checkpoints, garbage collection."""

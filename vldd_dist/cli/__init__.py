@@ -1,0 +1,1 @@
+"""The command `vldd`: one file for each group of commands."""

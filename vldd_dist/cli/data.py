@@ -25,7 +25,7 @@ def init(
         typer.Option(
             "--from",
             metavar="PATH",
-            help="The images and captions: a folder, a table, a JSON file, tars, or a dataset on the hub (OWNER/NAME).",
+            help="The images and captions: a folder, a table, a JSON file, tars, or a data set on the hub (OWNER/NAME).",
         ),
     ],
     weights: Annotated[

@@ -54,13 +54,13 @@ def push(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="hf://datasets/USER/NAME, a folder, s3://..., gs://...")],
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or other files, at the target.")] = False,
     public: Annotated[
-        bool, typer.Option("--public", help="Make a new dataset on the hub public; by default it is private.")
+        bool, typer.Option("--public", help="Make a new data set on the hub public; by default it is private.")
     ] = False,
 ) -> None:
     """Publish a copy of a distilled set, verified before and after: nobody sees an incomplete set.
 
-    On the hub the set is one commit, made with the token of `hf auth login` or HF_TOKEN. The visibility of an existing dataset
-    does not change.
+    On the hub the set is one commit, made with the token of `hf auth login` or HF_TOKEN. The visibility of an existing data
+    set does not change.
     """
     from vldd_dist.distilled_set.transfer.push import push as push_set
 

@@ -18,8 +18,8 @@ def gc(
         list[str] | None,
         typer.Option(
             metavar="CONFIG",
-            help="Also list all units that neither this description, nor another --keep, nor a running experiment needs. Name "
-            "every description that you still need.",
+            help="Also list all units that neither this description, nor another --keep, nor the latest run of the same name, "
+            "nor a running run needs. Name every description that you still need.",
         ),
     ] = None,
     published: Annotated[

@@ -1,0 +1,1 @@
+"""Descriptions of experiments and studies: their sections, and how they are loaded."""

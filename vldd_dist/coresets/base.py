@@ -30,7 +30,7 @@ class Coreset(Plugin):
         """(count,) int64, distinct indices of training pairs; `count` is at most the number of candidates."""
 
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
-        """For each pair of the coreset the indices (n,) int64 of the training pairs that are averaged: the pixels of their
+        """For each of `count` pairs the indices (n,) int64 of the training pairs that are averaged: the pixels of their
         images and the embeddings of their captions. Where keys and captions are shown, those of the first are. n may be above
         1 only for a method with a `remark`."""
         return list(self.select(candidates, count, generator).split(1))

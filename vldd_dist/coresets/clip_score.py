@@ -17,7 +17,7 @@ class ClipScore(Coreset):
     in_joint_space: ClassVar[bool] = True
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The pairs with the largest cosine of their joint features; of equal ones the first."""
+        """(count,) indices of the pairs with the largest cosine of their joint features; of equal ones the first."""
         assert candidates.image is not None
         assert candidates.text is not None
         cosines = functional.cosine_similarity(candidates.image.double(), candidates.text.double())

@@ -19,8 +19,8 @@ class FacilityLocation(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Greedy maximisation of sum_i max_(j chosen) s_ij, where s_ij is the inner product of the concatenated image and text
-        features.
+        """(count,) indices: greedy maximisation of sum_i max_(j chosen) s_ij, where s_ij is the inner product of the
+        concatenated image and text features.
 
         The gain of a pair can only fall as others are chosen, so its gain in an earlier round is an upper bound. Only the gains
         of pairs whose bound is above the best gain of this round are computed again (Minoux 1978). The choice is the same as

@@ -16,8 +16,8 @@ class Forgetting(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"forgetting"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The pairs with the most forgetting events. Pairs that were never learned come before all others, as in the paper;
-        ties are broken at random."""
+        """(count,) indices of the pairs with the most forgetting events. Pairs that were never learned come before all
+        others, as in the paper; ties are broken at random."""
         assert candidates.events is not None
         assert candidates.ever_learned is not None
         events = torch.where(candidates.ever_learned, candidates.events, candidates.events.max() + 1)

@@ -16,8 +16,8 @@ class Herding(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Greedy: choose the pair that brings the mean feature of the chosen pairs closest to the mean of all N. O(count N
-        d)."""
+        """(count,) indices. Greedy: choose the pair that brings the mean feature of the chosen pairs closest to the mean of
+        all N. O(count N d)."""
         features = candidates.joint().double()
         mean, squares = features.mean(dim=0), features.square().sum(dim=1)
         total = torch.zeros_like(mean)

@@ -16,7 +16,8 @@ class KCenter(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Farthest-first traversal from a random start, whose radius is at most twice the optimal one. O(count N d)."""
+        """(count,) indices: farthest-first traversal from a random start, whose radius is at most twice the optimal one.
+        O(count N d)."""
         features = candidates.joint().double()
         chosen = [int(generator.integers(len(features)))]
         nearest = (features - features[chosen[0]]).square().sum(dim=1)

@@ -17,5 +17,5 @@ class KMeans(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The pair nearest to each of `count` centres."""
+        """(count,) indices of the pairs nearest to the centres."""
         return torch.tensor(medoids(candidates.joint(), count, int(generator.integers(2**32))))

@@ -26,7 +26,7 @@ class Prototypes(Coreset):
     )
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The first real pair of each prototype."""
+        """(count,) indices: the first real pair of each prototype."""
         return torch.stack([group[0] for group in self.groups(candidates, count, generator)])
 
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:

@@ -12,5 +12,5 @@ class RandomPairs(Coreset):
     """Pairs drawn at random; each subset is equally likely."""
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Drawn without replacement."""
+        """(count,) indices, drawn without replacement."""
         return torch.from_numpy(generator.choice(candidates.images, count, replace=False))

@@ -1,0 +1,1 @@
+"""Distilled sets: reading, publishing, copying them, and training on them."""

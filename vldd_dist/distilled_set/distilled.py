@@ -51,7 +51,7 @@ class DistilledSet:
             `texts` (M, D) float32, in the output space of the recipe's text encoder; and further rows that the loss needs.
         captions: the nearest captions of each pair.
         shared: learned tensors that all pairs share, by name.
-        learned: the same as numbers for display, for example the inner learning rates.
+        learned: values of the shared tensors for display, for example the inner learning rates (not their logarithms).
         image_weights: the timm state dict of the recipe's image tower before training, if it is part of the set.
         start_images: (M, 3, H, W) uint8, the images before distillation, or None.
         facts: recalls (of this set and of the coresets), the data and their licence, provenance of the initial pairs.

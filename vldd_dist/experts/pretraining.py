@@ -1,8 +1,7 @@
 """Pretrains an image tower without a download, by attribute classification on built-in scenes.
 
-The method assumes a pretrained image tower; with random weights, twenty distilled pairs gain little. On machines without
-pretrained weights the tower is first trained to recognise shapes, colours, sizes, backgrounds and relations, on scenes
-that the experiment's data do not contain.
+The method assumes a pretrained image tower. On machines without pretrained weights the tower is first trained to recognise
+shapes, colours, sizes, backgrounds and relations, on scenes that the experiment's data do not contain.
 """
 
 import math

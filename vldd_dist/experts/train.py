@@ -40,7 +40,12 @@ from vldd_dist.store.async_writer import AsyncWriter
 
 @dataclass
 class Curves:
-    """An expert's curves by epoch; `validation` begins with epoch 0, before training."""
+    """An expert's curves.
+
+    Attributes:
+        loss: mean over the steps of an epoch, which count the same whatever their batch sizes; from epoch 1.
+        validation: recalls in percent by metric; from epoch 0, before training.
+    """
 
     loss: list[float] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""The stages, and the graphs of work units that a description needs."""

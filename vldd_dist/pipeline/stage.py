@@ -48,11 +48,11 @@ class StageSpec:
         lower_for_memory: keys of the description that lower the memory of a unit, for messages.
         memory: (experiment, traces) -> bytes of device memory of one rank at its peak, by name; empty if the experiment has no
             such units. None: not estimated.
-        host_memory: (experiment, traces, size of the dataset) -> bytes of host memory in which a unit holds the features and
+        host_memory: (experiment, traces, size of the data set) -> bytes of host memory in which a unit holds the features and
             embeddings of all splits. None: not estimated.
-        traffic: (experiment, traces, size of the dataset, unit) -> bytes read and written by the unit; for None by the largest.
-            None in place of the function: not estimated.
-        flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, or None if its objective
+        traffic: (experiment, traces, size of the data set, unit) -> bytes read and written by the unit; for None by the
+            largest. None in place of the function: not estimated.
+        flops: (experiment, traces, size of the data set, unit) -> floating-point operations of a unit, or None if its objective
             or its application does not count them. None in place of the function: not counted.
     """
 

@@ -1,0 +1,1 @@
+"""Runs units on Ray. Only these files import Ray."""

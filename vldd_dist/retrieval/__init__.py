@@ -1,0 +1,1 @@
+"""Recall of a dual encoder on a split, and further metrics."""

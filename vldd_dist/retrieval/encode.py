@@ -54,7 +54,8 @@ def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
-    """The same from batches of model inputs, which for a frozen backbone are its features (B, F)."""
+    """(N, d) joint features of model inputs, in evaluation mode: normalised images (B, 3, H, W) or, of a frozen backbone, its
+    features (B, F)."""
     model.eval()
     return torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
 

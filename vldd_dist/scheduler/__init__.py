@@ -1,0 +1,1 @@
+"""Decides, without Ray, which units of a graph start and which are retried."""

@@ -59,7 +59,7 @@ class Layout:
 
     @torch.no_grad()
     def gather(self, shards: Sequence[Tensor]) -> list[Tensor]:
-        """Whole parameters from every rank's shards, by one all-gather."""
+        """Whole parameters, tensors of `shapes`, from every rank's shards (n,), by one all-gather."""
         if self.ranks.world_size == 1:
             return [shard.view(shape) for shard, shape in zip(shards, self.shapes, strict=True)]
         # Each rank sends its shards, concatenated and padded to the length of the longest.
@@ -77,7 +77,7 @@ class Layout:
 
     @torch.no_grad()
     def scatter_sum(self, whole: Sequence[Tensor]) -> list[Tensor]:
-        """This rank's shards of the sum over all ranks of whole parameters, by one reduce-scatter."""
+        """This rank's shards (n,) of the sum over all ranks of whole parameters, tensors of `shapes`, by one reduce-scatter."""
         if self.ranks.world_size == 1:
             return [tensor.reshape(-1) for tensor in whole]
         longest = max(self._lengths())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FeatureMatching(Objective):
-    """The settings of such an objective."""
+    """An objective that compares features of synthetic and real pairs, without a student."""
 
     def problems(self, experiment: "Experiment") -> list[str]:
         loss, problems = experiment.model.loss, []
@@ -41,7 +41,7 @@ SomeMatching = TypeVar("SomeMatching", bound=FeatureMatching)
 
 
 class FeatureCosts(ObjectiveCosts[SomeMatching]):
-    """The costs of such an objective."""
+    """The costs of an objective that compares features of synthetic and real pairs."""
 
     def step_flops(self, passes: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
         """See `ObjectiveCosts.step_flops`. Counts the passes of the synthetic images through the tower and back to their

@@ -40,7 +40,7 @@ def _known_gradient(name: str) -> str:
 
 
 class UnrolledObjective(Objective):
-    """The settings of the student's steps."""
+    """An objective that trains a student on the pairs for a few steps and differentiates through these steps."""
 
     advice: ClassVar[str] = "lower distill.lr_images, distill.lr_texts, distill.objective.lr_rates or the inner learning rates"
     inner_steps: Positive = Field(8, description="Inner steps of each outer step: the student's training steps (syn_steps).")

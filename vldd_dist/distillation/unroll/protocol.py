@@ -25,7 +25,8 @@ class InnerProblem(Protocol):
     def seed(self) -> int: ...
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """The scalar loss at theta. `batch` holds the tensors of this step, then the tensors that all steps share."""
+        """The scalar loss at theta. `batch` holds the tensors (B, ...) of this step, then those that all steps share, of any
+        shape."""
         ...
 
 

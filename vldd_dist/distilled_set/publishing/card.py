@@ -66,8 +66,8 @@ def render_card(distilled: DistilledSet) -> str:
 
 _ORIGINALS = """
 `pairs.safetensors` also contains `start_images`, the images from which the distillation started, and `captions.jsonl`
-contains captions of the original data. If the start was real pairs, these are unchanged (resized) images of the original
-data, under its licence. Training does not use them.
+contains captions of the original data. If the pairs were initialised with real pairs, these are unchanged (resized) images
+of the original data, under its licence. Training does not use them.
 """
 
 # The key says whether the backbone is frozen. A frozen one computes the features of each image only once.

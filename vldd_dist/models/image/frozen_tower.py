@@ -77,7 +77,7 @@ class FrozenTower:
         return torch.cat([self._run(chunk) for chunk in images.tensor_split(chunks_of(len(images)))])
 
     def features_with_graph(self, images: Tensor, limit: int) -> "FeaturesWithGraph":
-        """The same features, whose gradients can be propagated to the pixels.
+        """Features (M, F) of normalised images (M, 3, H, W), whose gradients can be propagated to the pixels.
 
         Args:
             limit: bytes of graphs to keep. Images whose graph is not kept pass through the tower again for the backward pass.

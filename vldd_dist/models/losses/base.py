@@ -98,7 +98,11 @@ class Loss(Plugin):
             _check_like(name, rows.get(name), start, (total, *start.shape[1:]))
 
     def check_shared(self, shared: Mapping[str, Tensor]) -> None:
-        """The same for the shared tensors that this loss owns."""
+        """Check the shared tensors of a set, which may come from anyone.
+
+        Raises:
+            ValueError: a shared tensor that this loss owns is missing, or has another shape or type.
+        """
         for name, (start, _) in self.learned_shared().items():
             _check_like(name, shared.get(name), start, tuple(start.shape))
 

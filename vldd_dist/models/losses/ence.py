@@ -1,4 +1,4 @@
-"""InfoNCE with graded similarities in place of matching and non-matching texts."""
+"""InfoNCE with soft targets in place of matching and non-matching texts."""
 
 from torch import Tensor
 from torch.nn import functional

@@ -1,4 +1,4 @@
-"""The common part of losses with graded similarities in place of matching and non-matching texts."""
+"""The common part of losses with soft targets S in place of 1 for a matching and 0 for any other text."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

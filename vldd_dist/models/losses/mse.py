@@ -1,4 +1,4 @@
-"""Mean squared error against graded similarities."""
+"""Mean squared error against soft targets."""
 
 from torch import Tensor
 

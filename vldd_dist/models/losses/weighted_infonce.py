@@ -1,4 +1,4 @@
-"""InfoNCE with a target distribution computed from graded similarities."""
+"""InfoNCE with a target distribution computed from soft targets."""
 
 from pydantic import Field
 from torch import Tensor

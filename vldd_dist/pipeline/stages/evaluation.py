@@ -35,7 +35,10 @@ class EvaluationFacts(Facts):
     test: Recalls
     learning_rate: float | None = Field(None, description="learning rate of the student, chosen on the validation split")
     metrics: dict[str, float] = Field(default={}, description="further metrics on the test split, by name")
-    validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
+    validation: list[tuple[float, Recalls]] = Field(
+        default=[],
+        description="(learning rate, recalls in percent on the validation split), for each learning rate that did not diverge",
+    )
 
 
 def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
@@ -123,7 +126,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     for name in experiment.image_models():
         trace = traces(model_named(experiment, name), experiment.data.image_size)
         sizes = sizes_of(trace)
-        held = {"pairs": pairs * trace.pair_bytes, "standing by": sizes.trainable + sizes.frozen}
+        held = {"pairs": pairs * trace.pair_bytes, "second model": sizes.trainable + sizes.frozen}
         of_models.append(held | student_step_memory(trace, experiment.evaluation_on(name), pairs, 1))
     return max(of_models, key=peak)
 

@@ -208,7 +208,7 @@ def facts_of(context: StageContext, run: DistillationFacts, objective: str) -> d
 
 STAGE = StageSpec(
     kind="publication",
-    version=6,
+    version=7,
     title="publications",
     result=PublicationFacts,
     unit=unit,
