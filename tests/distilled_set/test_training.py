@@ -15,6 +15,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
+from vldd_dist.pipeline.stages.publication import most_chosen
 
 
 def of_two_phases() -> DistilledSet:
@@ -99,3 +100,8 @@ def test_unsuitable_arguments_of_train_on_are_one_sentence_errors() -> None:
         train_on(distilled_set(), nn.Flatten(), nn.Identity())
     with pytest.raises(ValueError, match="epochs is 0: give a positive number"):
         train_on(distilled_set(), image_tower, text_tower, epochs=0)
+
+
+@pytest.mark.parametrize(("rates", "chosen"), [([0.1, 0.3, 0.3], 0.3), ([0.3, 0.1, 0.1, 0.2], 0.1), ([0.3, 0.1], 0.1)])
+def test_the_recipe_has_the_rate_that_most_seeds_chose(rates: list[float], chosen: float) -> None:
+    assert most_chosen(rates) == chosen

@@ -1,6 +1,6 @@
 """Publishing: writes a distillation's best pairs as a self-contained distilled set, with its recalls on the card."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -153,6 +153,11 @@ def _weights_in_the_set(context: StageContext) -> dict[str, torch.Tensor] | None
     return read_tensors(context.reader("image_weights"), "weights.safetensors")
 
 
+def most_chosen(rates: Sequence[float]) -> float:
+    """The learning rate that most seeds chose on the validation split; of equally many, the lowest."""
+    return max(sorted(rates), key=rates.count)
+
+
 def _recipe(context: StageContext) -> Recipe:
     model, protocol = context.model_settings, context.spec["protocol"]
     students = [context.reader(role).facts_as(EvaluationFacts) for role in context.roles("recall.distilled.")]
@@ -177,8 +182,7 @@ def _recipe(context: StageContext) -> Recipe:
         loss=model.loss.model_dump(mode="json"),
         epochs=protocol["epochs"],
         batch_size=protocol["batch_size"],
-        # The rate that most seeds chose on the validation split.
-        learning_rate=max(sorted(rates), key=rates.count),
+        learning_rate=most_chosen(rates),
         momentum=protocol["momentum"],
         weight_decay=protocol["weight_decay"],
     )
