@@ -116,7 +116,7 @@ def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:
-                sets[folder] = read_manifest(Store(store.url_of(folder), **store.storage_options))
+                sets[folder] = read_manifest(Store(store.url_of(folder)))
             except StoreError as error:
                 sets[folder] = error
     return sets

@@ -41,17 +41,15 @@ class Store:
 
     Args:
         url: a folder, or a file://, s3://, gs:// or memory:// URL without credentials; http(s):// and hf:// for reading only.
-        storage_options: further arguments of the fsspec file system, for example an endpoint; they are never shown.
 
     Raises:
         StoreError: the URL is empty, has an unknown scheme, or contains credentials.
     """
 
-    def __init__(self, url: Location, **storage_options: Any) -> None:
+    def __init__(self, url: Location) -> None:
         self.scheme, self.root = parse_location(url)
         self.url = f"{self.scheme}://{self.root}"
-        self.storage_options = storage_options
-        self.backend = backend_of(self.scheme, self.root, storage_options)
+        self.backend = backend_of(self.scheme, self.root)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"

@@ -41,7 +41,7 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     if scheme not in REMOTE_SCHEMES:
         filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         return filesystem, path
-    filesystem = open_file_system(scheme, {}, attempts=1)
+    filesystem = open_file_system(scheme, attempts=1)
     return filesystem, filesystem._strip_protocol(url)
 
 

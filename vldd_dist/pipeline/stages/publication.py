@@ -99,7 +99,7 @@ def publish(context: StageContext) -> PublicationFacts:
     )
     seed = run.manifest.spec["seed"]
     folder = published_folder(context.spec["name"], len(pairs["images"]), seed, context.order.id)
-    target = Store(context.store.url_of(folder), **context.store.storage_options)
+    target = Store(context.store.url_of(folder))
     digest = _digest_of_existing(target, distilled) or _write_agreed(context, target, files_of(distilled))
     return PublicationFacts(folder=folder, size_bytes=sum(distilled.sizes.values()), digest=digest)
 

@@ -24,7 +24,6 @@ class Backend(ABC):
 
     Args:
         root: path of the store, without a trailing slash.
-        storage_options: further arguments of the fsspec file system.
 
     Attributes:
         is_local: whether objects can be read without a network.
@@ -34,8 +33,8 @@ class Backend(ABC):
     is_local: ClassVar[bool] = False
     write_instead: ClassVar[str | None] = None
 
-    def __init__(self, scheme: str, root: str, storage_options: dict[str, Any]) -> None:
-        self.scheme, self.root, self.storage_options = scheme, root, storage_options
+    def __init__(self, scheme: str, root: str) -> None:
+        self.scheme, self.root = scheme, root
         self.url = f"{scheme}://{root}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -54,7 +53,7 @@ class Backend(ABC):
 
     def _open(self, attempts: int) -> AbstractFileSystem:
         try:
-            return open_file_system(self.scheme, self.storage_options, attempts)
+            return open_file_system(self.scheme, attempts)
         except ImportError as error:
             raise StoreError(f"{self.url}: {missing_library(self.scheme, error)}") from None
 

@@ -34,31 +34,30 @@ def missing_library(scheme: str, error: ImportError) -> str:
     return f"{scheme}:// needs another library: {short(error)}"
 
 
-def open_file_system(scheme: str, storage_options: dict[str, Any], attempts: int) -> AbstractFileSystem:
+def open_file_system(scheme: str, attempts: int) -> AbstractFileSystem:
     """An fsspec file system.
 
     Args:
-        storage_options: the user's arguments of the file system; they override ours.
         attempts: number of times that the client tries a request. It must be one if `retry.retried` repeats the request,
             because the attempts of both would multiply.
 
     Raises:
         ImportError: the library for this scheme is not installed.
     """
-    options = dict(storage_options)
+    options: dict[str, Any] = {}
     if scheme != "memory":
         # A listing must include what other processes wrote a moment ago.
-        options |= {"use_listings_cache": False, "skip_instance_cache": True}
+        options = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme in s3.SCHEMES:
         # On EC2, credentials come from a service on the machine. By default a single request of one second is made.
         os.environ.setdefault("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "4")
         os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "2")
-        options["config_kwargs"] = _s3_client(attempts) | options.get("config_kwargs", {})
+        options["config_kwargs"] = _s3_client(attempts)
     elif scheme in web.SCHEMES:
-        options = _web_client() | options
+        options |= _web_client()
     elif scheme in GCS_SCHEMES:
         # By default gcsfs waits without a limit for the next byte of a connection, also if it has died.
-        options.setdefault("requests_timeout", _time_limits())
+        options["requests_timeout"] = _time_limits()
     opened = fsspec.filesystem(scheme, **options)
     if scheme in s3.SCHEMES:
         # s3fs would otherwise repeat requests that its client has already repeated.

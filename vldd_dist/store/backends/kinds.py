@@ -15,7 +15,7 @@ from vldd_dist.store.backends.object_stores import S3, ObjectStore
 _memory_lock = threading.Lock()
 
 
-def backend_of(scheme: str, root: str, storage_options: dict[str, Any]) -> Backend:
+def backend_of(scheme: str, root: str) -> Backend:
     """The backend for URLs with a scheme; nothing is opened."""
     kinds: dict[str, type[Backend]] = {
         "file": LocalFiles,
@@ -24,7 +24,7 @@ def backend_of(scheme: str, root: str, storage_options: dict[str, Any]) -> Backe
         **dict.fromkeys(s3.SCHEMES, S3),
         **dict.fromkeys(web.SCHEMES, WebServer),
     }
-    return kinds.get(scheme, ObjectStore)(scheme, root, storage_options)
+    return kinds.get(scheme, ObjectStore)(scheme, root)
 
 
 class Local(Backend):
