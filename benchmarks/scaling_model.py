@@ -135,14 +135,12 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
     train, val, test = (source.images[split] for split in ("train", "val", "test"))
     entries = train * (source.captions_each if experts.captions == "all" else 1)
     rates = len(evaluation.learning_rates)
-    # One validation before the first outer step, the periodic ones, and one after the last step.
-    validations = 1 + math.ceil(distill.outer_steps / distill.validate_every)
     distilling = evaluating = 0.0
     for pairs in distill.pairs:
         # A student for each learning rate, each measured on the validation split.
         choosing = rates * (evaluation.epochs * pairs + val / ENCODING_SPEEDUP)
         pairs_per_step = distill.objective.inner_steps * min(distill.batch_size or pairs, pairs)
-        distilling += distill.outer_steps * pairs_per_step * EXACT_STEPS + validations * choosing
+        distilling += distill.outer_steps * pairs_per_step * EXACT_STEPS + distill.validations() * choosing
         evaluating += choosing + test / ENCODING_SPEEDUP
     sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(evaluation.seeds)
     images = {

@@ -85,20 +85,6 @@ def levels() -> list[set[str]]:
     return [set(re.findall(r"\w+", level)) for level in chain.split(" -> ")]
 
 
-def test_full_and_distilled_name_one_thing_each() -> None:
-    """Two texts for one method would be two rows of a report. (The unroll's FULL is one of its gradients.)"""
-    assigned = re.compile(r"^[A-Z_, ]*\b(FULL|DISTILLED)\b[A-Z_, ]*=", re.MULTILINE)
-    modules = [module for module in MODULES if not module.startswith("distillation/unroll/")]
-    assert [module for module in modules if assigned.search((PACKAGE / module).read_text())] == ["methods.py"]
-
-
-def test_one_place_says_which_values_of_train_freeze_the_backbone() -> None:
-    """`freezes_backbone` says it for all others, so that another value is entered once."""
-    listed = re.compile(r"""[(\[{]("head", "frozen"|"frozen", "head"|"full", "lora"|"lora", "full")[)\]}]""")
-    found = {module: len(listed.findall(re.sub(r"Literal\[.*?\]", "", (PACKAGE / module).read_text()))) for module in MODULES}
-    assert {module: count for module, count in found.items() if count} == {"config/sections/model.py": 1}
-
-
 def test_imports_go_one_way() -> None:
     chain = levels()
     below = {name: set().union(*chain[level + 1 :]) for level, names in enumerate(chain) for name in names}

@@ -15,6 +15,7 @@ from vldd_dist.cost_model.memory_model import (
 )
 from vldd_dist.cost_model.memory_trace import FullGraph, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
 
 
@@ -146,9 +147,8 @@ def is_sharded(settings: DistillationSettings) -> bool:
 
 def pairs_memory(pairs: int, pair: PairSize, settings: DistillationSettings) -> Terms:
     """The memory of a rank's M / W pairs: their values and, for the learned part, the starting and the best values, the running
-    average if there is one, and the moments (two for Adam, one for SGD with momentum)."""
-    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    copies = 2 + bool(settings.ema) + moments
+    average if there is one, and the optimiser's moments."""
+    copies = 2 + bool(settings.ema) + len(settings.moments())
     return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + copies * pair.learned)}
 
 
@@ -215,7 +215,7 @@ def _graph_at_end(step: UnrolledStep, settings: DistillationSettings) -> int:
 def used_pairs(pairs: int, settings: DistillationSettings) -> int:
     """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
     objective: UnrolledObjective = settings.objective
-    batch = min(settings.batch_size or pairs, pairs)
+    batch = inner_batch_size(settings.batch_size, pairs)
     return min(pairs, objective.costs().longest_run() * per_rank(batch, settings.workers))
 
 

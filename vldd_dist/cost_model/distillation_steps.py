@@ -18,6 +18,7 @@ from vldd_dist.cost_model.memory_model import Terms, drops_gradients, per_rank, 
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
 from vldd_dist.models.image.frozen_tower import largest_chunk
 
@@ -79,7 +80,7 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
     """The sizes of an outer step that unrolls a student."""
     settings = experiment.distill
     workers, fixed, pairs = settings.workers, settings.fixed(), max(settings.pairs)
-    rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), workers), objective.dropout
+    rows, dropout = per_rank(inner_batch_size(settings.batch_size, pairs), workers), objective.dropout
     blending = objective.blending()
     blend = None if blending is None else blending.of_step(seed=0)
     passes: FullGraph | SecondOrder | int

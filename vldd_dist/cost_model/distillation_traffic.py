@@ -24,8 +24,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
         if same_start and 0 in objective.reached_epochs():
             # All experts share one first snapshot of the image tower: it is stored and read once.
             reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
-    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
+    checkpoint = trace.pair_bytes + (1 + len(settings.moments()) + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
     features = experiment.model.has_features

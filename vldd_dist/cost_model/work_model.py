@@ -1,8 +1,6 @@
 """Floating-point operations of one unit, from the operations per pair that a trace of its passes counted. Losses and optimisers
 are not counted, because they have no matrix products, nor is the frozen text encoder, because it encodes each caption once."""
 
-import math
-
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
@@ -51,6 +49,5 @@ def distillation_flops(
         return None
     step += costs.teacher_flops(passes, experiment.experts.count)
     images = 0 if experiment.model.has_features else data.images["val"]
-    # The starting pairs are validated, too.
-    validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)
-    return settings.outer_steps * step + validations * student_flops(trace, experiment.evaluation, earlier + pairs, images)
+    validation = student_flops(trace, experiment.evaluation, earlier + pairs, images)
+    return settings.outer_steps * step + settings.validations() * validation

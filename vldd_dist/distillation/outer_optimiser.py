@@ -64,8 +64,7 @@ class Rowwise:
     def __init__(self, values: Tensor, lr: float, settings: DistillationSettings) -> None:
         self.values, self.lr, self.momentum = values, lr, settings.momentum
         self.adam = settings.optimiser == "adam"
-        names = ["mean", "square"] if self.adam else ["momentum"] if settings.momentum else []
-        self.state = {name: torch.zeros_like(values) for name in names}
+        self.state = {name: torch.zeros_like(values) for name in settings.moments()}
         self.state["steps"] = torch.zeros(len(values), dtype=torch.int64, device=values.device)
 
     @torch.no_grad()

@@ -1,7 +1,6 @@
 """Distils a part of the training pairs inside an application, with an objective that needs no expert. Image features of the
 frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
-import math
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -100,9 +99,7 @@ class PartDistillation(Section):
         step = self.objective.costs().step_flops(planned.costs, settings, pairs)
         if step is None:
             return None
-        # The starting pairs are validated, too.
-        validations = 1 + math.ceil(self.outer_steps / self.validate_every)
-        return self.outer_steps * step + validations * planned.on_pairs(pairs, validation)
+        return self.outer_steps * step + settings.validations() * planned.on_pairs(pairs, validation)
 
     def _settings(self, start: PairNumbers | int, lr_images: float, batch_size: int) -> DistillationSettings:
         """The settings of the outer loop.

@@ -1,5 +1,6 @@
 """distill: the synthetic pairs to learn, their initialisation, and the objective and optimiser that they are learned by."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -98,6 +99,16 @@ class DistillationSettings(Section):
     def fixed(self) -> frozenset[str]:
         """Which of images and texts are not learned, because their rate is 0."""
         return frozenset(name for name, rate in self.rates().items() if rate == 0)
+
+    def moments(self) -> tuple[str, ...]:
+        """The names of the outer optimiser's moments, of which each takes as much memory as what is learned."""
+        if self.optimiser == "adam":
+            return "mean", "square"
+        return ("momentum",) if self.momentum else ()
+
+    def validations(self) -> int:
+        """The number of validations: of the starting pairs, periodic ones, and one after the last outer step."""
+        return 1 + math.ceil(self.outer_steps / self.validate_every)
 
 
 class Phase(Section):

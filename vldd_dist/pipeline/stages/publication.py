@@ -160,7 +160,7 @@ def most_chosen(rates: Sequence[float]) -> float:
 
 def _recipe(context: StageContext) -> Recipe:
     model, protocol = context.model_settings, context.spec["protocol"]
-    students = [context.reader(role).facts_as(EvaluationFacts) for role in context.roles("recall.distilled.")]
+    students = [context.reader(role).facts_as(EvaluationFacts) for role in context.roles(f"recall.{DISTILLED}.")]
     rates = [student.learning_rate for student in students if student.learning_rate is not None]
     return Recipe(
         image_model=model.image.model,
