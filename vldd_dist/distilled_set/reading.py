@@ -1,5 +1,6 @@
 """Reading distilled sets without loading them: the manifest, the card, verification, and which sets a store has."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,14 @@ def parse_manifest(store: Store, data: bytes) -> DistilledManifest:
             raise StoreError(f"{source}: object {name!r} has blocks of more than {BLOCK_BYTES} bytes: the manifest is rejected")
     _check_names(list(manifest.objects), source)
     return manifest
+
+
+def listed_objects(manifest: bytes | None) -> set[str]:
+    """The names of the objects in the manifest of a set that is to be replaced; none if it is missing (None) or invalid."""
+    with contextlib.suppress(StoreError):
+        if manifest is not None:
+            return set(from_json(DistilledManifest, manifest, MANIFEST).objects)
+    return set()
 
 
 def _check_names(names: list[str], source: str) -> None:

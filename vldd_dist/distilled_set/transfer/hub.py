@@ -7,8 +7,8 @@ from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.reading import listed_objects
 from vldd_dist.errors import StoreError, short
 from vldd_dist.store.objects import DamagedObject, sha256_hex
 from vldd_dist.store.retry import is_transient
@@ -56,7 +56,7 @@ def push_to_hub(
                 what = others if old_manifest is None else "another distilled set is"
                 raise StoreError(f"{url}: {what} there: name another data set, or give --replace")
             operations: list[Any] = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-            operations += [CommitOperationDelete(path) for path in sorted(_objects_of(old_manifest) & present - set(files))]
+            operations += [CommitOperationDelete(path) for path in sorted(listed_objects(old_manifest) & present - set(files))]
             message = f"{manifest.pairs} distilled image-text pairs"
             # With its parent, so that a commit that was made in the meantime is not overwritten.
             head = api.create_commit(operations=operations, commit_message=message, parent_commit=head, **where).oid
@@ -76,14 +76,6 @@ def name_on_hub(url: str) -> tuple[str, str | None]:
 
 def _read(api: "HfApi", where: Mapping[str, Any], path: str) -> bytes:
     return Path(api.hf_hub_download(filename=path, **where)).read_bytes()
-
-
-def _objects_of(manifest: bytes | None) -> set[str]:
-    """Names of the objects in a manifest; none if there is no manifest or it is invalid."""
-    with contextlib.suppress(StoreError):
-        if manifest is not None:
-            return set(from_json(DistilledManifest, manifest, MANIFEST).objects)
-    return set()
 
 
 def _matches(info: Any, data: bytes) -> bool:

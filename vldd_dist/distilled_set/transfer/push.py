@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
-from vldd_dist.distilled_set.reading import ByteCallback, verify
+from vldd_dist.distilled_set.reading import ByteCallback, listed_objects, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.hub import HUB, push_to_hub
 from vldd_dist.errors import ConfigError, StoreError
@@ -82,16 +81,7 @@ def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: 
             raise StoreError(f"{target.url_of(other)}: another file is there: name a folder without files, or give --replace")
         # Read one by one, because a set may be larger than memory.
         objects = ((name, files[name].read_bytes()) for name in manifest.objects)
-        remove = _old_objects(target, existing) - manifest.objects.keys()
+        remove = listed_objects(existing) - manifest.objects.keys()
         if not write_folder(target, objects, data, replace=replace, remove=remove):
             raise StoreError(f"{target.url}: another distilled set was written there at the same time: push to another folder")
     verify(target.url)
-
-
-def _old_objects(target: Store, manifest: bytes | None) -> set[str]:
-    """The names of the objects of the set that is there now; none if its manifest is missing or damaged."""
-    if manifest is None:
-        return set()
-    with contextlib.suppress(StoreError):
-        return set(from_json(DistilledManifest, manifest, target.url).objects)
-    return set()
