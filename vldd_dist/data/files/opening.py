@@ -3,14 +3,13 @@ broken connection costs one range and not the whole file.
 """
 
 import io
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.data.files.regular_files import open_regular
+from vldd_dist.data.in_order import in_order
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.retry import retried
 
@@ -53,36 +52,29 @@ class ResumingStream(io.RawIOBase):
     """A remote object of `size` bytes, read sequentially from byte `start` on."""
 
     def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int = 0) -> None:
-        self._filesystem, self._path, self._size = filesystem, path, size
-        self._requested = start
-        self._pool = ThreadPoolExecutor(RANGES_AHEAD)
-        self._ahead: deque[Future[bytes]] = deque()
+        self._filesystem, self._path = filesystem, path
+        ranges = ((first, min(first + RANGE_BYTES, size)) for first in range(start, size, RANGE_BYTES))
+        self._ranges = in_order(self._range, ranges, threads=RANGES_AHEAD, ahead=RANGES_AHEAD)
         self._current = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._request_ahead()
-        if not self._current and self._ahead:
-            self._current = memoryview(self._ahead.popleft().result())
-            self._request_ahead()
+        if not self._current:
+            self._current = memoryview(next(self._ranges, b""))
         count = min(len(buffer), len(self._current))
         buffer[:count] = self._current[:count]
         self._current = self._current[count:]
         return count
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._ranges.close()
         super().close()
 
-    def _request_ahead(self) -> None:
-        while len(self._ahead) < RANGES_AHEAD and self._requested < self._size:
-            start, stop = self._requested, min(self._requested + RANGE_BYTES, self._size)
-            self._ahead.append(self._pool.submit(self._range, start, stop))
-            self._requested = stop
+    def _range(self, limits: tuple[int, int]) -> bytes:
+        start, stop = limits
 
-    def _range(self, start: int, stop: int) -> bytes:
         def fetch(seconds: float) -> bytes:
             data = self._filesystem.cat_file(self._path, start=start, end=stop)
             if len(data) != stop - start:
