@@ -156,6 +156,7 @@ def test_no_object_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatc
     assert first.rows
     assert first.galleries
     assert sum(reads.values()) > 5
+    assert max(reads[key] for key in reads if key.startswith("units/")) == 1
     reads.clear()
     assert reporter.collect() == first
     assert not reads, "committed objects do not change"

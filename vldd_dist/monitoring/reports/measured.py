@@ -49,8 +49,10 @@ class Measured:
 
     def reader(self, unit: WorkUnit) -> UnitReader | None:
         """The reader of a unit; None if it is not committed."""
-        if unit.id not in self.done:
-            return None
+        return self.committed(unit) if unit.id in self.done else None
+
+    def committed(self, unit: WorkUnit) -> UnitReader:
+        """The reader of a committed unit."""
         if unit.id not in self._readers:
             self._readers[unit.id] = UnitReader(self.store, unit.kind, unit.id)
         return self._readers[unit.id]
@@ -123,7 +125,6 @@ class Measured:
     def _planned(self, graph: Graph) -> dict[tuple[str, int, str | None], list[list[WorkUnit]]]:
         """(method, pairs, another image model or None) -> for each run, the evaluations of its students. The pairs of full data
         are 0 before they are known."""
-        own_model = graph.experiment.model.image.model
         dataset = self.facts(graph.unit("dataset"), DatasetFacts)
         train_images = 0 if dataset is None else dataset.splits["train"].images
         experts = [[unit] for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
@@ -131,10 +132,9 @@ class Measured:
         if experts:
             planned[FULL, train_images, None] = experts
         for evaluated in evaluated_sets(graph.experiment):
-            for model in evaluated.image_models:
-                key_of_row = evaluated.method, evaluated.pairs, None if model == own_model else model
+            for model, row in evaluated.rows(graph.experiment.model.image.model):
                 evaluations = [graph.unit("evaluation", *key) for key in evaluated.evaluations(model)]
-                planned.setdefault(key_of_row, []).append(evaluations)
+                planned.setdefault(row, []).append(evaluations)
         return planned
 
     def application_tables(self, graph: Graph) -> dict[str, Table]:

@@ -80,9 +80,8 @@ def _planned_rows(variant: str, experiment: Experiment) -> Iterator[RowKey]:
     """The rows that the variant's results can have. The number of pairs of full data is not known."""
     yield RowKey(variant, FULL, 0, None)
     for evaluated in evaluated_sets(experiment):
-        for model in evaluated.image_models:
-            other_model = None if model == experiment.model.image.model else model
-            yield RowKey(variant, evaluated.method, evaluated.pairs, other_model)
+        for _, row in evaluated.rows(experiment.model.image.model):
+            yield RowKey(variant, *row)
 
 
 def _variants(study: Study, table: str) -> list[str]:

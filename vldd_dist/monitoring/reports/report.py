@@ -8,7 +8,6 @@ from typing import TypeVar
 from torch import Tensor
 
 from vldd_dist.artifacts.keys import prefix_of
-from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
@@ -116,9 +115,6 @@ class Reporter:
             cache[key] = read()
         return cache[key]
 
-    def _reader(self, unit: WorkUnit) -> UnitReader:
-        return UnitReader(self.store, unit.kind, unit.id)
-
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
         dataset = self._measured.facts(self.graph.unit("dataset"), DatasetFacts)
@@ -153,7 +149,7 @@ class Reporter:
         ]
 
     def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:
-        reader, distill = self._reader(unit), self.experiment.distill
+        reader, distill = self._measured.committed(unit), self.experiment.distill
         curves = read_tensors(reader, "curves.safetensors")
         shared = {path.removeprefix("shared."): values for path, values in curves.items() if path.startswith("shared.")}
         steps = range(len(curves["loss"]))
@@ -189,7 +185,7 @@ class Reporter:
         return write_gallery(self.store, self.experiment.name, unit.id, self._folder(unit), seed)
 
     def _folder(self, publication: WorkUnit) -> str:
-        return self._reader(publication).facts_as(PublicationFacts).folder
+        return self._measured.committed(publication).facts_as(PublicationFacts).folder
 
 
 def _phases_until(distillation: WorkUnit) -> list[WorkUnit]:

@@ -35,6 +35,16 @@ class EvaluatedSet:
             for seed in self.evaluation_seeds:
                 yield "pairs", self.source, seed, name
 
+    def rows(self, own_model: str) -> Iterator[tuple[str, tuple[str, int, str | None]]]:
+        """Each image model, and the row of its students in the recall table: (method, pairs, image model), where None stands
+        for the experiment's own.
+
+        Args:
+            own_model: the experiment's own image model.
+        """
+        for model in self.image_models:
+            yield model, (self.method, self.pairs, None if model == own_model else model)
+
 
 def evaluated_sets(experiment: Experiment) -> list[EvaluatedSet]:
     """Coresets first, then distilled sets. For each evaluation seed a coreset is selected again, using another expert."""
