@@ -10,9 +10,9 @@ from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.errors import VlddError
 from vldd_dist.monitoring.live.descriptions import describe_running
 from vldd_dist.monitoring.live.run_state import RunState, View
-from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.monitoring.live.status import StatusWriter, stages_of
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.stage import position_of, title_of
+from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import RunProgress, Stage
 from vldd_dist.reporting.table import Table
@@ -88,8 +88,7 @@ def progress_of(status: RunStatus) -> RunProgress:
         written_at=datetime.fromisoformat(status.written_at).strftime("%Y-%m-%d %H:%M:%S %Z"),
         stages=[
             Stage(name=title_of(kind), done=stage.done, failed=stage.failed, total=stage.total)
-            # A stored status has them in alphabetical order.
-            for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0]))
+            for kind, stage in stages_of(status)
         ],
         running=listed,
         time_left=status.time_left,

@@ -134,6 +134,12 @@ def shown_statuses(statuses: Sequence[RunStatus]) -> list[RunStatus]:
     return shown
 
 
+def stages_of(status: RunStatus) -> list[tuple[str, StageStatus]]:
+    """(kind, counts) of each stage in the order of the pipeline. A stored status has them in alphabetical order. A kind that
+    this version does not know comes last."""
+    return sorted(status.stages.items(), key=lambda item: position_of(item[0]))
+
+
 def describe_status(status: RunStatus, several: bool = False) -> str:
     """The status for people: counts, running units, notices. Line breaks in stored texts are removed.
 
@@ -148,8 +154,7 @@ def describe_status(status: RunStatus, several: bool = False) -> str:
         lines[0] += f", {status.time_left}"
         if is_outdated(status):
             lines.append(f"  {DIED}: run the same command again to resume")
-    # Stages are stored in alphabetical order. A kind that this version does not know comes last.
-    for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
+    for kind, stage in stages_of(status):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {title_of(kind):<20} {stage.done}/{stage.total} done{failed}")
     lines += [f"  {unit.label}: {describe_running(unit.event)} ({duration(unit.seconds)})" for unit in status.running]
