@@ -122,7 +122,7 @@ class MembershipInference(Application):
     def _random(given: Inputs, seed: int, *purpose: str | int) -> PairNumbers:
         generator = numpy_generator(seed, "membership", *purpose)
         images = generator.choice(len(given.train.inputs), min(given.count, len(given.train.inputs)), replace=False)
-        return one_caption_each(given.train, torch.from_numpy(images), generator)
+        return one_caption_each(given.train, generator, torch.from_numpy(images))
 
     def _references(self, given: Inputs, seed: int) -> Iterator[Reference]:
         for number in range(self.references):
@@ -135,12 +135,12 @@ class MembershipInference(Application):
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """(setting, figures): for the training pairs that the released ones started from, if any, and for the other ones."""
         generator = numpy_generator(seed, "membership", "captions")
-        members = one_caption_each(given.train, torch.arange(len(given.train.inputs)), generator)
+        members = one_caption_each(given.train, generator)
         if start is not None:
             members.captions[start.images] = start.captions
         # The pairs to score: all training pairs, and the test pairs as non-members.
-        scored = [_pairs(given.train, members), _pairs(given.test, _all_images(given.test, generator))]
-        gallery = _pairs(given.validation, _all_images(given.validation, generator))
+        scored = [_pairs(given.train, members), _pairs(given.test, one_caption_each(given.test, generator))]
+        gallery = _pairs(given.validation, one_caption_each(given.validation, generator))
         student = given.students.with_seed(seed).on_pairs(released, given.validation).student
         temperature = given.students.model.loss.first_temperature() or TEMPERATURE
         confidences = [confidence(student, pairs, gallery, temperature) for pairs in scored]
@@ -182,10 +182,6 @@ class MembershipInference(Application):
             unseen[number, reference.seen] = False
         unseen[:, ~unseen.any(dim=0)] = True
         return [(training * unseen).sum(dim=0) / unseen.sum(dim=0), test.mean(dim=0)]
-
-
-def _all_images(split: RetrievalSplit, generator: np.random.Generator) -> PairNumbers:
-    return one_caption_each(split, torch.arange(len(split.inputs)), generator)
 
 
 def _pairs(split: RetrievalSplit, numbers: PairNumbers) -> Pairs:

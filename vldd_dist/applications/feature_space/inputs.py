@@ -62,9 +62,10 @@ class Inputs:
         return self.distilled
 
 
-def one_caption_each(split: RetrievalSplit, images: Tensor, generator: np.random.Generator) -> PairNumbers:
-    """The images (n,) of a split, each with one of its captions drawn at random."""
+def one_caption_each(split: RetrievalSplit, generator: np.random.Generator, images: Tensor | None = None) -> PairNumbers:
+    """The images (n,) of a split, None: all, each with one of its captions drawn at random."""
     first = first_captions(split)
+    images = torch.arange(len(split.inputs)) if images is None else images
     counts = (first[images + 1] - first[images]).numpy()
     return PairNumbers(images, first[images] + torch.from_numpy(generator.integers(counts)))
 
@@ -87,7 +88,7 @@ def select(method: Coreset, split: RetrievalSplit, count: int, generator: np.ran
     """
     if count > len(split.inputs):
         raise ConfigError(f"{count} pairs are more than the {len(split.inputs)} training images of a part: ask for fewer")
-    numbers = one_caption_each(split, torch.arange(len(split.inputs)), generator)
+    numbers = one_caption_each(split, generator)
     candidates = Candidates(len(split.inputs), split.inputs, split.texts[numbers.captions], caption=numbers.captions)
     chosen = torch.stack([group[0] for group in groups(method, candidates, count, generator)])
     return PairNumbers(chosen, numbers.captions[chosen])
