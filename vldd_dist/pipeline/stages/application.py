@@ -29,7 +29,7 @@ from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.protocol import protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import APPLICATIONS
@@ -140,7 +140,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     applications: list[Application] = experiment.applications.run
     if not applications:
         return {}
-    trace = _trace_of(experiment, traces)
+    trace = trace_of(experiment, traces)
     sizes = sizes_of(trace)
     before = {"image tower": sizes.frozen, "heads": sizes.trainable}
     if any("distilled" in application.needs for application in applications):
@@ -157,14 +157,14 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 def host_memory(experiment: Experiment, traces: TraceOf, data: DataSize) -> int:
     """The features of all images and the embeddings of all captions. Copies of parts of them are not counted."""
-    trace, images = _trace_of(experiment, traces), sum(data.images.values())
+    trace, images = trace_of(experiment, traces), sum(data.images.values())
     return FP32 * (images * on_features(trace, experiment.model).image_dim + data.captions * trace.text_dim)
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
     """Reads the features and embeddings of all splits, the image tower's weights and the distilled pairs, if the application
     needs them (for no unit in particular: if any does). Writes only a manifest."""
-    trace, reads = _trace_of(experiment, traces), 0
+    trace, reads = trace_of(experiment, traces), 0
     if unit is not None:
         reads = _distilled_count(unit)
     elif any("distilled" in application.needs for application in experiment.applications.run):
@@ -176,7 +176,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
     """The operations that the application counts, and those of the distilled images through the image tower."""
     application: Application = choose(APPLICATIONS, unit.spec["application"])
-    trace, pairs = _trace_of(experiment, traces), _distilled_count(unit)
+    trace, pairs = trace_of(experiment, traces), _distilled_count(unit)
     counted = application.flops(planned_run(experiment, trace, data, unit))
     return None if counted is None else counted + pairs * FlopTrace(trace).encoding
 
@@ -201,10 +201,6 @@ def planned_run(experiment: Experiment, trace: MemoryTrace, data: DataSize, unit
 def _distilled_count(unit: WorkUnit) -> int:
     """The number of distilled pairs that the unit reads."""
     return unit.inputs["distillation"].spec["pairs"] if "distillation" in unit.inputs else 0
-
-
-def _trace_of(experiment: Experiment, traces: TraceOf) -> MemoryTrace:
-    return traces(experiment.model, experiment.data.image_size)
 
 
 STAGE = StageSpec(

@@ -14,7 +14,7 @@ from vldd_dist.cost_model.distillation_steps import peak_of_distillation
 from vldd_dist.cost_model.distillation_traffic import distillation_traffic
 from vldd_dist.cost_model.io_model import DataSize, Traffic
 from vldd_dist.cost_model.memory_model import Terms, peak
-from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
+from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.checkpoints import earlier_choices
 from vldd_dist.distillation.context import RunContext
@@ -30,7 +30,7 @@ from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.phases import (
     EARLIER,
     UnitPhase,
@@ -156,7 +156,7 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """See `peak_of_distillation`. With several phases, that of the phase with the highest peak, including the earlier phases'
     pairs."""
-    trace, of_phases = _trace_of(experiment, traces), []
+    trace, of_phases = trace_of(experiment, traces), []
     for earlier, phase in experiments_of_phases(experiment):
         terms = peak_of_distillation(phase, trace, earlier)
         of_phases.append(terms | {"earlier phases": earlier * trace.pair_bytes} if earlier else terms)
@@ -166,7 +166,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
     """See `distillation_traffic`. For no unit in particular: of the most pairs and, with several phases, the one with the most
     traffic."""
-    trace = _trace_of(experiment, traces)
+    trace = trace_of(experiment, traces)
     if unit is not None:
         of_unit, earlier = _of_unit(experiment, unit)
         return distillation_traffic(of_unit, trace, data, earlier)
@@ -177,11 +177,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
     """The operations of the unit's distillation, or of its phase."""
     of_unit, earlier = _of_unit(experiment, unit)
-    return distillation_flops(of_unit, _trace_of(experiment, traces), data, of_unit.distill.pairs[0], earlier)
-
-
-def _trace_of(experiment: Experiment, traces: TraceOf) -> MemoryTrace:
-    return traces(experiment.model, experiment.data.image_size)
+    return distillation_flops(of_unit, trace_of(experiment, traces), data, of_unit.distill.pairs[0], earlier)
 
 
 def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:

@@ -16,7 +16,7 @@ from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
@@ -91,7 +91,7 @@ def run(context: StageContext) -> ExpertFacts:
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """The larger peak of a training step and of encoding a batch for validation."""
-    settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
+    settings, trace = experiment.experts, trace_of(experiment, traces)
     rows = per_rank(settings.batch_size, settings.workers)
     step = TrainingStep(
         rows * trace.input_bytes,
@@ -105,7 +105,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     """Reads the training and validation splits and the starting weights. Writes a checkpoint before the first epoch and after
     each epoch, which has the parameters (once, also if the snapshot is kept), the momentum and what is counted of each training
     entry for its forgetting."""
-    settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
+    settings, trace = experiment.experts, trace_of(experiment, traces)
     snapshot = sum(trace.trainable_bytes.values())
     # What `ForgettingCounts` holds of an entry: an int64 and two booleans.
     counts = 0 if data is None else round(10 * training_entries(settings, data))
@@ -117,7 +117,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
     """The operations of training one expert."""
-    return expert_flops(experiment, traces(experiment.model, experiment.data.image_size), data)
+    return expert_flops(experiment, trace_of(experiment, traces), data)
 
 
 STAGE = StageSpec(

@@ -1,13 +1,20 @@
-"""What a unit needs to build a dual encoder: the part of its spec that describes the model, and the input units."""
+"""What a unit needs to build a dual encoder: the part of its spec that describes the model, and the input units. What a plan
+needs: the model's trace."""
 
 from typing import Any
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
+from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit
+
+
+def trace_of(experiment: Experiment, traces: TraceOf) -> MemoryTrace:
+    """The trace of the experiment's dual encoder on its images."""
+    return traces(experiment.model, experiment.data.image_size)
 
 
 def model_named(experiment: Experiment, image_model: str) -> ModelSettings:
