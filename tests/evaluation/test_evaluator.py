@@ -212,12 +212,12 @@ def test_pairs_in_phases_are_trained_on_one_phase_after_the_other() -> None:
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=linear)
     described = ModelSettings(image=image, text=TextTowerSettings(head=linear), joint_dim=16)
     student, by_hand = (build(described, TEXT_DIM, None, 0) for _ in range(2))
-    rows = {"inputs": torch.randn(10, student.image_head.in_features), "texts": torch.randn(10, TEXT_DIM), "phase": phase}
+    rows = {"images": torch.randn(10, student.image_head.in_features), "texts": torch.randn(10, TEXT_DIM), "phase": phase}
     assert train_student(student, TrainingPairs(rows, 10), settings, 0.1, InfoNCE(), seed=3)
     parameters = [parameter for parameter in by_hand.train().parameters() if parameter.requires_grad]
     momenta = [torch.zeros_like(parameter) for parameter in parameters]
     for numbers in (phase == 0, phase == 0, phase == 1, phase == 1):
-        loss = InfoNCE()(*by_hand(rows["inputs"][numbers], rows["texts"][numbers]))
+        loss = InfoNCE()(*by_hand(rows["images"][numbers], rows["texts"][numbers]))
         for parameter, momentum, slope in zip(parameters, momenta, torch.autograd.grad(loss, parameters), strict=True):
             momentum.mul_(0.9).add_(slope)
             parameter.data.sub_(0.1 * momentum)

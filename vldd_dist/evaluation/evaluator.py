@@ -28,7 +28,7 @@ class TrainingPairs:
 
     Attributes:
         rows: `images` (M, 3, H, W) float32, normalised, and `texts` (M, D); for synthetic pairs also the loss's row tensors,
-            and `phase` (M,) int64 if they were learned in phases. After `in_model_inputs`, `inputs` in place of `images`.
+            and `phase` (M,) int64 if they were learned in phases. After `in_model_inputs`, the model inputs as `images`.
         total: M, over all ranks.
         shared: the loss's shared tensors by name, for synthetic pairs.
     """
@@ -39,10 +39,9 @@ class TrainingPairs:
     shared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def in_model_inputs(self, model: DualEncoder) -> "TrainingPairs":
-        """The same pairs with `inputs` in place of `images`, for training models with the same image tower: the images, or
+        """The same pairs with model inputs as their `images`, for training models with the same image tower: the images, or
         their features (M, F) if the backbone is frozen."""
-        others = {name: rows for name, rows in self.rows.items() if name != "images"}
-        return replace(self, rows=others | {"inputs": model_inputs(model, self.rows["images"])})
+        return replace(self, rows={**self.rows, "images": model_inputs(model, self.rows["images"])})
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,14 @@ def train_student(
     """Train in place with SGD. Pairs that were learned in phases are used phase by phase, each for all epochs.
 
     Args:
-        pairs: with `inputs`, see `TrainingPairs.in_model_inputs`.
+        pairs: in model inputs, see `TrainingPairs.in_model_inputs`.
 
     Returns:
         False if the loss became NaN or infinite.
     """
     ranks = pairs.ranks
     rows = dict(pairs.rows)
-    inputs, texts = rows.pop("inputs"), rows.pop("texts")
+    inputs, texts = rows.pop("images"), rows.pop("texts")
     phases = _phases(rows.pop(PHASE, None), pairs)
     replicas = Replicas(model, sgd(ParameterView(model).parameters, settings, learning_rate), ranks)
 

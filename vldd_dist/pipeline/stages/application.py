@@ -103,10 +103,7 @@ def _distilled(context: StageContext, model: DualEncoder) -> DistilledPairs:
     rows, shared = read_rows(reader, "pairs"), read_tensors(reader, "shared.safetensors")
     rows, shared = on_device(rows, context.device), on_device(shared, context.device)
     pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(model)
-    features = dict(pairs.rows)
-    features["images"] = features.pop("inputs")
-    start = reader.facts_as(DistillationFacts).start
-    return DistilledPairs(TrainingPairs(features, pairs.total, shared=shared), starting_numbers(context, start))
+    return DistilledPairs(pairs, starting_numbers(context, reader.facts_as(DistillationFacts).start))
 
 
 def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumbers | None:
