@@ -84,7 +84,17 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         checkpoint_every=10**6,
     )
     store, loss, no_data = Store(url), InfoNCE(), cast(Any, None)
-    context = RunContext(settings, pairs, 0, make_model(), loss, no_data, None, report, ranks)
+    context = RunContext(
+        settings=settings,
+        total=pairs,
+        seed=0,
+        model=make_model(),
+        loss=loss,
+        embeddings=no_data,
+        image_features=None,
+        report=report,
+        ranks=ranks,
+    )
     unrolling = make_unrolling(context.model, loss, settings.objective, None, ranks, "none", MINIBATCH)
     experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.snapshot_slices))
     captions = torch.randn(50, TEXT_DIM, generator=torch.Generator().manual_seed(0))

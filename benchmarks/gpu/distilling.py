@@ -84,16 +84,16 @@ def distilling(
         return Experts(1, lambda index: _InMemory(epochs, slices))  # type: ignore[arg-type, return-value]
 
     context = RunContext(
-        settings,
-        pairs,
-        SEED,
-        model,
-        InfoNCE(),
-        nothing,
-        nothing,
-        lambda event: None,
-        ranks,
-        open_experts,
+        settings=settings,
+        total=pairs,
+        seed=SEED,
+        model=model,
+        loss=InfoNCE(),
+        embeddings=nothing,
+        image_features=nothing,
+        report=lambda event: None,
+        ranks=ranks,
+        open_experts=open_experts,
     )
     with settings.objective.open(context) as problem:
         start, rates = starting_pairs(context)

@@ -232,7 +232,16 @@ def test_a_set_that_started_as_noise_has_no_initial_real_pairs() -> None:
     students = Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
     pairs = PartDistillation(outer_steps=2, validate_every=2).run(students, split, split, 5)
     assert pairs.rows["images"].shape == (5, 8)
-    given = Inputs(split, split, split, students, [0], 0, DistilledPairs(pairs), 5)
+    given = Inputs(
+        train=split,
+        validation=split,
+        test=split,
+        students=students,
+        seeds=[0],
+        seed=0,
+        distilled=DistilledPairs(pairs),
+        count=5,
+    )
     found = MembershipInference(references=1).run(given)
     assert {result.setting for result in found if result.method == "distilled"} == {
         "members: the other training pairs, 5 pairs"

@@ -29,7 +29,7 @@ def split(images: int, seed: int) -> RetrievalSplit:
 def inputs() -> Inputs:
     described = experiment("model.joint_dim=4", "evaluation.learning_rates=[0.1, 0.2]")
     students = Students(described.model, 4, 6, described.evaluation, torch.device("cpu"))
-    return Inputs(split(40, 0), split(40, 1), split(40, 2), students, [0], 0)
+    return Inputs(train=split(40, 0), validation=split(40, 1), test=split(40, 2), students=students, seeds=[0], seed=0)
 
 
 def value_of(student: DualEncoder) -> float:

@@ -114,7 +114,16 @@ def distillation(
 ) -> Distillation:
     settings = changed(changes)
     nothing: Any = None
-    context = RunContext(settings, PAIRS, 3, model(), loss, nothing, None, report=lambda event: None)
+    context = RunContext(
+        settings=settings,
+        total=PAIRS,
+        seed=3,
+        model=model(),
+        loss=loss,
+        embeddings=nothing,
+        image_features=None,
+        report=lambda event: None,
+    )
     unrolling = LocalUnrolling(context.model, settings.objective.inner_loss(loss), settings.objective, None)
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     matching = MatchingProblem(settings.objective, context, unrolling, experts, seed=3)

@@ -84,7 +84,15 @@ def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> No
         nothing: Any = None
         experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
         context = RunContext(
-            settings, PAIRS, 3, model(), LOSS, nothing, None, nothing, open_experts=lambda part, experts=experts: experts
+            settings=settings,
+            total=PAIRS,
+            seed=3,
+            model=model(),
+            loss=LOSS,
+            embeddings=nothing,
+            image_features=None,
+            report=nothing,
+            open_experts=lambda part, experts=experts: experts,
         )
         with settings.objective.open(context) as matching:
             found.append(matching.gradient(0, start_pairs(problem, settings)[0]).row_gradients["images"])
@@ -227,14 +235,14 @@ def test_the_objective_temperature_is_used_only_in_student_steps(problem: Proble
     nothing: Any = None
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     context = RunContext(
-        changed({"temperature": 1 / math.log(1 / 0.07)}),
-        PAIRS,
-        3,
-        model(),
-        LOSS,
-        nothing,
-        None,
-        nothing,
+        settings=changed({"temperature": 1 / math.log(1 / 0.07)}),
+        total=PAIRS,
+        seed=3,
+        model=model(),
+        loss=LOSS,
+        embeddings=nothing,
+        image_features=None,
+        report=nothing,
         open_experts=lambda part: experts,
     )
     images, texts = (torch.randn(5, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))

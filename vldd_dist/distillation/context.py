@@ -27,7 +27,7 @@ def _not_asked_for(*arguments: Any) -> Any:
     raise AssertionError("an objective or initialisation used an input that its `needs` does not name, or that the run lacks")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """One run, on one of its ranks.
 

@@ -51,7 +51,7 @@ class Curves:
     validation: list[dict[str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpertInputs:
     """Data and model of an expert.
 

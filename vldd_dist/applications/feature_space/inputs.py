@@ -28,7 +28,7 @@ class DistilledPairs:
     start: PairNumbers | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """The inputs of a run of an application.
 

@@ -85,7 +85,14 @@ class PartDistillation(Section):
         embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
         model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
         context = RunContext(
-            settings, count, students.seed, model, students.model.loss, embeddings, features, lambda event: None
+            settings=settings,
+            total=count,
+            seed=students.seed,
+            model=model,
+            loss=students.model.loss,
+            embeddings=embeddings,
+            image_features=features,
+            report=lambda event: None,
         )
         # Not the seed of the students that are trained on the result: the pairs would be chosen for their starting weights.
         validating = students.with_seed(derive_seed(students.seed, "validation"))

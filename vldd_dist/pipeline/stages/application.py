@@ -86,15 +86,15 @@ def inputs_of(context: StageContext) -> Inputs:
     dims = train.inputs.shape[1], train.texts.shape[1]
     distilled = _distilled(context, model) if "distillation" in context.order.inputs else None
     return Inputs(
-        train,
-        validation,
-        test,
-        Students(context.model_settings, *dims, protocol, context.device),
-        spec["seeds"],
-        spec["seed"],
-        distilled,
-        distilled.pairs.total if distilled else 0,
-        lambda done, total: context.report(Progress(done, total)),
+        train=train,
+        validation=validation,
+        test=test,
+        students=Students(context.model_settings, *dims, protocol, context.device),
+        seeds=spec["seeds"],
+        seed=spec["seed"],
+        distilled=distilled,
+        count=distilled.pairs.total if distilled else 0,
+        report=lambda done, total: context.report(Progress(done, total)),
     )
 
 

@@ -136,20 +136,20 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
         return Experts(len(roles), open_expert, lambda index: is_done(store, *context.order.inputs[roles[index]]))
 
     return RunContext(
-        settings,
-        phase.pairs,
-        phase.seed,
-        model,
-        context.model_settings.loss,
-        context.embeddings,
-        context.image_features,
-        context.report,
-        context.ranks,
-        open_experts,
-        lambda: read_tensors(context.reader("features"), "features.safetensors"),
-        lambda: context.dataset,
-        images_of_earlier_phases(context),
-        earlier_choices(context.writer, context.ranks),
+        settings=settings,
+        total=phase.pairs,
+        seed=phase.seed,
+        model=model,
+        loss=context.model_settings.loss,
+        embeddings=context.embeddings,
+        image_features=context.image_features,
+        report=context.report,
+        ranks=context.ranks,
+        open_experts=open_experts,
+        features=lambda: read_tensors(context.reader("features"), "features.safetensors"),
+        open_dataset=lambda: context.dataset,
+        taken=images_of_earlier_phases(context),
+        choices=earlier_choices(context.writer, context.ranks),
     )
 
 

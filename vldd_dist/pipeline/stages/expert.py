@@ -66,14 +66,14 @@ def run(context: StageContext) -> ExpertFacts:
         refuse_backbone_dropout(model)
     settings = context.settings(ExpertSettings, "training")
     inputs = ExpertInputs(
-        model,
-        context.dataset,
-        context.embeddings,
-        context.image_features if settings.augment is None else None,
-        load_retrieval_split(context, model, "val"),
-        context.model_settings.loss,
-        context.device,
-        context.ranks,
+        model=model,
+        dataset=context.dataset,
+        embeddings=context.embeddings,
+        features=context.image_features if settings.augment is None else None,
+        validation=load_retrieval_split(context, model, "val"),
+        loss=context.model_settings.loss,
+        device=context.device,
+        ranks=context.ranks,
     )
     curves = ExpertTraining(
         inputs,
