@@ -1,5 +1,8 @@
 """Estimates the memory of a rank for one unit of each kind, from an experiment's description."""
 
+from dataclasses import dataclass
+from functools import cache
+
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.memory_model import Terms
@@ -13,26 +16,25 @@ def estimated_stages() -> list[StageSpec]:
     return [stage for stage in all_stages() if stage.memory is not None]
 
 
-# (settings as JSON, size of the caption embeddings, image size in pixels) -> trace of the dual encoder. A trace takes seconds.
-_traces: dict[tuple[str, int, int], MemoryTrace] = {}
+# A trace takes seconds, and the many experiments of a study use few different models.
+@cache
+def _trace(described: str, text_dim: int, image_size: int) -> MemoryTrace:
+    return MemoryTrace(ModelSettings.model_validate_json(described), text_dim, image_size)
 
 
+@dataclass(frozen=True)
 class Estimator:
     """Traces each dual encoder once in a process.
 
-    Args:
+    Attributes:
         text_dim: size of the caption embeddings.
     """
 
-    def __init__(self, text_dim: int) -> None:
-        self.text_dim = text_dim
+    text_dim: int
 
     def trace(self, model: ModelSettings, image_size: int) -> MemoryTrace:
         """The trace of a dual encoder for images of this size in pixels."""
-        key = (model.model_dump_json(), self.text_dim, image_size)
-        if key not in _traces:
-            _traces[key] = MemoryTrace(model, self.text_dim, image_size)
-        return _traces[key]
+        return _trace(model.model_dump_json(), self.text_dim, image_size)
 
     def memory(self, experiment: Experiment, stage: StageSpec) -> Terms:
         """The memory of a rank at its peak, in bytes by name; the maximum over the numbers of pairs and the image models.
