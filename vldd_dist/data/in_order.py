@@ -1,7 +1,7 @@
-"""Running calls that wait for a disk or a server in parallel, with their results in order."""
+"""Iterating in order: over the results of calls that wait for a disk or a server, in parallel; and over items in groups."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -28,3 +28,10 @@ def in_order(
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of this size, of which the last may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.data.prepared.test_dataset import SCENES, jpeg, karpathy, prepare
 from tests.data.prepared.test_stream import assert_same, epoch
+from vldd_dist.data.images import decode
 from vldd_dist.data.prepared.batches import image_cache as decoded
-from vldd_dist.data.prepared.batches import stream
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.store.cache.node_cache import NodeCache
@@ -34,13 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keys of the images that were decoded."""
     keys: list[str] = []
-    decode = stream.decode
 
     def counting(data: bytes, source: str) -> Any:
         keys.append(source)
         return decode(data, source)
 
-    monkeypatch.setattr(stream, "decode", counting)
+    monkeypatch.setattr("vldd_dist.data.prepared.dataset.decode", counting)
     return keys
 
 

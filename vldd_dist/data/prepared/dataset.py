@@ -40,6 +40,23 @@ class EncodedImage:
     key: str
     data: bytes
 
+    def pixels(self) -> Tensor:
+        """The decoded image, (3, H, W) uint8."""
+        return to_tensor(decode(self.data, self.key))
+
+
+def encoded_images(group: UnitReader, shard: str, first: int = 0) -> Iterator[EncodedImage]:
+    """The images of a shard in order, encoded and verified.
+
+    Args:
+        group: the unit that holds the shard.
+        shard: the shard's name.
+        first: the first image's index.
+    """
+    data = memoryview(group.read(f"{shard}.tar"))
+    for position, line in enumerate(read_lines(group, shard)):
+        yield EncodedImage(first + position, line.key, bytes(data[line.start : line.start + line.size]))
+
 
 class Dataset:
     """The splits train, val and test of a dataset unit."""
@@ -60,11 +77,7 @@ class Dataset:
 
     def read_shard(self, shard: Shard) -> list[EncodedImage]:
         """The shard's images in order, encoded and verified."""
-        data = memoryview(self._group(shard.group).read(f"{shard.name}.tar"))
-        return [
-            EncodedImage(shard.first + position, line.key, bytes(data[line.start : line.start + line.size]))
-            for position, line in enumerate(self.lines(shard))
-        ]
+        return list(encoded_images(self._group(shard.group), shard.name, shard.first))
 
     def iterate(self, split: str) -> Iterator[EncodedImage]:
         """Images in shard order, with one shard in memory at a time."""
@@ -77,7 +90,7 @@ class Dataset:
 
     def images(self, split: str) -> Tensor:
         """All images of a split, (N, 3, H, W) uint8."""
-        return torch.stack([to_tensor(decode(image.data, image.key)) for image in self.iterate(split)])
+        return torch.stack([image.pixels() for image in self.iterate(split)])
 
     def pick(self, split: str, indices: list[int]) -> Picked:
         """The images with these indices, in this order. Only their own bytes are read from the shards."""

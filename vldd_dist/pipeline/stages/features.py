@@ -1,15 +1,12 @@
 """Features of every training image and of one of its captions in the joint space of a trained expert."""
 
-from collections.abc import Iterator
-from itertools import islice
-
 import torch
 from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.data.in_order import batched
 from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
@@ -67,14 +64,8 @@ def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> 
     size = context.execution["encode_batch"]
     if context.image_features is not None:
         return encode_inputs(model, context.image_features.of_shard(shard).split(size))
-    encoded = context.dataset.read_shard(shard)
-    decoded = (to_tensor(decode(image.data, image.key)) for image in encoded)
-    return encode_images(model, _stacked(decoded, size))
-
-
-def _stacked(images: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    while batch := list(islice(images, size)):
-        yield torch.stack(batch)
+    batches = batched(context.dataset.read_shard(shard), size)
+    return encode_images(model, (torch.stack([image.pixels() for image in batch]) for batch in batches))
 
 
 STAGE = StageSpec(

@@ -8,7 +8,7 @@ affect the order. With a frozen image tower, features are streamed instead of im
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vldd_dist.config.sections.experts import AugmentSettings, Captions
 from vldd_dist.data.augment import augment as augment_image
-from vldd_dist.data.images import decode, to_pil, to_tensor
-from vldd_dist.data.in_order import in_order
+from vldd_dist.data.images import to_pil, to_tensor
+from vldd_dist.data.in_order import batched, in_order
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.dataset import Dataset, EncodedImage
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
@@ -129,7 +129,7 @@ class EpochStream:
         # Closed, so that the threads have ended when the caller stops early.
         readers = self.settings.readers
         with closing(in_order(self._read_shard, order, threads=readers, ahead=readers)) as shards:
-            windows = ([item for shard in window for item in shard] for window in _batched(shards, WINDOW_SHARDS))
+            windows = ([item for shard in window for item in shard] for window in batched(shards, WINDOW_SHARDS))
             yield from self._batches(self._permuted(windows))
 
     def _read_shard(self, number: int) -> list[_Item]:
@@ -159,7 +159,7 @@ class EpochStream:
                 of_rank = group[slice(*self.rows(len(group)))]
                 return [item.entry for item in group], [decoders.submit(self._load, item) for item in of_rank]
 
-            for entries, pending in _prefetched(map(begin, _batched(ordered, self.settings.batch_size)), BATCHES_AHEAD):
+            for entries, pending in _prefetched(map(begin, batched(ordered, self.settings.batch_size)), BATCHES_AHEAD):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
                 yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries))
 
@@ -177,16 +177,10 @@ class EpochStream:
     def _decode(self, encoded: EncodedImage) -> Tensor:
         if self.decoded is not None and (cached := self.decoded.get(encoded.index)) is not None:
             return cached
-        image = to_tensor(decode(encoded.data, encoded.key))
+        image = encoded.pixels()
         if self.decoded is not None:
             self.decoded.put(encoded.index, image)
         return image
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
 
 
 def _prefetched(items: Iterator[Item], depth: int) -> Iterator[Item]:

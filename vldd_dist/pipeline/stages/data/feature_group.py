@@ -1,10 +1,7 @@
 """Features of the images of a group of shards, computed by a frozen image tower (without the head)."""
 
-from collections.abc import Iterator
-
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
@@ -13,8 +10,8 @@ from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.facts import ShardGroupFacts
-from vldd_dist.data.images import decode, to_tensor
-from vldd_dist.data.prepared.image_lines import read_lines
+from vldd_dist.data.in_order import batched
+from vldd_dist.data.prepared.dataset import encoded_images
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
@@ -53,8 +50,9 @@ def run(context: StageContext) -> FeatureGroupFacts:
     total = sum(shard.images for split in splits.values() for shard in split.shards)
     for shard in shards_of(group):
         encoded = []
-        for batch in _batches(context, shard):
-            encoded.append(tower.features(model.normalise(batch.to(context.device))).cpu())
+        for batch in batched(encoded_images(group, shard), context.execution["encode_batch"]):
+            pixels = torch.stack([image.pixels() for image in batch])
+            encoded.append(tower.features(model.normalise(pixels.to(context.device))).cpu())
             images += len(batch)
             context.report(Progress(images, total))
         features = torch.cat(encoded)
@@ -69,14 +67,6 @@ def _model(context: StageContext) -> DualEncoder:
     weights = read_tensors(context.reader("image_weights"), "weights.safetensors")
     settings = ModelSettings(image=tower)
     return build(settings, text_dim=1, image_weights=weights, head_seed=0).to(context.device)
-
-
-def _batches(context: StageContext, shard: str) -> Iterator[Tensor]:
-    group, size = context.reader("shards"), context.execution["encode_batch"]
-    data, lines = group.read(f"{shard}.tar"), read_lines(group, shard)
-    for first in range(0, len(lines), size):
-        batch = lines[first : first + size]
-        yield torch.stack([to_tensor(decode(data[line.start : line.start + line.size], line.key)) for line in batch])
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
