@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import UnitFailed, UnitStarted
 from vldd_dist.logs import bound, start_logging
@@ -87,6 +88,7 @@ def test_a_worker_names_unit_attempt_and_node(
         logging.getLogger("vldd_dist.stage").warning("so far")
         raise ZeroDivisionError("by nought")
 
+    mark_store(store)
     monkeypatch.setenv("VLDD_LOG", "json")
     monkeypatch.setattr("vldd_dist.pipeline.execute.stage_of", lambda kind: SimpleNamespace(run=fails))
     queue = SimpleNamespace(actor=SimpleNamespace(put_nowait=SimpleNamespace(remote=lambda message: None)))

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from cluster.local import free_port, start_cluster
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
 from vldd_dist.monitoring.live.run_state import RunState, View
@@ -65,6 +66,7 @@ def recovery_seconds() -> float:
         with tempfile.TemporaryDirectory() as folder:
             units = Graph(load_experiment("jobs/presets/scenes.yaml", OVERRIDES)).units("experts")
             watch, store = Watch(cluster), Store(folder)
+            mark_store(store)
             Controller(
                 units,
                 store,

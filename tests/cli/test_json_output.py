@@ -13,9 +13,8 @@ import typer
 from tests.cli.test_cli import vldd
 from tests.cli.test_table import PROGRAM
 from tests.test_readme import distilled_set
-from vldd_dist.artifacts.keys import STORE_MARK
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
-from vldd_dist.artifacts.units import STORE_MARK_DATA
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.cli.examples import EXAMPLES
 from vldd_dist.cli.main import COMMANDS, app
 from vldd_dist.cli.options import MILESTONES
@@ -30,7 +29,7 @@ from vldd_dist.store.store import Store
 @pytest.fixture
 def published(store: Store) -> Store:
     """A set of five pairs, and the status of a run."""
-    store.write(STORE_MARK, STORE_MARK_DATA)
+    mark_store(store)
     save(distilled_set(), store.url_of("distilled/x"))
     stages = {"expert": {"total": 3, "done": 2, "failed": 0}}
     fields = {

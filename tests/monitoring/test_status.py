@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from tests.artifacts.test_schemas import RUN, STATUS
-from vldd_dist.artifacts.keys import STORE_MARK
 from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses, write_status
-from vldd_dist.artifacts.units import STORE_MARK_DATA
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
 from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitReported, UnitRetried, UnitStarted
@@ -99,7 +98,7 @@ def test_description_of_a_status(store: Store, capsys: pytest.CaptureFixture[str
     assert "this machine's clock is ahead" in dead
     # By a driver whose clock is ahead.
     assert "written 0 s ago" in describe_status(status.model_copy(update={"written_at": "2099-01-01T00:00:00+00:00"}))
-    store.write(STORE_MARK, STORE_MARK_DATA)
+    mark_store(store)
     main_exits(["status", store.url])
     assert "no experiment has run in this store" in capsys.readouterr().out
 

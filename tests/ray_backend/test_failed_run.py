@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend import run
 from vldd_dist.reporting.data import RunProgress
@@ -38,6 +39,8 @@ def test_status_and_report_say_what_ended_the_run(store: Store, monkeypatch: pyt
         run.run_description(experiment(), store, Console(file=printed))
     # It may take a minute.
     assert "starting Ray on this machine" in printed.getvalue()
+    # Workers do not run in a store without a mark.
+    assert is_store(store)
     (status,) = read_statuses(store)
     for said in (status, reported[-1]):
         assert (said.state, said.notices[-1]) == ("failed", SENTENCE)  # type: ignore[union-attr]

@@ -108,12 +108,12 @@ def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) 
 
 
 class BadMachines(ScriptedExecutor):
-    """Eight machines for one unit each. A unit ends after 70 s, but after 20 s on the first `bad` machines, which cannot reach
-    the store."""
+    """Eight machines for one unit each. A unit ends after 70 s, but after `seconds` on the first `bad` machines, which cannot
+    reach the store or have not mounted its folder."""
 
-    def __init__(self, store: Store, bad: int) -> None:
+    def __init__(self, store: Store, bad: int, seconds: float) -> None:
         super().__init__(store, {}, lambda now: Capacity(8, 0))
-        self.bad = bad
+        self.bad, self.seconds = bad, seconds
         # Unit id -> (machine, time of its start).
         self.placed: dict[str, tuple[int, float]] = {}
 
@@ -129,7 +129,7 @@ class BadMachines(ScriptedExecutor):
                 continue
             machine, began = self.placed[order.id]
             is_bad = machine < self.bad
-            if self.now - began >= (20 if is_bad else 70):
+            if self.now - began >= (self.seconds if is_bad else 70):
                 del self.placed[order.id]
                 self.running.remove(order)
                 if not is_bad:
@@ -138,9 +138,9 @@ class BadMachines(ScriptedExecutor):
         return ended
 
 
-@pytest.mark.parametrize("bad", [1, 2, 3])
-def test_machines_that_cannot_reach_the_store_fail_no_unit_while_others_can(bad: int, store: Store) -> None:
-    executor = BadMachines(store, bad)
+@pytest.mark.parametrize(("bad", "seconds"), [(1, 20), (2, 20), (3, 20), (1, 1), (3, 1)])
+def test_machines_that_cannot_reach_the_store_fail_no_unit_while_others_can(bad: int, seconds: float, store: Store) -> None:
+    executor = BadMachines(store, bad, seconds)
     state = RunState([], executor.clock)
     units = [make(f"unit {number}") for number in range(40)]
     result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()

@@ -8,9 +8,9 @@ from typing import Any
 
 from vldd_dist.artifacts.checkpoints import PARALLEL_UPLOADS, AlreadyCommitted, UnitCheckpoints
 from vldd_dist.artifacts.facts import Facts
-from vldd_dist.artifacts.keys import AGREED, STORE_MARK, BlobKey, CheckpointKey, ManifestKey, ObjectKey, prefix_of
+from vldd_dist.artifacts.keys import AGREED, BlobKey, CheckpointKey, ManifestKey, ObjectKey, prefix_of
 from vldd_dist.artifacts.manifests import CheckpointRecord, UnitManifest, to_json
-from vldd_dist.artifacts.units import STORE_MARK_DATA, UnitReader, is_done, is_store
+from vldd_dist.artifacts.units import UnitReader, is_done, mark_store
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import MissingObject, Store
@@ -143,8 +143,7 @@ class UnitWriter:
         return info or ObjectInfo.of(key, data)
 
     def _mark_store(self) -> None:
-        # Once per attempt; others may do it at the same time, with the same bytes.
+        # Once per attempt. A run has marked its store; this is for units that are executed without one.
         if not self._store_is_marked:
-            if not is_store(self.store):
-                self.store.write(STORE_MARK, STORE_MARK_DATA)
+            mark_store(self.store)
             self._store_is_marked = True

@@ -16,11 +16,17 @@ Out = TypeVar("Out")
 
 
 def is_store(store: Store) -> bool:
-    """Whether a unit was ever written to this store: a mark is written before the first unit."""
+    """Whether this is a store of ours: a run writes a mark before its first unit."""
     try:
         return store.read(STORE_MARK) == STORE_MARK_DATA
     except MissingObject:
         return False
+
+
+def mark_store(store: Store) -> None:
+    """Write the mark of `is_store` unless it is there. Several processes may do it at the same time, with the same bytes."""
+    if not is_store(store):
+        store.write(STORE_MARK, STORE_MARK_DATA)
 
 
 def is_done(store: Store, kind: str, unit_id: str) -> bool:

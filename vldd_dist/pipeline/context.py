@@ -1,5 +1,6 @@
 """The context in which a stage runs: the inputs of its unit, opened when they are first used, and a writer for its output."""
 
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.pieces import Pieces
+from vldd_dist.errors import StoreUnreachable
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.store.store import Store
+from vldd_dist.store.store import MissingObject, Store
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -54,8 +56,19 @@ class StageContext:
         return self.order.execution
 
     def reader(self, role: str) -> UnitReader:
+        """The committed unit that is the input `role`.
+
+        Raises:
+            StoreUnreachable: it is not there, although another machine has committed it.
+        """
         kind, unit_id = self.order.inputs[role]
-        return UnitReader(self.store, kind, unit_id)
+        try:
+            return UnitReader(self.store, kind, unit_id)
+        except MissingObject as error:
+            raise StoreUnreachable(
+                f"{error} on the machine {platform.node()}, although this input of the unit was committed: give every machine "
+                "the same store, or run the same command again if the input was removed"
+            ) from None
 
     def roles(self, prefix: str) -> list[str]:
         """Roles that begin with the prefix, sorted so that numbers in them are in numerical order: expert_999, expert_1000."""

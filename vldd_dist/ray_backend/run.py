@@ -8,6 +8,7 @@ from rich.console import Console
 
 from vldd_dist.artifacts.runs.run_status import read_status, read_statuses
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.config.described import Described
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
 from vldd_dist.events import RunNotice
@@ -63,6 +64,8 @@ def run_description(described: Described, store: Store, console: Console, option
     reporter, status = reporter_of(described, graph, store), StatusWriter(store, name, record.run)
     # Views end in this order: the status must end before the report, which reads it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
+    # Without the mark, workers take the store's folder for one that is not mounted on their machine.
+    mark_store(store)
     # The record comes before the status, because `vldd gc` looks it up for every run that is said to be running.
     write_run_units(store, record)
     write_description(store, described)

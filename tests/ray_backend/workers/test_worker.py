@@ -1,15 +1,19 @@
 """The outcome of an attempt for each kind of error of its unit."""
 
+import platform
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import DataError, StoreOutage, StoreUnreachable
 from vldd_dist.events import Progress, Report
+from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.workers import worker
 from vldd_dist.sharding.ranks import LostRank
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.scripted_executor import make
 
 
@@ -32,18 +36,41 @@ class Reports:
     ],
 )
 def test_an_error_of_the_unit_becomes_an_outcome(
-    error: Exception, status: str, exit_code: int, monkeypatch: pytest.MonkeyPatch
+    error: Exception, status: str, exit_code: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def execute(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(worker, "execute", execute)
-    found = worker.run_order(make("unit").order(), Store("memory://x"), Reports(), "n1")  # type: ignore[arg-type]
+    mark_store(store)
+    found = worker.run_order(make("unit").order(), store, Reports(), "n1")  # type: ignore[arg-type]
     assert (found.status, found.exit_code) == (status, exit_code)
     assert found.cause.endswith(str(error))
 
 
-def test_the_first_progress_is_always_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_does_not_run_where_the_folder_of_the_store_is_not_mounted(store: Store) -> None:
+    """The mount point is an empty folder there. What is committed in it would be lost."""
+    (unit, *_) = units_of(experiment(), "shard_group")
+    found = worker.run_order(unit.order(), store, Reports(), "n1")  # type: ignore[arg-type]
+    assert (found.status, found.exit_code) == ("broken", 4)
+    assert found.cause == (
+        f"{store.url}: on the machine {platform.node()} this is not the store of the run: mount the same folder on every "
+        "machine, or use a store in a bucket (s3://...)"
+    )
+    assert store.fs.find(store.root) == []
+
+
+def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_another(store: Store) -> None:
+    mark_store(store)
+    inputs = {"dataset": ("dataset", "2" * 16), "group_000000": ("embedding_group", "3" * 16)}
+    order = UnitOrder("caption_embeddings", "1" * 16, {}, inputs, {}, 1, 0, "caption embeddings")
+    found = worker.run_order(order, store, Reports(), "n1")  # type: ignore[arg-type]
+    assert (found.status, found.exit_code) == ("broken", 4)
+    assert f"manifest.json: no such object on the machine {platform.node()}, although this input of the unit" in found.cause
+    assert store.keys("units") == []
+
+
+def test_the_first_progress_is_always_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says from where a resumed unit goes on."""
 
     def execute(order: object, store: object, report: Report, *arguments: object) -> None:
@@ -53,5 +80,6 @@ def test_the_first_progress_is_always_reported(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(worker, "execute", execute)
     sent: list[Any] = []
     queue = SimpleNamespace(actor=SimpleNamespace(put_nowait=SimpleNamespace(remote=sent.append)))
-    worker.run_order(make("unit").order(), Store("memory://x"), queue, "n1")  # type: ignore[arg-type]
+    mark_store(store)
+    worker.run_order(make("unit").order(), store, queue, "n1")  # type: ignore[arg-type]
     assert [message["fields"].get("done") for _, message in sent] == [None, 7]

@@ -1,6 +1,7 @@
 """Runs one attempt at a unit in a worker process. Importing this module imports all our modules that any unit needs."""
 
 import logging
+import platform
 import signal
 import time
 from dataclasses import asdict, replace
@@ -15,7 +16,8 @@ from ray.util.queue import Queue
 import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
-from vldd_dist.errors import StoreOutage, VlddError, first_line
+from vldd_dist.artifacts.units import is_store
+from vldd_dist.errors import StoreOutage, StoreUnreachable, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
@@ -76,6 +78,7 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     try:
         # Ray cancels a task by SIGINT.
         with CaughtSignals(signal.SIGINT) as signals, ranks.noticing_a_loss():
+            _require_marked(store)
             execute(order, store, report, ranks, signals.any)
         return DONE
     except InputAwaited as wait:
@@ -89,6 +92,16 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except Exception as error:
         logger.exception("failed")
         return Outcome("broken" if is_of_the_machine(error) else "crashed", describe(error), 1)
+
+
+def _require_marked(store: Store) -> None:
+    """Raises StoreUnreachable if the run has not marked this store. A folder that is not mounted on this machine looks like an
+    empty store, and what is committed there would be lost."""
+    if not is_store(store):
+        raise StoreUnreachable(
+            f"{store.url}: on the machine {platform.node()} this is not the store of the run: mount the same folder on every "
+            "machine, or use a store in a bucket (s3://...)"
+        )
 
 
 def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:
