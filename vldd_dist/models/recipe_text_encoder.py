@@ -25,6 +25,7 @@ def build_text_encoder(
     Raises:
         ConfigError: the encoder cannot be loaded, or is not the one that made the set's texts.
         DataError: the recipe names no encoder, or has settings that no encoder has.
+        StoreError: the hub with the encoder cannot be reached at the moment.
     """
     made_with = distilled.recipe.text_encoder
     settings = _settings_of(made_with, None if model is None else fspath(model))

@@ -54,6 +54,7 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
     Raises:
         ConfigError: timm does not know the model, cannot load its public weights, or the model does not return one vector.
         DataError: the weights in the set are of another model, or the recipe has settings that no model has.
+        StoreError: the hub with the public weights cannot be reached at the moment.
     """
     recipe = distilled.recipe
     weights = distilled.image_weights

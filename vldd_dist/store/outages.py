@@ -5,16 +5,21 @@ would be committed without it.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vldd_dist.errors import StoreOutage, StoreUnreachable, short
 from vldd_dist.store.retry import is_transient, token_expired
 
-# The machine lacks file descriptors or memory, or a network file system was mounted again.
-OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+# The machine lacks file descriptors, memory or space on a disk, or a network file system was mounted again.
+OF_THE_MACHINE = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+}
 
 
 def check_reachable(what: str, error: Exception) -> None:
-    """Pass an error of reading that is about the file itself.
+    """Pass an error of reading that is about the file itself, or about the offline mode of the Hugging Face hub.
 
     Args:
         what: the file.
@@ -26,13 +31,36 @@ def check_reachable(what: str, error: Exception) -> None:
     """
     if isinstance(error, MemoryError):
         raise error
-    reason = f"{what}: cannot be reached ({reason_of(error)})"
-    if token_expired(error):
+    reason, errors = f"{what}: cannot be reached ({reason_of(error)})", _chain(error)
+    if any("OfflineMode" in type(one).__name__ for one in errors):
+        return
+    if any(map(token_expired, errors)):
         raise StoreUnreachable(f"{reason}: renew the credentials and start again") from None
-    if is_transient(error):
+    if any(map(is_transient, errors)):
         raise StoreOutage(f"{reason}: start again") from None
-    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+    if any(isinstance(one, OSError) and one.errno in OF_THE_MACHINE for one in errors):
         raise StoreUnreachable(f"{reason}: start again") from None
+
+
+@contextmanager
+def reaching(what: str) -> Iterator[None]:
+    """`check_reachable` for the errors of the `with` block, which otherwise pass."""
+    try:
+        yield
+    except Exception as error:
+        check_reachable(what, error)
+        raise
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, its cause, the cause of that, and so on. Libraries of the hub and of data sets wrap a fault of the network in
+    an error that by itself says that a file is missing."""
+    errors: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in errors:
+        errors.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return errors
 
 
 def reason_of(error: Exception) -> str:

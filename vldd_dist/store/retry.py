@@ -25,7 +25,8 @@ TRANSIENT_ERRNOS = {
     # NFS: another machine has replaced the file.
     errno.ESTALE,
 }
-# Parts of the names of base classes of errors in botocore, aiohttp, requests and httpx.
+# Parts of the names of base classes of errors in botocore, aiohttp, requests and httpx, and of the socket library's error for a
+# name that is not resolved.
 TRANSIENT_NAMES = (
     "Timeout",
     "ConnectionError",
@@ -35,6 +36,7 @@ TRANSIENT_NAMES = (
     "ClientPayload",
     "HTTPClientError",
     "TransportError",
+    "gaierror",
 )
 
 Out = TypeVar("Out")
@@ -95,7 +97,7 @@ def http_status(error: BaseException) -> int:
     return int(status) if status.isdecimal() else 0
 
 
-def token_expired(error: Exception) -> bool:
+def token_expired(error: BaseException) -> bool:
     """Whether S3 refused the request because its temporary credentials have expired."""
     # The answer to a HEAD request has no body that could name the error, so an expired token appears as a plain 400.
     return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)

@@ -12,6 +12,7 @@ from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings, wi
 from vldd_dist.errors import ConfigError, DataError, short
 from vldd_dist.models import libraries
 from vldd_dist.seeding import seeded
+from vldd_dist.store.outages import reaching
 
 
 def check_backbone_name(name: str) -> None:
@@ -28,6 +29,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
     Raises:
         ConfigError: timm does not know the model or its arguments, cannot load its weights, or an argument says where weights
             come from.
+        StoreError: the hub with the weights cannot be reached at the moment, or the disk for them is full.
     """
     check_backbone_name(name)
     try:
@@ -36,7 +38,8 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         raise ConfigError(f"model.image.model_args: {error}") from None
     with seeded(seed):
         try:
-            return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+            with reaching(f"model.image.weights: timm's {name}"):
+                return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
         except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
-from vldd_dist.errors import ConfigError, short
+from vldd_dist.errors import ConfigError, StoreUnreachable, short
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.models.text.poolings import POOLINGS, Family, Pooling
+from vldd_dist.store.outages import reaching
 
 # transformers' `model_type`s of encoders whose states do not depend on padding. They number positions either from the id of the
 # padding token on, or from zero.
@@ -61,7 +62,7 @@ def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArch
     """
     try:
         config = read_config(settings, ask_hub=ask_hub)
-    except ConfigError:
+    except (ConfigError, StoreUnreachable):
         if text_folder(settings) is None:
             return None
         raise
@@ -69,15 +70,21 @@ def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArch
 
 
 def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
-    """transformers' configuration of the model. Raises ConfigError if there is none."""
+    """transformers' configuration of the model.
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: the hub cannot be reached at the moment.
+    """
     if settings.model == tiny_clip.NAME:
         return tiny_clip.config()
     source = str(text_folder(settings) or settings.model)
     try:
         # By default transformers asks on the terminal whether to run the model's own Python.
-        return libraries.transformers().AutoConfig.from_pretrained(
-            source, revision=settings.revision, local_files_only=not ask_hub, trust_remote_code=False
-        )
+        with reaching(f"model.text.model: {settings.model}"):
+            return libraries.transformers().AutoConfig.from_pretrained(
+                source, revision=settings.revision, local_files_only=not ask_hub, trust_remote_code=False
+            )
     # A config.json with values that transformers does not expect can raise any of the last three.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_be_loaded(settings, error) from None

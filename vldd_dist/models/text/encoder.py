@@ -12,6 +12,7 @@ from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
 from vldd_dist.models.text.identity import text_folder, text_identity
+from vldd_dist.store.outages import reaching
 
 
 class FrozenTextEncoder:
@@ -20,6 +21,7 @@ class FrozenTextEncoder:
     Raises:
         ConfigError: the model cannot be loaded, lacks weights or a padding token, or is not for the pooling or the number of
             tokens.
+        StoreError: the hub with the model cannot be reached at the moment.
     """
 
     def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
@@ -81,15 +83,16 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     # transformers would print a table of missing and unused weights. Missing ones are an error below; the image part is unused.
     transformers.logging.set_verbosity_error()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
-        model, loading = model_class.from_pretrained(
-            source,
-            config=architecture.config,
-            revision=settings.revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with reaching(f"model.text.model: {settings.model}"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
+            model, loading = model_class.from_pretrained(
+                source,
+                config=architecture.config,
+                revision=settings.revision,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise cannot_be_loaded(settings, error) from None
     finally:
