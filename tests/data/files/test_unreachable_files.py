@@ -4,6 +4,7 @@ import errno
 import io
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,18 @@ from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import IMAGES, as_csv, make_images, name_of, rows
 from tests.data.test_hf import hf
 from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.shards import samples_of
-from vldd_dist.errors import DataError, StoreError, StoreOutage
+from vldd_dist.data.files.url_patterns import expand
+from vldd_dist.data.files.versions import MANY, versions_of
+from vldd_dist.data.sources.hf_loading import loading
+from vldd_dist.errors import DataError, StoreError, StoreOutage, StoreUnreachable, VlddError
 from vldd_dist.models.image.identity import weights_identity
+from vldd_dist.plugins import SOURCES
 from vldd_dist.store import retry
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
@@ -193,3 +200,60 @@ def test_an_outage_on_the_way_to_an_archive_is_no_bad_sample(tmp_path: Path, mon
         StoreError, match=r"memory://outages/all\.zip: cannot be reached \(TimeoutError no answer\): start again"
     ):
         samples(source)
+
+
+class Throttled(Exception):
+    """A library's error with an HTTP status."""
+
+    status = 429
+
+
+# The method of a file system that fails -> what calls it.
+REQUESTS: dict[str, Callable[[], object]] = {
+    "size": lambda: read_json("memory://outages/a.json", "the file memory://outages/a.json"),
+    "info": lambda: versions_of(["memory://outages/a.tar"], "the file"),
+    "ls": lambda: versions_of([f"memory://outages/{number}.tar" for number in range(MANY)], "the file"),
+    "find": lambda: choose(SOURCES, {"name": "folder", "path": "memory://outages"}).own_splits(),
+    "glob": lambda: expand("memory://outages/*.tar"),
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionError("reset"), StoreOutage),
+        (Throttled("Too Many Requests"), StoreOutage),
+        (FileNotFoundError("nothing there"), DataError),
+        (PermissionError("Forbidden"), DataError),
+    ],
+    ids=["no connection", "throttling", "a missing file", "no permission"],
+)
+@pytest.mark.parametrize("method", REQUESTS)
+def test_an_outage_while_a_group_is_prepared_is_no_error_of_its_source(
+    method: str, error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is retried, and then it is not the fault of the description."""
+    calls: list[str] = []
+
+    def fails(*args: Any, **options: Any) -> None:
+        calls.append(method)
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, method, fails)
+    with pytest.raises(VlddError, match=r"memory://outages") as caught:
+        REQUESTS[method]()
+    assert type(caught.value) is kind
+    assert (len(calls) > 1) == (kind is StoreOutage)
+
+
+def test_an_outage_of_the_hub_is_no_error_of_its_data_set() -> None:
+    """Also if `datasets` wraps it in an error of its own."""
+    wrapped = datasets.exceptions.DatasetNotFoundError("the data set does not exist on the hub or cannot be accessed")
+    wrapped.__cause__ = Throttled("Too Many Requests")
+    for error in (Throttled("Too Many Requests"), TimeoutError("no answer"), wrapped):
+        with pytest.raises(StoreOutage, match=r"data\.source: user/photos: cannot be reached"), loading("user/photos"):
+            raise error
+    with pytest.raises(DataError, match=r"user/photos cannot be read"), loading("user/photos"):
+        raise datasets.exceptions.DatasetNotFoundError("there is none")
+    with pytest.raises(StoreUnreachable, match=r"user/photos: cannot be reached \(No space left"), loading("user/photos"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -16,6 +16,7 @@ def read_json(url: str, where: str) -> Any:
 
     Raises:
         DataError: the file cannot be read or is not JSON.
+        StoreError: the file cannot be reached at the moment.
     """
     with reading(where), open_url(url) as file:
         data = file.read()

@@ -10,6 +10,7 @@ import fsspec
 
 from vldd_dist.data.files.reading import reading
 from vldd_dist.errors import DataError
+from vldd_dist.store.retry import retried
 
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
@@ -21,8 +22,8 @@ def expand(pattern: str) -> list[str]:
     that is the path of a file, such as `data[1].tar`, is this file.
 
     Raises:
-        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
-            reached.
+        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system is not usable.
+        StoreError: its file system cannot be reached at the moment.
     """
     urls: list[str] = []
     for part in pattern.split("::"):
@@ -57,4 +58,4 @@ def _glob(pattern: str) -> list[str]:
     filesystem, path = fsspec.core.url_to_fs(pattern)
     # A cached listing may be out of date.
     filesystem.invalidate_cache()
-    return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]
+    return [filesystem.unstrip_protocol(match) for match in retried(lambda seconds: filesystem.glob(path))]

@@ -73,6 +73,7 @@ def versions_of(urls: Iterable[str], what: str) -> dict[str, FileVersion]:
 
     Raises:
         DataError: a file cannot be read.
+        StoreError: it cannot be reached at the moment.
     """
     urls_in: dict[str, list[str]] = {}
     for url in urls:
@@ -97,7 +98,8 @@ def _listed(folder: str) -> dict[str, FileVersion]:
     """Name -> version of each file in a folder whose version is recorded."""
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.invalidate_cache()
-    entries = {info["name"].rpartition("/")[2]: info for info in filesystem.ls(path, detail=True)}
+    found = retried(lambda seconds: filesystem.ls(path, detail=True))
+    entries = {info["name"].rpartition("/")[2]: info for info in found}
     return {name: FileVersion(info["size"], recorded_version(info)) for name, info in entries.items() if recorded_version(info)}
 
 
@@ -136,7 +138,8 @@ def listing(location: str) -> dict[str, str]:
     if local is None:
         filesystem, folder = file_system(location)
         start = folder.rstrip("/") + "/"
-        entries = {path.removeprefix(start): info for path, info in filesystem.find(folder, detail=True).items()}
+        found = retried(lambda seconds: filesystem.find(folder, detail=True))
+        entries = {path.removeprefix(start): info for path, info in found.items()}
         return {
             path: f"{info['size']} {recorded_version(info)}"
             for path, info in entries.items()

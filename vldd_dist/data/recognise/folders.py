@@ -12,7 +12,7 @@ from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, StoreUnreachable
 
 # Largest number of files in a folder that are examined.
 MOST_FILES = 100_000
@@ -146,7 +146,7 @@ def hub_data_set(name: str) -> Found:
     try:
         with loading(name):
             names = split_names(name)
-    except DataError:
+    except (DataError, StoreUnreachable):
         return Found({"name": "hf", "path": name}, f"{what}, whose splits cannot be read: name them in data.source.splits")
     return _library_data_set(name, names, what)
 

@@ -10,7 +10,7 @@ from typing import Any
 from vldd_dist.config.base import Plugin
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, StoreUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Source(Plugin):
         read, which the worker that reads it reports, what the settings alone say."""
         try:
             known = self.known_count(split)
-        except DataError:
+        except (DataError, StoreUnreachable):
             known = None
         if known is None:
             return self.stated_count(split, limit)

@@ -1,4 +1,5 @@
-"""Opening data sets with the library `datasets`, whose many kinds of exceptions become DataError."""
+"""Opening data sets with the library `datasets`, whose many kinds of exceptions become DataError or, in an outage,
+StoreError."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.errors import DataError, short
+from vldd_dist.store.outages import check_reachable
 
 # A folder with one of these files was written by `save_to_disk`.
 SAVED = ("dataset_dict.json", "state.json")
@@ -53,7 +55,8 @@ class Rows:
 
 @contextmanager
 def loading(path: str) -> Iterator[None]:
-    """Turns any error of the `with` block into DataError."""
+    """Turns any error of the `with` block into DataError, except what `check_reachable` raises for faults of the network or the
+    machine."""
     try:
         yield
     except (DataError, GeneratorExit):
@@ -66,6 +69,7 @@ def loading(path: str) -> Iterator[None]:
         if "OfflineMode" in f"{type(error).__name__}: {error}":
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
             raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
+        check_reachable(f"data.source: {path}", error)
         reason = f"{type(error).__name__}: {short(error)}"
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
 
