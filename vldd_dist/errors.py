@@ -71,6 +71,13 @@ class MissingData(DataError):
     """The data do not exist on this machine. Unlike damaged data, this does not prevent a plan."""
 
 
+class OtherOnThisMachine(DataError):
+    """Files of the description were read when the run was planned, and are missing or others on this machine: a disk is not
+    mounted, or a copy differs."""
+
+    may_be_of_the_machine = True
+
+
 class StoreError(VlddError):
     """The store cannot be read or written, or an object in it differs from its manifest."""
 

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vldd_dist import strict_json
-from vldd_dist.errors import DataError, StoreError
+from vldd_dist.errors import DataError, OtherOnThisMachine, StoreError
 from vldd_dist.store.outages import check_reachable, reason_of
 
 LENGTH_BYTES = 8
@@ -83,24 +83,25 @@ def read_file(url: str, wanted: str) -> dict[str, Tensor]:
         wanted: the file's sha256 when the run was planned.
 
     Raises:
-        DataError: the file is missing, has another sha256, is a pickle, or is damaged.
+        OtherOnThisMachine: the file is missing, cannot be read, or has another sha256.
+        DataError: the file is a pickle, or is damaged.
         StoreError: the file cannot be reached at the moment.
     """
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        raise DataError(f"{url}: no such file: name a .safetensors file") from None
+        raise OtherOnThisMachine(f"{url}: no such file: name a .safetensors file") from None
     except Exception as error:
         # Client libraries of object stores raise exceptions of their own.
         check_reachable(url, error)
-        raise DataError(
+        raise OtherOnThisMachine(
             f"{url}: cannot be read ({reason_of(error)}): name a .safetensors file that this user may read"
         ) from None
     if problem := _problem(data):
         raise DataError(f"{url}: {problem}")
     if sha256(data).hexdigest() != wanted:
-        raise DataError(
+        raise OtherOnThisMachine(
             f"{url}: has changed since the run was planned, or is another file on this machine: start the run again, or give "
             "every machine the same file"
         )

@@ -13,7 +13,7 @@ from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.data.prepared.embeddings import ShardTexts
 from vldd_dist.data.prepared.image_lines import read_lines
-from vldd_dist.errors import DataError
+from vldd_dist.errors import ConfigError, OtherOnThisMachine
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
@@ -43,12 +43,9 @@ def unit(graph: Units, number: int) -> WorkUnit:
 
 def run(context: StageContext) -> EmbeddingGroupFacts:
     """Encode the captions, and store the embeddings of each shard in one object."""
-    encoder = FrozenTextEncoder(TextTowerSettings.model_validate(context.execution["text"]), context.device)
-    if encoder.identity != context.spec["text"]:
-        raise DataError(
-            f"model.text.model: {encoder.settings.model} has changed since the run was planned, or is another encoder on this "
-            "machine: start the run again, or give every machine the same files"
-        )
+    text = TextTowerSettings.model_validate(context.execution["text"])
+    _check_identity(text, context.spec["text"])
+    encoder = FrozenTextEncoder(text, context.device)
     group = context.reader("shards")
     # Shard -> the captions of each of its images.
     captions_of = {shard: [line.captions for line in read_lines(group, shard)] for shard in shards_of(group)}
@@ -61,6 +58,21 @@ def run(context: StageContext) -> EmbeddingGroupFacts:
         counts = torch.tensor([0, *(len(captions) for captions in images)])
         context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
     return EmbeddingGroupFacts(captions=len(every), distinct=len(distinct), dim=vectors.shape[1], encoder=encoder.identity)
+
+
+def _check_identity(text: TextTowerSettings, planned: dict[str, Any]) -> None:
+    """Raises OtherOnThisMachine unless the encoder is the planned one. Checked before it is loaded: a folder that is missing
+    here would be taken for the name of a model on the hub."""
+    try:
+        found = text_identity(text)
+    except ConfigError as error:
+        # The plan has found the same encoder.
+        raise OtherOnThisMachine(str(error)) from None
+    if found != planned:
+        raise OtherOnThisMachine(
+            f"model.text.model: {text.model} has changed since the run was planned, or is another encoder on this machine: "
+            "start the run again, or give every machine the same files"
+        )
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:

@@ -8,7 +8,7 @@ from vldd_dist.data.facts import ShardGroupFacts
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.preparation.prepare import prepare_group
 from vldd_dist.data.sources.base import Source
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, OtherOnThisMachine
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -40,15 +40,22 @@ def run(context: StageContext) -> ShardGroupFacts:
 
 
 def _check_content(source: Source, group: Group, seed: int, planned: list[dict[str, Any]]) -> None:
-    """Raise DataError if the content of the group is not what was planned.
+    """Check that the content of the group is what was planned.
 
     The plan cuts a source into groups by positions. In a folder with one more file they mean other images, so that some images
     would be in two groups and others in none.
+
+    Raises:
+        OtherOnThisMachine: it is not, or is not on this machine.
     """
-    found = source.describe_only(group.split, group.parts, seed=seed)
+    try:
+        found = source.describe_only(group.split, group.parts, seed=seed)
+    except DataError as error:
+        # The plan has read the source in the same way.
+        raise OtherOnThisMachine(str(error)) from None
     # As JSON, in which the lists of a plan and the tuples of a source are equal.
     if json.dumps(found, sort_keys=True) != json.dumps(planned, sort_keys=True):
-        raise DataError(
+        raise OtherOnThisMachine(
             "data.source has changed since the run was planned, or this machine has another copy of it with other times of "
             "change: start the run again, or copy the files with their times"
         )

@@ -1,0 +1,98 @@
+"""A machine that lacks files of the description, or has others than the plan saw: its units may run on another machine."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.data.preparation.test_changed_sources import pairs, planned
+from tests.data.prepared.test_dataset import karpathy
+from tests.data.test_folder import pair
+from tests.ray_backend.workers.test_worker import Reports
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.units import mark_store
+from vldd_dist.config.sections.model import TextTowerSettings
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.ray_backend.workers import worker
+from vldd_dist.store.store import Store
+
+
+def first_group(folder: Path) -> UnitOrder:
+    """Of a new folder of images."""
+    for name in "bcde":
+        pair(folder / f"{name}.jpg", name)
+    (first, *_) = planned(pairs(folder))
+    return first.order()
+
+
+def another_folder(folder: Path) -> UnitOrder:
+    order = first_group(folder)
+    pair(folder / "a.jpg", "a")
+    return order
+
+
+def no_folder(folder: Path) -> UnitOrder:
+    order = first_group(folder / "images")
+    shutil.rmtree(folder / "images")
+    return order
+
+
+def no_images(folder: Path) -> UnitOrder:
+    (first, *_) = planned(karpathy(folder))
+    shutil.rmtree(folder / "images")
+    return first.order()
+
+
+def embeddings(model: str) -> UnitOrder:
+    text = TextTowerSettings(model=model).model_dump(mode="json")
+    inputs = {"shards": ("shard_group", "2" * 16)}
+    spec: dict[str, Any] = {"text": {"model": "bert", "sha256": "0" * 64}}
+    return UnitOrder("embedding_group", "1" * 16, spec, inputs, {"text": text, "batch_size": 1}, 1, 0, "embeddings 0")
+
+
+def weights(path: Path) -> UnitOrder:
+    spec = {"model": "test_vit", "model_args": {}, "sha256": "0" * 64}
+    return UnitOrder("image_weights", "1" * 16, spec, {}, {"weights": str(path)}, 1, 0, "image weights")
+
+
+def other_weights(folder: Path) -> UnitOrder:
+    (folder / "x.safetensors").write_bytes(tensors.encode({"w": torch.ones(2)}))
+    return weights(folder / "x.safetensors")
+
+
+CASES: dict[str, tuple[Callable[[Path], UnitOrder], str]] = {
+    "a copy of a folder": (another_folder, "or this machine has another copy of it with other times of change"),
+    "a folder that is not mounted": (no_folder, "data.source.path: {}/images is not a folder: correct the path"),
+    "images that are not mounted": (no_images, "data.source.images: {}/images is not a folder: correct the path"),
+    "another encoder": (
+        lambda folder: embeddings("tiny-clip"),
+        "tiny-clip has changed since the run was planned, or is",
+    ),
+    "an encoder that is not mounted": (
+        lambda folder: embeddings(f"{folder}/bert"),
+        "bert has changed since the run was",
+    ),
+    "an encoder that is not installed": (lambda folder: embeddings("minilm"), "model.text.model: minilm needs the extra"),
+    "other weights": (
+        other_weights,
+        "x.safetensors: has changed since the run was planned, or is another file on",
+    ),
+    "weights that are not mounted": (lambda folder: weights(folder / "no"), "{}/no: no such file: name a .safetensors file"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), CASES.values(), ids=CASES)
+def test_its_units_may_run_on_another(
+    make: Callable[[Path], UnitOrder], sentence: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vldd_dist.models.text.identity.importlib.util.find_spec", lambda name: None)
+    data = tmp_path / "data"
+    data.mkdir()
+    mark_store(store)
+    found = worker.run_order(make(data), store, Reports(), "n1")  # type: ignore[arg-type]
+    assert (found.status, found.exit_code) == ("broken", 4)
+    assert sentence.format(data) in found.cause
+    assert store.keys("units") == []
