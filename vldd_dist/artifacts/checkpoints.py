@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from vldd_dist.artifacts.keys import CheckpointKey, ManifestKey, ObjectKey, checkpoints_of
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json, to_json
 from vldd_dist.errors import StoreError
-from vldd_dist.store.objects import DamagedObject, ObjectInfo, read_object
+from vldd_dist.store.objects import DamagedObject, ObjectInfo, again_if_damaged, read_object
 from vldd_dist.store.store import MissingObject, Store
 
 CHECKPOINTS_KEPT = 2
@@ -123,7 +123,7 @@ class UnitCheckpoints:
             StoreError: the store cannot be read. In this case the caller must not start from the beginning.
         """
         try:
-            record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
+            record = again_if_damaged(lambda: from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key)))
             data = {name: read_object(self.store, info) for name, info in record.objects.items() if wanted(name)}
             return Checkpoint(record, data)
         except (MissingObject, DamagedObject) as error:

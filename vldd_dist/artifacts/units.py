@@ -7,7 +7,7 @@ from vldd_dist.artifacts.facts import FactsType
 from vldd_dist.artifacts.keys import BLOBS, STORE_MARK, ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.errors import StoreError
-from vldd_dist.store.objects import DamagedObject, ObjectInfo, read_object, read_ranges
+from vldd_dist.store.objects import DamagedObject, ObjectInfo, again_if_damaged, read_object, read_ranges
 from vldd_dist.store.store import MissingObject, Store
 
 STORE_MARK_DATA = b'{"kind": "vldd_store"}\n'
@@ -45,7 +45,7 @@ class UnitReader:
         self.store = store
         self.prefix = prefix_of(kind, unit_id)
         key = ManifestKey(self.prefix).key
-        self.manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
+        self.manifest = again_if_damaged(lambda: from_json(UnitManifest, store.read(key), store.url_of(key)))
         self.manifest.check_facts(store.url_of(key))
         for name, info in self.manifest.objects.items():
             if ".." in info.key.split("/") or not info.key.startswith((f"{self.prefix}/", f"{BLOBS}/")):

@@ -3,11 +3,11 @@ so that blocks can be read, verified and cached independently and in parallel.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ BLOCK_BYTES = 8 << 20
 PARALLEL_READS = 8
 # The largest integer that every JSON reader represents exactly; no store holds an object of this size.
 LARGEST_BYTES = 2**53
+
+Out = TypeVar("Out")
 
 
 class DamagedObject(StoreError):
@@ -78,7 +80,7 @@ class ObjectInfo(StrictModel):
 def read_object(store: Store, info: ObjectInfo) -> bytes:
     """The whole object, verified. Raises DamagedObject or MissingObject naming it."""
     if store.is_local:
-        return info.verify(store.read(info.key), store.url_of(info.key))
+        return again_if_damaged(lambda: info.verify(store.read(info.key), store.url_of(info.key)))
     return b"".join(_read_blocks(store, info, info.block_list()))
 
 
@@ -104,9 +106,22 @@ def read_ranges(store: Store, info: ObjectInfo, ranges: Sequence[tuple[int, int]
 def load_block(store: Store, info: ObjectInfo, block: Block) -> bytes:
     """One block, read from the store and not from the node's cache, and verified. Raises DamagedObject or MissingObject."""
     source = store.url_of(info.key)
-    if block.length == info.size:
-        return info.verify(store.read(info.key, info.size), source)
-    return _verified(store.read_range(info.key, block.start, block.length), block, source)
+
+    def read() -> bytes:
+        if block.length == info.size:
+            return info.verify(store.read(info.key, info.size), source)
+        return _verified(store.read_range(info.key, block.start, block.length), block, source)
+
+    return again_if_damaged(read)
+
+
+def again_if_damaged(read: Callable[[], Out]) -> Out:
+    """The result of reading and verifying. If it raises DamagedObject, it is called once more: bytes may be damaged on their
+    way, or in this machine's memory, and a checkpoint that is taken for damaged is removed."""
+    try:
+        return read()
+    except DamagedObject:
+        return read()
 
 
 def _read_blocks(store: Store, info: ObjectInfo, blocks: list[Block]) -> list[bytes]:
