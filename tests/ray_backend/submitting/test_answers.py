@@ -1,6 +1,7 @@
 """`vldd submit` and `vldd status --address` when the dashboard refuses the upload, or a proxy answers instead of it."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +123,18 @@ def test_a_file_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
     with pytest.raises(ConfigError, match=rf"^--working-dir {root}: /data/private cannot be read \(Permission denied\)"):
         submitted(root, "http://127.0.0.1:9")
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named(dashboard: Dashboard, root: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (root / name).write_text("from another system")
+    with pytest.raises(
+        ConfigError, match=rf"^--working-dir {root}: the file name 'caf\\udce9\.txt' is not UTF-8: rename"
+    ) as told:
+        submitted(root, dashboard.address)
+    assert str(told.value).isascii()
+    (root / ".rayignore").write_text("caf*\n")
+    assert submitted(root, dashboard.address)[1]
 
 
 @pytest.mark.parametrize("answer", [(503, "upstream down"), (200, "<html>Please log in</html>")])

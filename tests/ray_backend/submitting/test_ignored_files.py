@@ -1,5 +1,7 @@
 """Files that a submission does not send although they are no secrets: local stores, and what ignore files list."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from tests.ray_backend.submitting.test_secret_files import NOBODY, fill, sent
 from vldd_dist.artifacts.units import STORE_MARK
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.ray_backend.submitting.ignored_files import local_stores
+from vldd_dist.ray_backend.submitting.ignored_files import never_sent
 from vldd_dist.ray_backend.submitting.submit import submit
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 
 def test_a_local_store_is_not_sent(tmp_path: Path) -> None:
@@ -23,7 +26,49 @@ def test_a_local_store_is_not_sent(tmp_path: Path) -> None:
 def test_ignored_folders_are_not_searched_for_stores(tmp_path: Path) -> None:
     fill(tmp_path, [f"data/store/{STORE_MARK}", f"kept/store/{STORE_MARK}"])
     (tmp_path / ".gitignore").write_text("/data/\n")
-    assert local_stores(tmp_path) == ["/kept/store"]
+    assert never_sent(tmp_path) == ["/kept/store"]
+
+
+def test_what_links_lead_to_is_sent_without_local_stores(tmp_path: Path) -> None:
+    """Ray follows links. One to a folder around it has no end."""
+    root = tmp_path / "work"
+    fill(
+        tmp_path, ["work/config.yaml", f"disk/store/{STORE_MARK}", "disk/store/blob", "disk/data/1.jpg", f"disk/b/{STORE_MARK}"]
+    )
+    for link, target in {"store": "store", "data": "data", "disk": "."}.items():
+        (root / link).symlink_to(tmp_path / "disk" / target)
+    assert sorted(never_sent(root)) == ["/disk/b", "/disk/store", "/store"]
+    assert sent(root, tmp_path / "package.zip") == {"config.yaml", "data/1.jpg", "disk/data/1.jpg"}
+    (root / "data" / "again").symlink_to(root / "data")
+    assert sorted(never_sent(root)) == ["/disk/b", "/disk/store", "/store"]
+
+
+def test_a_link_to_the_home_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "work"
+    fill(tmp_path, ["work/a/config.yaml", "home/.profile", "home/data/1.jpg"])
+    (root / "a" / "data").symlink_to(tmp_path / "home" / "data")
+    assert never_sent(root) == []
+    for target in (tmp_path / "home", tmp_path, Path("/")):
+        (root / "a" / "me").symlink_to(target)
+        with pytest.raises(ConfigError, match=rf"^--working-dir {root}: a/me is a link to {target}, which contains your home"):
+            never_sent(root)
+        (root / ".rayignore").write_text("me/\n")
+        assert never_sent(root) == []
+        (root / ".rayignore").unlink()
+        (root / "a" / "me").unlink()
+
+
+def test_what_is_no_file_is_not_sent(tmp_path: Path) -> None:
+    """Opening a FIFO waits for its other end."""
+    root = tmp_path / "work"
+    fill(root, ["config.yaml", "a/b.txt"])
+    os.mkfifo(root / "a" / "pipe[1]")
+    found: list[set[str]] = []
+    thread = threading.Thread(target=lambda: found.append(sent(root, tmp_path / "package.zip")), daemon=True)
+    thread.start()
+    thread.join(HANG_SECONDS)
+    assert found == [{"config.yaml", "a/b.txt"}]
 
 
 @pytest.mark.parametrize("ignore_file", [".rayignore", ".gitignore"])

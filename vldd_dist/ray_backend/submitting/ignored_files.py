@@ -1,8 +1,9 @@
-"""Files of a working directory that are not uploaded, although they are no secrets: those that its ignore files list, and local
-stores."""
+"""Files of a working directory that are not uploaded, although they are no secrets: those that its ignore files list, local
+stores, and what is neither a file nor a folder."""
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -37,17 +38,49 @@ def check_not_ignored(root: Path, names: dict[str, str]) -> None:
                 )
 
 
-def local_stores(root: Path) -> list[str]:
-    """A pattern, as in .gitignore, for each local store below the folder. Ignored folders are not searched."""
-    specs = _ignore_specs(root).values()
+def never_sent(root: Path) -> list[str]:
+    """A pattern, as in .gitignore, for everything below the folder that is not sent although no ignore file lists it: local
+    stores, and what is neither a file nor a folder (Ray would wait for ever for the other end of a FIFO). Links to folders are
+    followed, as Ray does. Ignored folders are not searched.
+
+    Raises:
+        ConfigError: a link leads to a folder that contains the home directory.
+    """
+    specs, home = _ignore_specs(root).values(), Path.home().resolve()
     patterns = []
-    for folder, below, files in os.walk(root):
+    for folder, below, files in os.walk(root, followlinks=True):
         place = Path(folder).relative_to(root)
         if STORE_MARK in files and place.parts:
-            patterns.append("/" + re.sub(r"([][*?!#\\])", r"\\\1", place.as_posix()))
+            patterns.append(_pattern(place))
             below.clear()
+            continue
+        patterns += [_pattern(place / name) for name in files if _is_special(Path(folder, name))]
         below[:] = [name for name in below if not any(spec.match_file(f"{place / name}/") for spec in specs)]
+        for link in [name for name in below if Path(folder, name).is_symlink()]:
+            target = Path(folder, link).resolve()
+            if home.is_relative_to(target):
+                raise ConfigError(
+                    f"--working-dir {root}: {place / link} is a link to {target}, which contains your home directory, all of "
+                    "which would be uploaded: remove the link, or list it in .rayignore"
+                )
+            if Path(folder).resolve().is_relative_to(target):
+                # A link to a folder around it has no end.
+                below.remove(link)
     return patterns
+
+
+def _pattern(place: Path) -> str:
+    """The pattern that matches this place in the folder only."""
+    return "/" + re.sub(r"([][*?!#\\])", r"\\\1", place.as_posix())
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a FIFO, a socket or a device; a broken link is none."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _ignore_specs(root: Path) -> dict[str, GitIgnoreSpec]:

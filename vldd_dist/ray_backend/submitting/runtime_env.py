@@ -9,7 +9,7 @@ from ray.runtime_env import RuntimeEnv
 from vldd_dist.config.loading import strict_yaml
 from vldd_dist.errors import ConfigError, first_line
 from vldd_dist.logs import VARIABLE
-from vldd_dist.ray_backend.submitting.ignored_files import local_stores
+from vldd_dist.ray_backend.submitting.ignored_files import never_sent
 from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES
 
 # How long Ray waits for a driver to end after `ray job stop`, as text.
@@ -21,7 +21,7 @@ def runtime_env(root: Path) -> dict[str, Any]:
     local stores.
 
     Raises:
-        ConfigError: `jobs/runtime_env.yaml` is not a runtime environment.
+        ConfigError: `jobs/runtime_env.yaml` is not a runtime environment, or a link leads to the home directory.
     """
     environment = _environment(root / "jobs" / "runtime_env.yaml")
     # Ray otherwise kills a driver three seconds after `ray job stop`, before the units have stored their checkpoints.
@@ -29,7 +29,7 @@ def runtime_env(root: Path) -> dict[str, Any]:
     if VARIABLE in os.environ:
         # The driver and the workers log in the same format as this command.
         variables[VARIABLE] = os.environ[VARIABLE]
-    excludes = [*local_stores(root), *(environment.get("excludes") or []), *EXCLUDES]
+    excludes = [*never_sent(root), *(environment.get("excludes") or []), *EXCLUDES]
     return environment | {"env_vars": variables, "working_dir": str(root), "excludes": excludes}
 
 
