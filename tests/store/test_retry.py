@@ -19,6 +19,7 @@ from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of
+from vldd_dist.testing.servers import faulty_proxy
 from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import ACCESS_KEY, SECRET, S3Server
 
@@ -207,6 +208,21 @@ def test_a_fault_in_a_part_repeats_the_part_and_not_the_upload(
     proxy.faults = ["", "", "", fault, *[""] * 20]
     s3_store.write("large", random.Random(0).randbytes(11 << 20))
     assert 24 - len(proxy.faults) == UPLOAD_REQUESTS + bool(fault)
+
+
+def test_a_listing_that_takes_longer_than_the_deadline_survives_a_fault_of_a_page(
+    s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"listed/{number}" for number in range(5)]
+    for key in keys:
+        s3_store.write(key, b"1")
+    # Five pages.
+    store = Store(s3_store.url, **ONE_ATTEMPT, s3_additional_kwargs={"MaxKeys": 1})
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 3.0)
+    monkeypatch.setattr(faulty_proxy, "DELAY_SECONDS", 1.0)
+    proxy.faults = ["delay"] * 4 + ["SlowDown"]
+    assert store.keys("listed") == keys
+    assert not proxy.faults
 
 
 @pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut"])

@@ -18,7 +18,7 @@ from fsspec.spec import AbstractFileSystem
 from vldd_dist.errors import StoreError
 from vldd_dist.store.backends.base import Limit
 from vldd_dist.store.backends.kinds import backend_of
-from vldd_dist.store.backends.listing import NEVER, Listed
+from vldd_dist.store.backends.listing import NEVER, Listed, Page
 from vldd_dist.store.location import Location, parse_location
 from vldd_dist.store.retry import (
     retried,
@@ -186,9 +186,14 @@ class Store:
         Raises:
             StoreError: the store is a web server, which has no listings.
         """
-        with contextlib.suppress(FileNotFoundError):
-            return self._guarded(prefix, lambda path, limit: self.backend.find(path, temporary), missing_is_error=False)
-        return {}
+        try:
+            found, page = self._page(prefix, temporary, None)
+        except FileNotFoundError:
+            return {}
+        while page is not None:
+            more, page = self._page(prefix, temporary, page)
+            found |= more
+        return dict(sorted(found.items()))
 
     def delete(self, keys: list[str]) -> None:
         """Remove objects; objects that do not exist are ignored."""
@@ -219,6 +224,15 @@ class Store:
 
     def _info(self, key: str) -> dict[str, Any]:
         return self._guarded(key, lambda path, limit: self.backend.info(path, limit))
+
+    def _page(self, prefix: str, temporary: bool, page: str | None) -> Page:
+        """A page of a listing. Each has a deadline of its own, because a listing of hundreds of pages takes longer than one."""
+        return self._guarded(
+            prefix,
+            lambda path, limit: self.backend.find(path, temporary, page, limit),
+            # Where there is no folder yet, there is no first page.
+            missing_is_error=page is not None,
+        )
 
     def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
         """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.

@@ -11,7 +11,7 @@ from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import StoreError
 from vldd_dist.store.backends.file_systems import PART_ATTEMPTS, missing_library, open_file_system
-from vldd_dist.store.backends.listing import Listed, by_key
+from vldd_dist.store.backends.listing import Listed, Page, by_key
 
 # Further arguments of a file system's call: the seconds that it may take, if the file system supports such a limit.
 Limit = dict[str, float]
@@ -86,14 +86,15 @@ class Backend(ABC):
         """What the file system reports of an object; `size` is its size in bytes."""
         return dict(self.fs.info(path, **limit))
 
-    def find(self, path: str, temporary: bool) -> dict[str, Listed]:
-        """All objects below `path`: key -> size and time, sorted by key.
+    def find(self, path: str, temporary: bool, page: str | None, limit: Limit) -> Page:
+        """The objects below `path`, in pages if the file system lists them in pages.
 
         Args:
             temporary: whether to include files that local writers have not finished, or left behind when they were killed.
+            page: `following` of the page before; None: the first page.
         """
         found = {str(name): Listed.of(info) for name, info in self.fs.find(path, detail=True).items()}
-        return by_key(found, self.root, temporary)
+        return Page(by_key(found, self.root, temporary))
 
     def require_writable(self) -> None:
         """Raises StoreError if objects can only be read."""

@@ -8,7 +8,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.store.backends import s3, web
 from vldd_dist.store.backends.base import Backend, Limit
 from vldd_dist.store.backends.file_systems import HUB
-from vldd_dist.store.backends.listing import Listed, by_key
+from vldd_dist.store.backends.listing import Listed, Page, by_key
 from vldd_dist.store.backends.local_files import create_file, find_files, replace_file
 from vldd_dist.store.backends.object_stores import S3, ObjectStore
 
@@ -45,9 +45,9 @@ class LocalFiles(Local):
     def create(self, path: str, data: bytes, limit: Limit, fall_back: bool = True) -> None:
         create_file(path, data, fall_back)
 
-    def find(self, path: str, temporary: bool) -> dict[str, Listed]:
+    def find(self, path: str, temporary: bool, page: str | None, limit: Limit) -> Page:
         found = {name: Listed.of({"size": status.st_size, "mtime": status.st_mtime}) for name, status in find_files(path)}
-        return by_key(found, self.root, temporary)
+        return Page(by_key(found, self.root, temporary))
 
 
 class Memory(Local):
@@ -62,10 +62,10 @@ class Memory(Local):
                 raise FileExistsError(path)
             self.fs.pipe_file(path, data)
 
-    def find(self, path: str, temporary: bool) -> dict[str, Listed]:
+    def find(self, path: str, temporary: bool, page: str | None, limit: Limit) -> Page:
         found = {str(name): Listed.of(info) for name, info in self.fs.find(path, detail=True).items()}
         # The file system lists its paths with a slash at the beginning.
-        return by_key(found, self.fs._strip_protocol(f"{self.url}/"), temporary)
+        return Page(by_key(found, self.fs._strip_protocol(f"{self.url}/"), temporary))
 
 
 class ReadOnly(Backend):
@@ -98,7 +98,7 @@ class WebServer(ReadOnly):
     def info(self, path: str, limit: Limit) -> dict[str, Any]:
         return web.info(self.fs, path, limit)
 
-    def find(self, path: str, temporary: bool) -> dict[str, Listed]:
+    def find(self, path: str, temporary: bool, page: str | None, limit: Limit) -> Page:
         raise StoreError(f"{self.url}: a web server does not list objects: name the folder of one distilled set")
 
 

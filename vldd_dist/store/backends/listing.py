@@ -27,6 +27,14 @@ class Listed(NamedTuple):
         return cls(int(info["size"]), moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
+class Page(NamedTuple):
+    """A page of a listing: key -> size and time of each object, sorted by key, and the name of the page that follows; None:
+    there is none."""
+
+    objects: dict[str, Listed]
+    following: str | None = None
+
+
 def by_key(by_path: dict[str, Listed], root: str, temporary: bool) -> dict[str, Listed]:
     """Objects by path -> the same by key, which is the path relative to `root`, sorted.
 

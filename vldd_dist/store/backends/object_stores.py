@@ -8,6 +8,7 @@ from hashlib import md5
 
 from vldd_dist.store.backends import s3
 from vldd_dist.store.backends.base import Backend, Limit
+from vldd_dist.store.backends.listing import Listed, Page, by_key
 from vldd_dist.store.retry import NotAsWritten, says_not_implemented
 
 
@@ -61,6 +62,13 @@ class S3(ObjectStore):
     def _send(self, path: str, data: bytes, limit: Limit) -> None:
         sender = self.fs_for_parts if len(data) >= 2 * s3.PART_BYTES else self.fs
         sender.pipe_file(path, data, chunksize=s3.PART_BYTES, **limit)
+
+    def find(self, path: str, temporary: bool, page: str | None, limit: Limit) -> Page:
+        # One request, because a listing of many pages takes longer than a fault of one of them may.
+        bucket, _, prefix = path.partition("/")
+        found, following = s3.objects_of_page(self.fs, bucket, f"{prefix}/", page, limit)
+        listed = {f"{bucket}/{info['Key']}": Listed.of(info | {"size": info["Size"]}) for info in found}
+        return Page(by_key(listed, self.root, temporary), following)
 
     def abort_uploads(self, path: str, before: datetime, abort: bool) -> list[str]:
         bucket, _, prefix = path.partition("/")

@@ -26,6 +26,20 @@ def await_answer(fs: AbstractFileSystem, path: str, limit: dict[str, float]) -> 
         fs.call_s3("head_object", Bucket=bucket, Key=key, **limit)
 
 
+def objects_of_page(
+    fs: AbstractFileSystem, bucket: str, prefix: str, page: str | None, limit: dict[str, float]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """At most a thousand objects below a prefix, without markers of folders, and the token of the page that follows, if any.
+
+    Args:
+        page: token of the page; None: the first one.
+    """
+    request = {"Bucket": bucket, "Prefix": prefix} | ({"ContinuationToken": page} if page else {})
+    found = fs.call_s3("list_objects_v2", **request, **limit)
+    objects = [info for info in found.get("Contents") or [] if not info["Key"].endswith("/")]
+    return objects, found["NextContinuationToken"] if found.get("IsTruncated") else None
+
+
 def unfinished_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before: datetime) -> list[dict[str, Any]]:
     """Multipart uploads below a prefix that were begun and last received a part before a time by the server's clock.
 
