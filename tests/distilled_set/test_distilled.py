@@ -4,6 +4,7 @@ objects."""
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.partial_folder import MARKER
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects
+from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 
@@ -223,6 +225,24 @@ def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.Cap
         assert ended.value.code == 0
         assert words in capsys.readouterr().out.replace("\n", "")
     assert list(published_sets(store)) == ["distilled/a-set"]
+
+
+def test_the_sets_of_a_store_are_listed_over_one_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [f"distilled/{name}" for name in "abc"]
+    for folder in sets:
+        save(distilled_set(), store.url_of(folder))
+    store.write("distilled/d/manifest.json", b"{}")
+    opened: list[str] = []
+
+    def opening(scheme: str, *arguments: Any) -> Any:
+        opened.append(scheme)
+        return open_file_system(scheme, *arguments)
+
+    monkeypatch.setattr("vldd_dist.store.backends.base.open_file_system", opening)
+    found = published_sets(Store(store.url))
+    assert list(found) == [*sets, "distilled/d"]
+    assert [isinstance(manifest, StoreError) for manifest in found.values()] == [False, False, False, True]
+    assert len(opened) <= 1
 
 
 def test_of_a_large_object_only_what_is_missing_is_fetched(

@@ -35,12 +35,16 @@ def read_manifest(store: Store) -> DistilledManifest:
     return parse_manifest(store, manifest_bytes(store))
 
 
-def manifest_bytes(store: Store) -> bytes:
-    """The bytes of a set's manifest.json. Raises MissingObject if there is none, StoreError if it is too long."""
-    data = store.read(MANIFEST, LARGEST_MANIFEST_BYTES)
+def manifest_bytes(store: Store, key: str = MANIFEST) -> bytes:
+    """The bytes of a set's manifest.json. Raises MissingObject if there is none, StoreError if it is too long.
+
+    Args:
+        key: of the manifest, in a store with several sets.
+    """
+    data = store.read(key, LARGEST_MANIFEST_BYTES)
     if len(data) > LARGEST_MANIFEST_BYTES:
         mib = LARGEST_MANIFEST_BYTES >> 20
-        raise StoreError(f"{store.url_of(MANIFEST)}: more than {mib} MiB: this is no manifest of a distilled set")
+        raise StoreError(f"{store.url_of(key)}: more than {mib} MiB: this is no manifest of a distilled set")
     return data
 
 
@@ -120,15 +124,17 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
     """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
-    sets: dict[str, DistilledManifest | StoreError] = {}
-    for key in store.keys(PUBLISHED):
-        folder, _, name = key.rpartition("/")
-        if name == MANIFEST:
-            try:
-                sets[folder] = read_manifest(Store(store.url_of(folder)))
-            except StoreError as error:
-                sets[folder] = error
-    return sets
+
+    def read(folder: str) -> DistilledManifest | StoreError:
+        try:
+            # This store is only asked for URLs: a connection for each set would take longer than its manifest.
+            return parse_manifest(Store(store.url_of(folder)), manifest_bytes(store, f"{folder}/{MANIFEST}"))
+        except StoreError as error:
+            return error
+
+    folders = [key.rpartition("/")[0] for key in store.keys(PUBLISHED) if key.endswith(f"/{MANIFEST}")]
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return dict(zip(folders, pool.map(read, folders), strict=True))
 
 
 def check_sizes(store: Store, manifest: DistilledManifest) -> None:
