@@ -101,6 +101,11 @@ def test_units_of_running_runs_and_of_the_latest_run_of_a_name_are_kept(
         code, _, err = vldd(*arguments, capsys=capsys)
         assert (code, err.count("\n"), f"{store.url_of(key)}: " in err) == (4, 1, True)
         assert "(running is running, and the units that it needs are not known: wait for its end)" in err
+    status = f"status/old/{'0' * 8}.json"
+    store.write(status, b"{}")
+    code, _, err = vldd(*arguments, capsys=capsys)
+    assert (code, f"{store.url_of(status)}: " in err, err.endswith("if it has ended, remove the file)\n")) == (4, True, True)
+    store.delete([status])
     write_run_units(store, record)
     # The second time, the status is like that of a driver that died long ago.
     for written_at in ({}, DEAD):

@@ -45,7 +45,7 @@ def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph
 def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:
     for status in read_statuses(store):
         if isinstance(status, StoreError):
-            raise StoreError(f"{status} (so the units that this run needs are not known)")
+            raise StoreError(f"{status} (so the units that this run needs are not known: if it has ended, remove the file)")
         if status.state != "running":
             continue
         try:
