@@ -217,7 +217,8 @@ def test_a_listing_that_takes_longer_than_the_deadline_survives_a_fault_of_a_pag
     for key in keys:
         s3_store.write(key, b"1")
     # Five pages.
-    store = Store(s3_store.url, **ONE_ATTEMPT, s3_additional_kwargs={"MaxKeys": 1})
+    store = Store(s3_store.url)
+    store.fs.s3_additional_kwargs = {"MaxKeys": 1}
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 3.0)
     monkeypatch.setattr(faulty_proxy, "DELAY_SECONDS", 1.0)
     proxy.faults = ["delay"] * 4 + ["SlowDown"]
