@@ -149,6 +149,24 @@ def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) 
     assert not torch.equal(run.best.images, run.pairs.images)
 
 
+@pytest.mark.parametrize(("recall", "best_step"), [(50.0, 2), (0.0, 0)])
+def test_pairs_that_validate_like_their_start_are_the_learned_ones(
+    recall: float, best_step: int, problem: Problem, store: Store
+) -> None:
+    """A recall of 0, as students on diverged pairs have it, is no reason to prefer them."""
+    seen: dict[int, SyntheticPairs] = {}
+
+    def validate(pairs: SyntheticPairs) -> float:
+        seen[2 * len(seen)] = pairs.clone()
+        return recall
+
+    run = distillation(problem, store, validate, outer_steps=6, validate_every=2)
+    facts = run.run()
+    assert (facts.best_step, facts.best_validation) == (best_step, recall)
+    assert torch.equal(run.best.images, seen[best_step].images)
+    assert not torch.equal(seen[2].images, seen[0].images)
+
+
 def test_students_that_diverge_in_a_validation_count_as_the_worst_except_at_the_start(problem: Problem, store: Store) -> None:
     """With students that diverge on the start, the evaluation's rates are at fault."""
     told: Iterator[float | None] = iter([10.0, None, 20.0, None])

@@ -33,8 +33,10 @@ class History:
             self.shared.setdefault(name, []).append(tensor.flatten().tolist())
 
     def best_validation(self) -> tuple[int, float]:
-        """(outer step, recall) of the best validation; of equal ones the first."""
-        return max(self.validation, key=lambda entry: entry[1])
+        """(outer step, recall) of the best validation; of equal ones the first after the start (step 0). So the start is the
+        best only if it validates better than all pairs that were learned from it, or if every recall is 0, as it is where
+        students diverge."""
+        return max(self.validation, key=lambda entry: (entry[1], entry[0] > 0 and entry[1] > 0))
 
     def as_tensors(self) -> dict[str, Tensor]:
         """`loss` (S,), `terms.NAME` (S,) and `shared.NAME` (S, n), float64, with one row for each of S outer steps."""

@@ -158,9 +158,9 @@ class Distillation:
                     f"counts as a recall of 0; if it lasts, {self.settings.objective.advice}"
                 )
             )
-        if not self.history.validation or recall > self.history.best_validation()[1]:
-            self.best.copy_(self.average.value)
         self.history.validation.append((step, recall))
+        if self.history.best_validation()[0] == step:
+            self.best.copy_(self.average.value)
 
     def _checkpoint(self, step: int, uploads: AsyncWriter) -> None:
         facts = {"validation": list(self.history.validation), "objective": self.problem.state(), "choices": self.choices}
