@@ -96,6 +96,16 @@ def test_of_a_whole_model_the_text_part_is_used(whole: Path, pooling: str) -> No
     torch.testing.assert_close(encoder.encode(CAPTIONS, 4), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_tower_can_be_trained_on_the_embeddings(text_only: Path) -> None:
+    found = FrozenTextEncoder(settings(text_only, "projected"), CPU).encode(CAPTIONS, 3)
+    assert not found.requires_grad
+    tower = torch.nn.Linear(8, 2)
+    for part in found.split(2):
+        tower(part).sum().backward()
+    assert tower.weight.grad is not None
+    found.div_(2)
+
+
 @pytest.mark.parametrize(("pooling", "dim"), [("projected", 8), ("eos", 16)])
 def test_no_captions_have_embeddings_of_the_same_size(whole: Path, text_only: Path, pooling: str, dim: int) -> None:
     for model in (whole, text_only):

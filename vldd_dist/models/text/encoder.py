@@ -42,10 +42,10 @@ class FrozenTextEncoder:
         # In fp32 even if the file is in half precision, in which an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
-        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding does not change an
-        embedding, which depends on its batch only in the last bits of fp32."""
+        """Embeddings (n, D) float32 on the CPU, which a tower can be trained on. Captions are batched by length to reduce
+        padding. Padding does not change an embedding, which depends on its batch only in the last bits of fp32."""
         vectors = torch.empty(len(captions), self.architecture.dim)
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         for first in range(0, len(order), batch_size):
