@@ -73,9 +73,10 @@ class Ranks:
         return gather_rows
 
     def all_reduce_of_parts(self, part: Tensor) -> Tensor:
-        """The sum of `part` over all ranks, with a gradient only to this rank's part. For sums in which each term depends on
-        the inputs of one rank only."""
-        return part + (self.all_reduce(part.detach().clone()) - part.detach())
+        """The sum of `part` over all ranks, the same on all of them bit for bit, with a gradient only to this rank's part. For
+        sums in which each term depends on the inputs of one rank only."""
+        # The difference is 0 and only carries the gradient.
+        return self.all_reduce(part.detach().clone()) + (part - part.detach())
 
     def all_gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in the order of ranks."""
