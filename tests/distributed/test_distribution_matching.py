@@ -16,6 +16,7 @@ from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
+from vldd_dist.distillation.objectives import distribution_matching
 from vldd_dist.distillation.objectives.distribution_matching import DistributionProblem
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import read_rows, read_tensors
@@ -103,6 +104,27 @@ def test_the_gradient_of_all_pairs_is_clipped_to_its_norm(prepared: Store) -> No
     clipped = found_gradient(SOLO, prepared.url, [*OVERRIDES, f"distill.objective.clip={norm / 4}"], STEP).row_gradients
     for name, gradient in unclipped.items():
         torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=0)
+
+
+def test_the_states_of_a_teacher_are_merged_on_the_device_of_the_model(
+    prepared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not on one core of the CPU, for which the GPU would wait at each step."""
+    _, inputs, _ = start(SOLO, prepared.url, OVERRIDES)
+    merged: list[list[str]] = []
+
+    def recorded(*states: Tensor) -> Tensor:
+        merged.append([state.device.type for state in states])
+        return states[0]
+
+    monkeypatch.setattr(distribution_matching, "merged_teacher", recorded)
+    with inputs.settings.objective.open(inputs) as problem:
+        assert isinstance(problem, DistributionProblem)
+        problem.model.to("meta")
+        # Its parameters are still the model's on the CPU.
+        monkeypatch.setattr(problem.view, "write", list)
+        problem.prepare(STEP)
+    assert merged == [["meta"] * 3] * len(problem.view.parameters)
 
 
 def test_a_resumed_run_is_bit_identical_and_changes_the_drawn_pairs(prepared: Store, tmp_path: Path) -> None:

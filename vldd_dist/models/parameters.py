@@ -1,7 +1,7 @@
 """A view of a dual encoder's trainable parameters, which trajectories hold and a student's inner steps update."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,8 +36,8 @@ class ParameterView:
         return tuple(parameter.detach().clone() for parameter in self.parameters)
 
     @torch.no_grad()
-    def write(self, theta: Sequence[Tensor]) -> None:
-        """Set the parameters in place."""
+    def write(self, theta: Iterable[Tensor]) -> None:
+        """Set the parameters in place, one after the other."""
         for parameter, value in zip(self.parameters, theta, strict=True):
             parameter.copy_(value)
 

@@ -115,7 +115,9 @@ class DistributionProblem(FeatureProblem):
         expert, *epochs = self.teacher(step)
         trajectory = self.experts[expert]
         states = [self.view.from_dicts(*(trajectory.snapshot(epoch, tower) for tower in TOWERS)) for epoch in (0, *epochs)]
-        self.view.write([merged_teacher(*tensors) for tensors in zip(*states, strict=True)])
+        # One parameter at a time, so that the device holds neither the three states nor another copy of the teacher.
+        device = self.context.device
+        self.view.write(merged_teacher(*(one.to(device) for one in tensors)) for tensors in zip(*states, strict=True))
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         gradient = super().gradient(step, pairs)
