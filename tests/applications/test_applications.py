@@ -1,28 +1,30 @@
 """All applications on built-in scenes, run as units of an experiment: units, tables, and figures in the expected ranges."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.methods.feature_space import FeatureSpace
 from vldd_dist.applications.architecture_search import kendall_tau
-from vldd_dist.applications.continual_learning import forgetting
-from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.continual_learning import Tasks, forgetting
+from vldd_dist.applications.feature_space.inputs import Inputs, subset
 from vldd_dist.applications.feature_space.part_distillation import PartDistillation
 from vldd_dist.applications.feature_space.parts import dirichlet_clients
-from vldd_dist.applications.feature_space.students import Students
-from vldd_dist.applications.membership_inference import MembershipInference, success
+from vldd_dist.applications.feature_space.students import PairNumbers, Students
 from vldd_dist.applications.one_shot_federated import HELD_BACK, OneShotFederated
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.application import starting_numbers
+from vldd_dist.pipeline.stages.application import inputs_of, starting_numbers
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
@@ -42,8 +44,8 @@ APPLICATIONS = [
 PAIR_KIB = (192 + 384) * 4 / 1024
 SMALL = [
     "data.train_images=150",
-    "data.val_images=40",
-    "data.test_images=40",
+    "data.val_images=80",
+    "data.test_images=80",
     "data.shard_images=150",
     "pretrain.images=300",
     "pretrain.epochs=1",
@@ -60,6 +62,19 @@ SMALL = [
 
 def experiment(*overrides: str) -> Experiment:
     return load_experiment(PRESET, [*SMALL, *overrides])
+
+
+def random_split(images: int = 30) -> RetrievalSplit:
+    """Features (n, 8) and embeddings (n, 6), one caption for each image."""
+    generator = torch.Generator().manual_seed(0)
+    features, texts = torch.randn(images, 8, generator=generator), torch.randn(images, 6, generator=generator)
+    return RetrievalSplit(features, texts, torch.arange(images))
+
+
+def small_students() -> Students:
+    """Students for the pairs of `random_split`, trained for two epochs."""
+    described = experiment("model.joint_dim=4", "evaluation.epochs=2")
+    return Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -187,24 +202,18 @@ def test_the_smallest_client_has_the_pairs_that_it_uploads(pairs: int, monkeypat
     application = OneShotFederated(pairs=pairs)
     images = application.least_images
     split = RetrievalSplit(torch.randn(images, 4), torch.randn(images, 4), torch.arange(images))
-    started = []
-    monkeypatch.setattr(PartDistillation, "run", lambda self, students, train, validation, start: started.append(start))
+    given = []
+    monkeypatch.setattr(PartDistillation, "run", lambda self, students, train, *rest: given.append(rest))
     application._distilled(None, split, np.random.default_rng(0))
-    assert len(started[0].images) == pairs
-    used = (images - 1) - max((images - 1) // HELD_BACK, 1)
-    assert pairs < 100 or used < pairs, "no smaller client would do"
+    ((validation, start),) = given
+    assert len(start.images) == pairs
+    assert len(validation.inputs) >= 10, "not so few that recall is the same for all students"
+    assert images - 1 - max((images - 1) // HELD_BACK, 10) < pairs, "no smaller client would do"
 
 
 def test_forgetting_is_from_the_best_so_far() -> None:
     """Task 0 ends 30 below its best value of 50, and task 1 ends 10 above its earlier value."""
     assert forgetting([[40], [50, 20], [20, 30, 99]]) == pytest.approx((30 - 10) / 2)
-
-
-def test_attack_success_and_true_positive_rate_by_hand() -> None:
-    """With 200 non-members, a false-positive rate of 1 % allows two of them above the threshold."""
-    others = np.arange(200.0)
-    assert success(np.array([197.5, 300.0]), others) == (pytest.approx((198 + 200) / 400), 1.0)
-    assert success(np.array([196.5, 300.0]), others)[1] == 0.5
 
 
 def test_parts_are_checked_and_distilled_with_the_batches_of_the_evaluation() -> None:
@@ -223,29 +232,29 @@ def test_parts_are_checked_and_distilled_with_the_batches_of_the_evaluation() ->
     assert settings.batch_size == 20
 
 
-def test_a_set_that_started_as_noise_has_no_initial_real_pairs() -> None:
-    """For a set that started as noise, membership inference has only the setting `members: the other training pairs`."""
-    generator = torch.Generator().manual_seed(0)
-    features, texts = torch.randn(30, 8, generator=generator), torch.randn(30, 6, generator=generator)
-    split = RetrievalSplit(features, texts, torch.arange(30))
-    described = experiment("model.joint_dim=4", "evaluation.epochs=2")
-    students = Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
-    pairs = PartDistillation(outer_steps=2, validate_every=2).run(students, split, split, 5)
-    assert pairs.rows["images"].shape == (5, 8)
-    given = Inputs(
-        train=split,
-        validation=split,
-        test=split,
-        students=students,
-        seeds=[0],
-        seed=0,
-        distilled=DistilledPairs(pairs),
-        count=5,
-    )
-    found = MembershipInference(references=1).run(given)
-    assert {result.setting for result in found if result.method == "distilled"} == {
-        "members: the other training pairs, 5 pairs"
-    }
+def test_pairs_that_validate_like_their_start_are_the_learned_ones() -> None:
+    """On one validation image the recall of every student is 100: random pairs would be called distilled."""
+    split, students = random_split(), small_students()
+    start = PairNumbers(torch.arange(5), torch.arange(5))
+    settings = PartDistillation(outer_steps=2, validate_every=2)
+    learned = settings.run(students, split, subset(split, torch.tensor([9])), start).rows["images"]
+    assert (learned != split.inputs[:5]).flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_tasks_that_recall_cannot_be_measured_on_are_refused(name: str) -> None:
+    """Two tasks, whose captions are opposite: the second has nine images of one of the splits."""
+
+    def of(first: int, second: int) -> RetrievalSplit:
+        split = random_split(first + second)
+        texts = torch.cat([torch.ones(first, 6), -torch.ones(second, 6)]) + 0.1 * split.texts
+        return RetrievalSplit(split.inputs, texts, split.image_of_caption)
+
+    splits = {"train": of(20, 20), "validation": of(10, 10), "test": of(10, 10)}
+    assert len(Tasks(Inputs(**splits, students=small_students(), seeds=[0], seed=0), 2, 5).validation) == 2
+    given = Inputs(**(splits | {name: of(10, 9)}), students=small_students(), seeds=[0], seed=0)
+    with pytest.raises(ConfigError, match=rf"has 9 of the 10 {name} images .*: lower tasks, or take a larger {name}"):
+        Tasks(given, 2, 5)
 
 
 def test_kendall_tau_by_counting_pairs() -> None:
@@ -304,7 +313,7 @@ def test_applications_change_no_other_unit() -> None:
 
 @pytest.mark.parametrize(("images", "texts"), [("noise", "real"), ("real", "noise")])
 def test_pairs_with_one_half_of_noise_do_not_count_as_initial_real_pairs(
-    images: str, texts: str, finished: tuple[Graph, Store]
+    images: str, texts: str, finished: tuple[Graph, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise membership inference would count images or captions as members that initialised no pair."""
     graph, store = finished
@@ -312,4 +321,20 @@ def test_pairs_with_one_half_of_noise_do_not_count_as_initial_real_pairs(
     start = UnitReader(store, "distillation", unit.inputs["distillation"].id).manifest.facts["start"]
     context = workspace(store, unit)
     assert starting_numbers(context, start) is not None
-    assert starting_numbers(context, start | {"images": images, "texts": texts}) is None
+    half = start | {"images": images, "texts": texts}
+    assert starting_numbers(context, half) is None
+
+    def half_real(start: dict[str, Any]) -> bool:
+        facts_as = UnitReader.facts_as
+
+        def changed(reader: UnitReader, kind: Any) -> Any:
+            facts = facts_as(reader, kind)
+            return facts.model_copy(update={"start": start}) if kind is DistillationFacts else facts
+
+        with monkeypatch.context() as patched:
+            patched.setattr(UnitReader, "facts_as", changed)
+            return inputs_of(workspace(store, unit)).distilled_pairs().half_real
+
+    assert half_real(half)
+    assert not half_real(start)
+    assert not half_real({"images": "noise", "texts": "noise"})

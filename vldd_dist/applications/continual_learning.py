@@ -14,7 +14,7 @@ from pydantic import Field
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.feature_space.inputs import Inputs, select, subset
 from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
-from vldd_dist.applications.feature_space.parts import Clusters, joined, set_bytes
+from vldd_dist.applications.feature_space.parts import LEAST_MEASURED, Clusters, joined, set_bytes
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
@@ -42,7 +42,7 @@ class Tasks:
         pairs: pairs that the memory holds of each task.
 
     Raises:
-        ConfigError: a task has fewer training images than `pairs`, or no validation or test image.
+        ConfigError: a task has fewer training images than `pairs`, or fewer than `LEAST_MEASURED` validation or test images.
     """
 
     def __init__(self, given: Inputs, count: int, pairs: int) -> None:
@@ -52,11 +52,15 @@ class Tasks:
             [subset(split, images) for images in clusters.parts(split)] for split in (given.train, given.validation, given.test)
         )
         self.validation_images = clusters.parts(given.validation)
-        for parts, least in ((self.train, pairs), (self.validation, 1), (self.test, 1)):
+        for parts, name, least, mend in (
+            (self.train, "training", pairs, "pairs_a_task"),
+            (self.validation, "validation", LEAST_MEASURED, "take a larger validation split"),
+            (self.test, "test", LEAST_MEASURED, "take a larger test split"),
+        ):
             if (smallest := min(len(part.inputs) for part in parts)) < least:
                 raise ConfigError(
-                    f"continual_learning: a cluster has {smallest} images of a split where {least} are needed: lower tasks or "
-                    "pairs_a_task"
+                    f"continual_learning: a cluster has {smallest} of the {least} {name} images that a task needs: "
+                    f"lower tasks, or {mend}"
                 )
 
     def seen(self, task: int) -> RetrievalSplit:

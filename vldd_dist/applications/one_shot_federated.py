@@ -15,7 +15,7 @@ from torch import Tensor
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.feature_space.inputs import Inputs, select, subset
 from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
-from vldd_dist.applications.feature_space.parts import Clusters, dirichlet_clients, joined, set_bytes
+from vldd_dist.applications.feature_space.parts import LEAST_MEASURED, Clusters, dirichlet_clients, joined, set_bytes
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
@@ -29,7 +29,7 @@ from vldd_dist.seeding import derive_seed, numpy_generator
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
-# One in this many images of a client is kept for the client's own validation.
+# One in this many images of a client is kept for the client's own validation, but at least `LEAST_MEASURED`.
 HELD_BACK = 10
 
 
@@ -69,8 +69,8 @@ class OneShotFederated(Application):
 
     @property
     def least_images(self) -> int:
-        """The least number of images of a client: `pairs` remain when one in `HELD_BACK` is held back, and one is held back."""
-        return max(self.pairs + HELD_BACK, (self.pairs - 1) * HELD_BACK // (HELD_BACK - 1) + 1)
+        """The least number of images of a client: `pairs` remain when it holds back those of its validation."""
+        return max(self.pairs + LEAST_MEASURED, (self.pairs - 1) * HELD_BACK // (HELD_BACK - 1) + 1)
 
     def notes(self) -> list[str]:
         return [
@@ -84,7 +84,7 @@ class OneShotFederated(Application):
         """For each seed: training on all pairs; and for each concentration the rounds of FedAvg, the distillation of each
         client, and a training on the uploads of each method. All clients are taken to have the same number of images, and each
         rate of FedAvg to be measured on the test split."""
-        distilled = self.distill.flops(planned, self.pairs, planned.train / self.clients / HELD_BACK)
+        distilled = self.distill.flops(planned, self.pairs, _held_back(planned.train // self.clients))
         if distilled is None:
             return None
         test = planned.measuring(planned.test)
@@ -133,7 +133,7 @@ class OneShotFederated(Application):
     def _distilled(self, students: Students, part: RetrievalSplit, generator: np.random.Generator) -> TrainingPairs:
         """A client's distilled pairs. It validates on pairs of its own, which it holds back from the distillation."""
         order = torch.from_numpy(generator.permutation(len(part.inputs)))
-        held_back, used = order.tensor_split([max(len(order) // HELD_BACK, 1)])
+        held_back, used = order.tensor_split([_held_back(len(order))])
         train, validation = (subset(part, images.sort().values) for images in (used, held_back))
         return self.distill.run(students, train, validation, select(START, train, self.pairs, generator))
 
@@ -164,3 +164,8 @@ class OneShotFederated(Application):
                         best[round_number] = validated, students.recall(student, given.test)
         for rounds in self.rounds:
             yield rounds, best[rounds][1], rounds * len(parts) * view.count * 4
+
+
+def _held_back(images: int) -> int:
+    """The number of validation images of a client with so many images."""
+    return max(images // HELD_BACK, LEAST_MEASURED)

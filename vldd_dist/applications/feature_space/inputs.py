@@ -21,11 +21,13 @@ class DistilledPairs:
 
     Attributes:
         pairs: M pairs, with features (M, F) as their `images`.
-        start: the training pairs from which their distillation started; None if it started from noise.
+        start: the training pairs from which their distillation started; None if images, texts or both started from noise.
+        half_real: whether only the images, or only the texts, started from real ones.
     """
 
     pairs: TrainingPairs
     start: PairNumbers | None = None
+    half_real: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

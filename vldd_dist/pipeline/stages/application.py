@@ -103,7 +103,10 @@ def _distilled(context: StageContext, model: DualEncoder) -> DistilledPairs:
     rows, shared = read_rows(reader, "pairs"), read_tensors(reader, "shared.safetensors")
     rows, shared = on_device(rows, context.device), on_device(shared, context.device)
     pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(model)
-    return DistilledPairs(pairs, starting_numbers(context, reader.facts_as(DistillationFacts).start))
+    start = reader.facts_as(DistillationFacts).start
+    numbers = starting_numbers(context, start)
+    # Noise has no keys.
+    return DistilledPairs(pairs, numbers, half_real=numbers is None and "keys" in start)
 
 
 def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumbers | None:
@@ -202,7 +205,7 @@ def _distilled_count(unit: WorkUnit) -> int:
 
 STAGE = StageSpec(
     kind="application",
-    version=4,
+    version=5,
     title="applications",
     section="applications",
     result=ApplicationFacts,
