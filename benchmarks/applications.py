@@ -32,7 +32,7 @@ from vldd_dist.applications.tables import application_table
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks._measure import peak_memory, print_json
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
@@ -33,7 +33,7 @@ from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, Mo
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.initialisations.noise import noise_pairs
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student import make_unrolling
@@ -96,12 +96,12 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         ranks=ranks,
     )
     unrolling = make_unrolling(context.model, loss, settings.objective, None, ranks, "none", MINIBATCH)
-    experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.snapshot_slices))
+    experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), TensorCache(), unrolling.snapshot_slices))
     captions = torch.randn(50, TEXT_DIM, generator=torch.Generator().manual_seed(0))
     images, texts = noise_pairs(context.rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions.mean(0), captions.std(0), 0)
     learned = settings.objective.learned_shared()
     return Distillation(
-        MatchingProblem(settings.objective, context, unrolling, experts, seed=0),
+        TrajectoryMatchingProblem(settings.objective, context, unrolling, experts, seed=0),
         SyntheticPairs({"images": images, "texts": texts}, {name: one.start for name, one in learned.items()}),
         settings.rates() | {name: one.lr for name, one in learned.items()},
         context,

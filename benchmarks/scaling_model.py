@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize
+from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, JPEG_BYTES_PER_PIXEL, TAR_BYTES, DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, encode_index
 from vldd_dist.pipeline.stage import stage_of
@@ -153,7 +153,7 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
 
 def data_size(source: Source, experiment: Experiment) -> DataSize:
     """The size of the prepared images."""
-    bytes_per_image = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
+    bytes_per_image = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_PER_PIXEL)
     shards = {split: count * bytes_per_image for split, count in source.images.items()}
     return DataSize(source.images, shards, source.captions, measured=False)
 

@@ -32,7 +32,7 @@ from rich.table import Column, Table
 from benchmarks._measure import print_json
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.artifacts.tensor_files.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import PARALLEL_PREFETCHES, TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
@@ -168,7 +168,7 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
 
     def read(counting: Counting, expert: int, start: int) -> None:
         # With a new snapshot cache, so that only the node cache saves reads.
-        trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), SnapshotCache())
+        trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), TensorCache())
         for epoch in (start, start + 1):
             for tower in TOWERS:
                 trajectory.snapshot(epoch, tower)

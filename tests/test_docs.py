@@ -72,7 +72,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
         "with adam of the order of 0.01 to 0.1, with sgd hundreds",
         "Momentum of sgd; no effect with adam.",
         "the adjoint (the gradient that is propagated back through the inner steps)",
-        "`resources` is also for `features`",
+        "`resources` is also for `expert features`",
         "and for `image weights` (the starting weights of an image tower), unless model.image.weights is attributes",
         "`resources` is also for `feature groups`",
         "and when the features of a frozen backbone are computed",

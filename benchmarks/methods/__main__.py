@@ -34,7 +34,7 @@ from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_cod
 from benchmarks.photographs import overrides_of
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit

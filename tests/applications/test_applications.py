@@ -35,7 +35,7 @@ PRESET = "jobs/presets/applications-scenes.yaml"
 APPLICATIONS = [
     "{name: architecture_search, candidates: 4, joint_dims: [4, 32], epochs: 2, baselines: [random]}",
     "{name: membership_inference, references: 2}",
-    "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 20, "
+    "{name: continual_learning, tasks: 3, pairs_per_task: 4, epochs: 20, "
     "distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
     "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 20, rounds: [1, 2], baselines: [random], "
     "concentrations: [0.5], distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
@@ -279,11 +279,14 @@ def test_kendall_tau_by_counting_pairs() -> None:
             "applications.run=[{name: continual_learning, distill: {objective: bilevel}}]",
             r"distill.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
         ),
-        ("applications.run=[{name: continual_learning, pairs_a_task: 1}]", r"pairs_a_task: a contrastive loss compares pairs"),
+        (
+            "applications.run=[{name: continual_learning, pairs_per_task: 1}]",
+            r"pairs_per_task: a contrastive loss compares",
+        ),
         ("applications.run=[{name: one_shot_federated, pairs: 1}]", r"pairs: a contrastive loss compares pairs"),
         (
-            "applications.run=[{name: continual_learning, tasks: 5, pairs_a_task: 31}]",
-            r"continual_learning keeps 155 pairs .* more than the training images \(150\): lower tasks or pairs_a_task",
+            "applications.run=[{name: continual_learning, tasks: 5, pairs_per_task: 31}]",
+            r"continual_learning keeps 155 pairs .* more than the training images \(150\): lower tasks or pairs_per_task",
         ),
         (
             "applications.run=[{name: one_shot_federated, clients: 8, pairs: 9}]",

@@ -67,7 +67,7 @@ def test_without_a_memory_the_rate_is_chosen_on_the_validation_split(monkeypatch
     monkeypatch.setattr(
         Students, "recall", lambda self, student, part: value_of(student) * (1 if part is given.validation else -1)
     )
-    student, _ = ContinualLearning(tasks=2, pairs_a_task=2)._without_memory(Tasks(given, 2, 2), given.students)
+    student, _ = ContinualLearning(tasks=2, pairs_per_task=2)._without_memory(Tasks(given, 2, 2), given.students)
     assert value_of(student) == pytest.approx(0.2)
 
 
@@ -79,7 +79,7 @@ def test_the_memory_holds_the_pairs_of_all_tasks_so_far(monkeypatch: pytest.Monk
         sizes.append(pairs.total)
         return Trained(student, 0.0)
 
-    application = ContinualLearning(tasks=2, pairs_a_task=3, epochs=1, baselines=["random"])
+    application = ContinualLearning(tasks=2, pairs_per_task=3, epochs=1, baselines=["random"])
     monkeypatch.setattr(Students, "on_pairs", on_pairs)
     monkeypatch.setattr(
         type(application.distill), "run", lambda self, students, train, validation, start: students.pairs(train, start)

@@ -34,7 +34,7 @@ from vldd_dist.testing.experiments.tiny_experiment import run, workspace
 
 SEARCH = "{name: architecture_search, candidates: 3, joint_dims: [8, 32], epochs: 2, baselines: [random]}"
 INFERENCE = "{name: membership_inference, references: 3}"
-CONTINUAL = "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 2, baselines: [random], distill: %s}"
+CONTINUAL = "{name: continual_learning, tasks: 3, pairs_per_task: 4, epochs: 2, baselines: [random], distill: %s}"
 FEDERATED = (
     "{name: one_shot_federated, clients: 3, clusters: 2, pairs: 3, epochs: 2, rounds: [1, 3], baselines: [random], "
     "concentrations: [0.5, 2], distill: %s}"

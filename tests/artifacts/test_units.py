@@ -13,7 +13,7 @@ from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
@@ -270,7 +270,7 @@ def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store
             unit.adopt(name, info)
         unit.commit(Facts())
     assert len(store.keys("blobs")) == 3
-    trajectory = Trajectory(UnitReader(store, "thing", "a"), SnapshotCache(limit_bytes=16))
+    trajectory = Trajectory(UnitReader(store, "thing", "a"), TensorCache(limit_bytes=16))
     assert trajectory.epochs == [0, 1, 3]
     assert trajectory.snapshot(3, "image")["w"].tolist() == [4.0] * 4
     assert trajectory.snapshot(0, "image")["w"].tolist() == [0.0] * 4

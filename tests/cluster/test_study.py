@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from vldd_dist.config.loading.load_study import load_study
-from vldd_dist.methods import FULL
+from vldd_dist.method_names import FULL
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store

@@ -97,7 +97,7 @@ def test_a_likely_mistake_is_answered_with_what_to_write(
         ("experts.batch_size=1", "experts.batch_size"),
         ("distill.objective={name: bilevel, real_batch_size: 1}", "distill.objective.real_batch_size"),
         ("distill.objective={name: covariance_matching, real_batch_size: 1}", "distill.objective.real_batch_size"),
-        ("distill.objective={name: distribution_matching, pairs_a_step: 1}", "distill.objective.pairs_a_step"),
+        ("distill.objective={name: distribution_matching, pairs_per_step: 1}", "distill.objective.pairs_per_step"),
     ],
 )
 def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:

@@ -15,7 +15,7 @@ from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import Experts
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
@@ -126,7 +126,7 @@ def distillation(
     )
     unrolling = LocalUnrolling(context.model, settings.objective.inner_loss(loss), settings.objective, None)
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
-    matching = MatchingProblem(settings.objective, context, unrolling, experts, seed=3)
+    matching = TrajectoryMatchingProblem(settings.objective, context, unrolling, experts, seed=3)
     pairs, rates = start_pairs(problem, settings, loss)
     return Distillation(
         matching, pairs, rates, context, validate=validate, writer=UnitWriter(store, "distillation", "0", {}, {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.distillation.small_runs import SETTINGS, Problem, distillation, start_pairs, stopped_run
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -18,9 +18,9 @@ from vldd_dist.distillation.unroll import Params
 from vldd_dist.store.store import Store
 
 
-def matching(problem: Problem, store: Store, **changes: Any) -> MatchingProblem:
+def matching(problem: Problem, store: Store, **changes: Any) -> TrajectoryMatchingProblem:
     found = distillation(problem, store, **changes).problem
-    assert isinstance(found, MatchingProblem)
+    assert isinstance(found, TrajectoryMatchingProblem)
     return found
 
 
@@ -28,7 +28,7 @@ def pairs_of(problem: Problem) -> SyntheticPairs:
     return start_pairs(problem, SETTINGS)[0]
 
 
-def named(of: MatchingProblem, state: Params) -> dict[str, Tensor]:
+def named(of: TrajectoryMatchingProblem, state: Params) -> dict[str, Tensor]:
     return dict(zip(of.unrolling.student.view.names, state, strict=True))  # type: ignore[attr-defined]
 
 
@@ -124,7 +124,7 @@ def test_automatic_starts_follow_the_median_rule(problem: Problem, store: Store)
     }
     assert facts.objective["starts"] == wanted
     assert len(wanted["image"]) == len(wanted["text"]) == 2
-    assert isinstance(run.problem, MatchingProblem)
+    assert isinstance(run.problem, TrajectoryMatchingProblem)
     drawn = {run.problem.sampler.draw(step).starts for step in range(200)}
     assert drawn == {(image, text) for image in wanted["image"] for text in wanted["text"]}
 

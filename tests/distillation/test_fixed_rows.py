@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
@@ -79,7 +79,7 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
 
 def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store: Store) -> None:
     run = distillation(problem, store, lr_images=0.0, batch_size=3, outer_steps=4)
-    assert isinstance(run.problem, MatchingProblem)
+    assert isinstance(run.problem, TrajectoryMatchingProblem)
     tower, passed = run.problem.unrolling.tower, []
     assert tower is not None
     # The first image of a size is also encoded to choose the layout.

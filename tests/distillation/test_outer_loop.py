@@ -25,7 +25,7 @@ from tests.distillation.small_runs import (
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.history import History
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.outer_loop import Distillation
@@ -212,8 +212,8 @@ def test_divergence_is_decided_on_the_mean_loss_of_twenty_steps(problem: Problem
             run.outer_step(0)
 
 
-def matching_of(run: Distillation) -> MatchingProblem:
-    assert isinstance(run.problem, MatchingProblem)
+def matching_of(run: Distillation) -> TrajectoryMatchingProblem:
+    assert isinstance(run.problem, TrajectoryMatchingProblem)
     return run.problem
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests.distributed.feature_runs import FIVE_PAIRS, compare, found_gradient, prepare, start
 from tests.distributed.stopping import execute_until, rows_at_the_end
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
@@ -29,7 +29,7 @@ from vldd_dist.testing.processes.group import Group
 STEP = 4
 OVERRIDES = [
     *FIVE_PAIRS,
-    "distill.objective={name: distribution_matching, last_epoch: 3, pairs_a_step: 3, real_batch_size: 7, sum_weight: 0.6}",
+    "distill.objective={name: distribution_matching, last_epoch: 3, pairs_per_step: 3, real_batch_size: 7, sum_weight: 0.6}",
     "distill.outer_steps=12",
     "distill.validate_every=12",
     "distill.checkpoint_every=4",
@@ -63,7 +63,7 @@ def by_definition(store: Store) -> tuple[dict[str, float], list[int], dict[str, 
         rows, (expert, first, second) = problem.drawn(STEP).tolist(), problem.teacher(STEP)
     assert 1 <= min(first, second) < max(first, second) <= 3
     model = context.build_model(0).double().eval()
-    trajectory = Trajectory(context.reader(f"expert_{expert:03d}"), SnapshotCache())
+    trajectory = Trajectory(context.reader(f"expert_{expert:03d}"), TensorCache())
     for name, parameter in model.named_parameters():
         w0, w1, w2 = (trajectory.snapshot(epoch, name.partition("_")[0])[name].double().numpy() for epoch in (0, first, second))
         a, b = (w1 - w0).ravel(), (w2 - w0).ravel()
@@ -148,5 +148,5 @@ def test_a_resumed_run_is_bit_identical_and_changes_the_drawn_pairs(prepared: St
 def test_unsupported_settings_are_refused_with_the_description() -> None:
     with pytest.raises(ConfigError, match=r"last_epoch \(4\) is more than experts\.epochs \(3\): lower it, or train longer"):
         experiment(*OVERRIDES, "distill.objective.last_epoch=4")
-    with pytest.raises(ConfigError, match=r"distill\.workers \(4\) is more than distill\.objective\.pairs_a_step \(3\): lower"):
+    with pytest.raises(ConfigError, match=r"distill\.workers \(4\) is more than distill\.objective\.pairs_per_step \(3\)"):
         experiment(*OVERRIDES, "distill.workers=4")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, snapshot_name
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
@@ -71,7 +71,7 @@ def train(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = No
 
 
 def trajectory(store: Store, overrides: list[str]) -> Trajectory:
-    return Trajectory(UnitReader(store, "expert", expert_of(overrides).id), SnapshotCache())
+    return Trajectory(UnitReader(store, "expert", expert_of(overrides).id), TensorCache())
 
 
 def ways(store: Store, overrides: list[str]) -> list[Tensor]:

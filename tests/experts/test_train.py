@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.checkpoints import UnitCheckpoints
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError, StoreError
@@ -50,7 +50,7 @@ def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: 
 
 def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
     """Each tower's parameters after an epoch, in one vector."""
-    trajectory = Trajectory(reader, SnapshotCache())
+    trajectory = Trajectory(reader, TensorCache())
     return {
         tower: torch.cat([value.flatten() for _, value in sorted(trajectory.snapshot(epoch, tower).items())])
         for tower in ("image", "text")

@@ -14,7 +14,7 @@ OBJECTIVES = {
     ],
     "covariance_matching": ["distill.objective={name: covariance_matching, real_batch_size: 7}"],
     "distribution_matching": [
-        "distill.objective={name: distribution_matching, last_epoch: 2, pairs_a_step: 3, real_batch_size: 7}"
+        "distill.objective={name: distribution_matching, last_epoch: 2, pairs_per_step: 3, real_batch_size: 7}"
     ],
     "whitened_matching": [
         "distill.objective={name: whitened_matching}",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.distributed.stopping import execute_until, rows_at_the_end
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -200,7 +200,7 @@ def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
     )
     wanted = []
     for role in context.roles("expert_"):
-        trajectory = Trajectory(context.reader(role), SnapshotCache())
+        trajectory = Trajectory(context.reader(role), TensorCache())
         last = {**trajectory.snapshot(trajectory.epochs[-1], "image"), **trajectory.snapshot(trajectory.epochs[-1], "text")}
         features = torch.func.functional_call(model.eval(), last, (inputs, texts))
         wanted.append(functional.cosine_similarity(features[0][:, None], features[1][None], dim=2))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatchingProblem
 from vldd_dist.errors import DeviceMemoryError, DeviceOccupied
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
@@ -25,15 +25,15 @@ def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_
     finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, (unit,) = without("distillation"), units_of(experiment(), "distillation")
-    gradient, steps = MatchingProblem.gradient, []
+    gradient, steps = TrajectoryMatchingProblem.gradient, []
 
-    def failing(self: MatchingProblem, step: int, pairs: object) -> object:
+    def failing(self: TrajectoryMatchingProblem, step: int, pairs: object) -> object:
         steps.append(step)
         if steps == [0, 1, 2, 3]:
             raise torch.OutOfMemoryError(OF_CUDA)
         return gradient(self, step, pairs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(MatchingProblem, "gradient", failing)
+    monkeypatch.setattr(TrajectoryMatchingProblem, "gradient", failing)
     with pytest.raises(DeviceMemoryError) as raised:
         execute(unit.order(), store, lambda event: None)
     assert str(raised.value) == (

@@ -12,7 +12,7 @@ import torch
 
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
@@ -157,7 +157,7 @@ def trajectory(store: Store, snapshots: dict[int, dict[str, torch.Tensor]]) -> T
         encoded = {"image": tensors.encode(named), "text": tensors.encode({"head": torch.full((3,), float(epoch))})}
         writer.objects |= write_snapshots(writer, epoch, encoded)
     writer.commit(Facts())
-    return Trajectory(UnitReader(store, "thing", "u"), SnapshotCache())
+    return Trajectory(UnitReader(store, "thing", "u"), TensorCache())
 
 
 def test_a_rank_reads_its_slices_and_no_more_blocks_than_hold_them(remote: Store, asked: list[tuple[str, int, int]]) -> None:

@@ -19,7 +19,7 @@ from vldd_dist.config.base import Distinct, Positive
 from vldd_dist.config.sections.model import HeadSettings, ModelSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.seeding import numpy_generator
 
 if TYPE_CHECKING:

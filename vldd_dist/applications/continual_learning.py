@@ -21,7 +21,7 @@ from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.config.base import Positive, TrainedPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -53,7 +53,7 @@ class Tasks:
         )
         self.validation_images = clusters.parts(given.validation)
         for parts, name, least, mend in (
-            (self.train, "training", pairs, "pairs_a_task"),
+            (self.train, "training", pairs, "pairs_per_task"),
             (self.validation, "validation", LEAST_MEASURED, "take a larger validation split"),
             (self.test, "test", LEAST_MEASURED, "take a larger test split"),
         ):
@@ -83,7 +83,7 @@ class ContinualLearning(Application):
     )
     name: str = "continual_learning"
     tasks: Annotated[int, Field(ge=2, le=100)] = Field(5, description="Number of tasks; each is a cluster of captions.")
-    pairs_a_task: TrainedPairs = Field(20, description="Pairs that the memory keeps of each task.")
+    pairs_per_task: TrainedPairs = Field(20, description="Pairs that the memory keeps of each task.")
     epochs: Positive = Field(
         6, description="Epochs of training on all pairs: of all tasks at once, and of each task in turn without a memory."
     )
@@ -94,17 +94,17 @@ class ContinualLearning(Application):
         return self.distill.problems(experiment)
 
     def count_problems(self, train_images: int) -> list[str]:
-        if (needed := self.tasks * self.pairs_a_task) <= train_images:
+        if (needed := self.tasks * self.pairs_per_task) <= train_images:
             return []
         return [
-            f"applications.run: continual_learning keeps {needed} pairs (tasks times pairs_a_task), more than the training "
-            f"images ({train_images}): lower tasks or pairs_a_task"
+            f"applications.run: continual_learning keeps {needed} pairs (tasks times pairs_per_task), more than the training "
+            f"images ({train_images}): lower tasks or pairs_per_task"
         ]
 
     def notes(self) -> list[str]:
         return [
-            f"{self.tasks} tasks, clusters of the captions, {self.pairs_a_task} pairs of each kept as features and embeddings; "
-            "the student is trained from scratch on the memory after each task.",
+            f"{self.tasks} tasks, clusters of the captions, {self.pairs_per_task} pairs of each kept as features and "
+            "embeddings; the student is trained from scratch on the memory after each task.",
             "Final mean recall: the mean of the six recalls on all test pairs, after the last task. Forgetting: how far the "
             "final recall on an earlier task's own test pairs is below its best, averaged over these tasks.",
             "No memory: one student is trained on all pairs of each task in turn. Full data: all tasks at once, the bound.",
@@ -114,7 +114,7 @@ class ContinualLearning(Application):
         """For each seed: training on all tasks at once and on one after the other, the distillation of each task, and for each
         memory a training after each task. All tasks are taken to have the same number of images."""
         tasks, validation = self.tasks, planned.validation / self.tasks
-        distilled = self.distill.flops(planned, self.pairs_a_task, validation)
+        distilled = self.distill.flops(planned, self.pairs_per_task, validation)
         if distilled is None:
             return None
         test = planned.measuring(planned.test)
@@ -124,12 +124,12 @@ class ContinualLearning(Application):
         one_pass = planned.passes(self.epochs * planned.train) + history + planned.measuring(planned.validation)
         memory = history + test
         for seen in range(1, tasks + 1):
-            memory += planned.on_pairs(seen * self.pairs_a_task, seen * validation)
+            memory += planned.on_pairs(seen * self.pairs_per_task, seen * validation)
         memories = (len(self.baselines) + 1) * memory + tasks * distilled
         return planned.seeds * (joint + planned.rates * one_pass + test + memories)
 
     def run(self, given: Inputs) -> list[Result]:
-        tasks = Tasks(given, self.tasks, self.pairs_a_task)
+        tasks = Tasks(given, self.tasks, self.pairs_per_task)
         rows = ResultRows()
         for position, seed in enumerate(given.seeds):
             for method, figures in self._measure(given, tasks, given.students.with_seed(seed)):
@@ -161,10 +161,10 @@ class ContinualLearning(Application):
         """(method, the pairs that it keeps of each task)."""
         for method in self.baselines:
             generator = numpy_generator(students.seed, "memory", method.name)
-            chosen = [select(method, part, self.pairs_a_task, generator) for part in tasks.train]
+            chosen = [select(method, part, self.pairs_per_task, generator) for part in tasks.train]
             yield method.label, [students.pairs(part, numbers) for part, numbers in zip(tasks.train, chosen, strict=True)]
         generator = numpy_generator(students.seed, "memory", DISTILLED)
-        starts = [select(START, part, self.pairs_a_task, generator) for part in tasks.train]
+        starts = [select(START, part, self.pairs_per_task, generator) for part in tasks.train]
         distilled = [
             self.distill.run(students, train, validation, start)
             for train, validation, start in zip(tasks.train, tasks.validation, starts, strict=True)

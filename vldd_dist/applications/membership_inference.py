@@ -30,7 +30,7 @@ from vldd_dist.config.base import Positive
 from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.medoids import concatenated_features
 from vldd_dist.evaluation.evaluator import TrainingPairs
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator

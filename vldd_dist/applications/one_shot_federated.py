@@ -21,7 +21,7 @@ from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.config.base import Distinct, Positive, Rate, TrainedPairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator

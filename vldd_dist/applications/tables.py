@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.reporting.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
 
 SPREAD = "± is the population standard deviation over seeds."

@@ -78,7 +78,7 @@ class UnrolledStep:
 
 
 @dataclass(frozen=True)
-class MatchingStep:
+class FeatureMatchingStep:
     """Sizes of an outer step that unrolls no student, in bytes.
 
     Attributes:
@@ -234,7 +234,7 @@ def tower_memory(tower: TowerPass | None, images: int, settings: DistillationSet
 
 
 def other_distillation_memory(
-    sizes: Sizes, step: MatchingStep, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
+    sizes: Sizes, step: FeatureMatchingStep, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
 ) -> Terms:
     """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
     tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.distillation_memory import (
-    MatchingStep,
+    FeatureMatchingStep,
     PairSize,
     RealPass,
     UnrolledStep,
@@ -48,7 +48,7 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
         return distillation_memory(sizes_of(trace), unrolled, pairs, pair, settings, validation, held)
     moves = objective.moves_tower(trace.frozen_backbone)
     sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)
-    step = _matching_step(experiment, objective, trace, moves=moves)
+    step = _feature_matching_step(experiment, objective, trace, moves=moves)
     return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
 
 
@@ -59,7 +59,9 @@ def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
     return PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
 
 
-def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTrace, *, moves: bool) -> MatchingStep:
+def _feature_matching_step(
+    experiment: Experiment, objective: Objective, trace: MemoryTrace, *, moves: bool
+) -> FeatureMatchingStep:
     """The sizes of an outer step without a student.
 
     Args:
@@ -68,7 +70,7 @@ def _matching_step(experiment: Experiment, objective: Objective, trace: MemoryTr
     costs = objective.costs()
     counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()
     rows, real = (per_rank(count, experiment.distill.workers) for count in counts)
-    return MatchingStep(
+    return FeatureMatchingStep(
         real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
         training=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
         tower=trace.tower(largest_chunk(rows), moves=moves),

@@ -12,7 +12,7 @@ from vldd_dist.models.text.architecture import find_architecture
 
 # Bytes of a prepared image, measured on photographs and scenes: per pixel as JPEG of quality 95, and as PNG, which is used up
 # to 64 pixels; and its headers in a tar.
-JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
+JPEG_BYTES_PER_PIXEL, PNG_BYTES_PER_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
 # Used if the number of captions is unknown: that of Flickr8k, Flickr30k and COCO.
 COMMON_CAPTIONS = 5
 # Used if the size of the text encoder's embeddings is unknown: that of BERT base.
@@ -37,7 +37,7 @@ class DataSize:
     measured: bool
 
     @property
-    def captions_an_image(self) -> float:
+    def captions_per_image(self) -> float:
         return self.captions / max(sum(self.images.values()), 1)
 
 
@@ -67,9 +67,9 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
     images, size = expected_images(experiment.data), experiment.data.image_size
     if images is None:
         return None
-    image_bytes = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
+    image_bytes = TAR_BYTES + round(size**2 * (PNG_BYTES_PER_PIXEL if size <= 64 else JPEG_BYTES_PER_PIXEL))
     shards = {split: count * image_bytes for split, count in images.items()}
-    captions = experiment.data.source.captions_an_image() or COMMON_CAPTIONS
+    captions = experiment.data.source.captions_per_image() or COMMON_CAPTIONS
     return DataSize(images, shards, sum(images.values()) * captions, measured=False)
 
 
@@ -96,7 +96,7 @@ def traffic_of(
     if data is None:
         return Traffic(None, reads, writes)
     # Bytes of the caption embeddings of one image.
-    texts = round(data.captions_an_image * 4 * trace.text_dim)
+    texts = round(data.captions_per_image * 4 * trace.text_dim)
     data_bytes = 0
     for split, has_features in splits.items():
         count = data.images[split]

@@ -12,7 +12,7 @@ from vldd_dist.distillation.objectives.base import Objective
 
 def training_entries(settings: ExpertSettings, data: DataSize) -> float:
     """The number of image-caption pairs that an expert visits in an epoch."""
-    return data.images["train"] * (data.captions_an_image if settings.captions == "all" else 1)
+    return data.images["train"] * (data.captions_per_image if settings.captions == "all" else 1)
 
 
 def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> float:

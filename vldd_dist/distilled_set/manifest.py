@@ -20,7 +20,7 @@ from vldd_dist.artifacts.manifests import Sealed
 from vldd_dist.artifacts.tensor_files.row_files import row_files_of
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.config.sections.model import FROZEN_BACKBONE, without_weights
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.strict_model import StrictModel
 

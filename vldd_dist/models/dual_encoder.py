@@ -27,7 +27,7 @@ class DualEncoder(nn.Module):
     """Both towers, but without the frozen text encoder: from images and from caption embeddings to the joint space.
 
     Its image tower takes model inputs (`models.inputs`): normalised images (B, 3, H, W) or, if the backbone is frozen, features
-    (B, F) of them, which need to be computed only once an image.
+    (B, F) of them, which need to be computed only once per image.
 
     Shapes: B images or captions, D caption embedding size, d size of the joint space.
     """

@@ -178,7 +178,7 @@ def _planned(
         estimator = estimators.setdefault(dim, Estimator(dim))
         planned.append(PlannedExperiment(graph.experiment, to_run, sizes[dataset.id], estimator))
     notes = [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
-    if any(one.data and not one.data.measured and one.experiment.data.source.captions_an_image() is None for one in planned):
+    if any(one.data and not one.data.measured and one.experiment.data.source.captions_per_image() is None for one in planned):
         notes.append(f"the number of captions is not known until the data are prepared; {COMMON_CAPTIONS} an image are assumed")
     return planned, notes
 

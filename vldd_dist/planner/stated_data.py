@@ -33,7 +33,7 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
             plannable[name] = experiment.model_copy(update={"data": data})
     assumption = (
         "the data are not here, so the plan uses the numbers in the description, and "
-        f"{stand_in.captions_an_image()} captions an image"
+        f"{stand_in.captions_per_image()} captions an image"
     )
     return plannable, [f"{assumption} ({error})" for error in set(missing.values())]
 

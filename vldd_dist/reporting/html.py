@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from vldd_dist.methods import display_name
+from vldd_dist.method_names import display_name
 from vldd_dist.reporting.data import Gallery, ReportData
 from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html_environment import html_environment

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row
 from vldd_dist.reporting.drawing import (
     BLUE,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
 from vldd_dist.reporting.data import MissingRow, ReportData, Row, SplitSize, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import Row, Stat
 from vldd_dist.reporting.drawing import (
     BLUE,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from vldd_dist.methods import DISTILLED, FULL, display_name
+from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import coarseness, measured_on
 from vldd_dist.reporting.data import MissingRow, Row, SplitSize, metric_name
 from vldd_dist.reporting.recall_table import (

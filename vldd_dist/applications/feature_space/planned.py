@@ -30,7 +30,7 @@ class Planned:
 
     Attributes:
         train, validation, test: numbers of images of the splits.
-        captions_an_image: mean number of captions of an image.
+        captions_per_image: mean number of captions of an image.
         count: M, the number of distilled pairs; 0 if the application needs none.
         seeds: number of seeds of the students.
         seed: seed of the draws that are the same for all `seeds`.
@@ -43,7 +43,7 @@ class Planned:
     train: int
     validation: int
     test: int
-    captions_an_image: float
+    captions_per_image: float
     count: int
     seeds: int
     seed: int
@@ -78,6 +78,6 @@ class Planned:
 
     def measuring(self, images: float) -> float:
         """Recall on this many images with all of their captions: the heads, and the scores in both directions."""
-        captions, costs = images * self.captions_an_image, self.costs
+        captions, costs = images * self.captions_per_image, self.costs
         scores = 2 * 2 * images * captions * costs.joint_dim
         return images * costs.encoding + captions * costs.text_encoding + scores

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_files_of
-from vldd_dist.artifacts.tensor_files.snapshot_cache import Snapshot, SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import NamedTensors, TensorCache
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import StoreError
@@ -67,7 +67,7 @@ class Trajectory:
             that share a cache must have the same.
     """
 
-    def __init__(self, reader: UnitReader, cache: SnapshotCache, shard_slices: ShardSlices | None = None) -> None:
+    def __init__(self, reader: UnitReader, cache: TensorCache, shard_slices: ShardSlices | None = None) -> None:
         self.reader, self.cache, self.shard_slices = reader, cache, shard_slices
 
     @property
@@ -76,7 +76,7 @@ class Trajectory:
         matches = (_NAME.match(name) for name in self.reader.manifest.objects)
         return sorted({int(match[1]) for match in matches if match})
 
-    def snapshot(self, epoch: int, tower: str) -> Snapshot:
+    def snapshot(self, epoch: int, tower: str) -> NamedTensors:
         """Parameters of one tower by name. The tensors are shared with the cache and must not be changed."""
         return self.cache.get(self._digest(epoch, tower), lambda: self._load(epoch, tower))
 
@@ -85,7 +85,7 @@ class Trajectory:
         for tower in towers:
             self.cache.prefetch(self._digest(epoch, tower), lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
 
-    def slices(self, epoch: int, tower: str, ranges: Mapping[str, tuple[int, int]]) -> Snapshot:
+    def slices(self, epoch: int, tower: str, ranges: Mapping[str, tuple[int, int]]) -> NamedTensors:
         """Some elements of some parameters. Only the objects' headers and the blocks that hold these elements are read, and
         nothing is cached in memory.
 
@@ -117,7 +117,7 @@ class Trajectory:
                 raise StoreError(f"{source}: has no elements {start} to {stop} of {name!r}")
         return {name: torch.cat(values) if values else torch.empty(0) for name, values in pieces.items()}
 
-    def _load(self, epoch: int, tower: str) -> Snapshot:
+    def _load(self, epoch: int, tower: str) -> NamedTensors:
         if self.shard_slices is not None:
             return self.slices(epoch, tower, self.shard_slices[tower])
         names = self._objects(epoch, tower)
@@ -151,7 +151,7 @@ class _Header:
         """The number of the parameter's elements in this object."""
         return self.spans[parameter].elements if parameter in self.spans else 0
 
-    def read(self, ranges: Mapping[str, tuple[int, int]]) -> Snapshot:
+    def read(self, ranges: Mapping[str, tuple[int, int]]) -> NamedTensors:
         """Elements [start, stop) of each parameter; no range may be empty."""
         in_bytes = [tensors.element_range(self.spans, name, *limits, self.url) for name, limits in ranges.items()]
         encoded = self.reader.read_ranges(self.name, [(self.end + start, self.end + stop) for start, stop in in_bytes])

@@ -14,7 +14,7 @@ from vldd_dist.config.loading.problems import first_problem
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.errors import ConfigError
-from vldd_dist.methods import DISTILLED, FULL
+from vldd_dist.method_names import DISTILLED, FULL
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.prepared.shard_index import Shard
 
@@ -44,7 +44,7 @@ class Pieces:
     def __init__(self, index: UnitReader, kind: str) -> None:
         self._unit_of: dict[str, str] = json.loads(index.read(GROUPS))
         self._reader = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(index.store, kind, unit))
-        self._cache = SnapshotCache(CACHE_BYTES)
+        self._cache = TensorCache(CACHE_BYTES)
 
     def of(self, shard: Shard) -> Piece:
         return self._cache.get(f"{shard.group}/{shard.name}", lambda: self._read(shard))

@@ -100,7 +100,7 @@ class Source(Plugin):
         """The number of samples in a split if the settings alone determine it; no file is opened."""
         return limit
 
-    def captions_an_image(self) -> int | None:
+    def captions_per_image(self) -> int | None:
         """The number of captions of each image, if the settings alone determine it."""
         return None
 

@@ -30,5 +30,5 @@ class Scenes(Source):
     def stated_count(self, split: str, limit: int | None) -> int | None:
         return limit or COUNTS[split]
 
-    def captions_an_image(self) -> int:
+    def captions_per_image(self) -> int:
         return CAPTIONS

@@ -21,8 +21,8 @@ from vldd_dist.distillation.objectives.costs import PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledCosts, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.distillation.real_data.real_rows import RealRows
+from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size
 from vldd_dist.distillation.student.batch_exchange import ImageInputs
@@ -94,12 +94,7 @@ class Bilevel(UnrolledObjective):
 
     def _differences(self, experiment: "Experiment") -> list[str]:
         """How this student's training differs from that of the evaluation's students, for which the pairs are meant."""
-        key, distill, evaluation, problems = "distill.objective", experiment.distill, experiment.evaluation, []
-        if distill.batch_size is None and max(distill.pairs) > evaluation.batch_size:
-            problems.append(
-                f"distill.batch_size: null trains bilevel's student on all {max(distill.pairs)} pairs at once, but the "
-                f"evaluation takes batches of {evaluation.batch_size}: set distill.batch_size to {evaluation.batch_size}"
-            )
+        key, evaluation, problems = "distill.objective", experiment.evaluation, []
         for name in ("momentum", "weight_decay"):
             own, others = getattr(self, f"student_{name}"), getattr(evaluation, name)
             if own != others:
@@ -164,7 +159,7 @@ class BilevelProblem(OuterProblem):
     def __init__(self, settings: Bilevel, context: RunContext, unrolling: Unrolling, teacher: Teacher | None) -> None:
         self.settings, self.context, self.unrolling, self.teacher = settings, context, unrolling, teacher
         self.seed = context.run_seed()
-        self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
+        self.real = StepBatches(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
         self.inputs = ImageInputs(unrolling.tower)
         # Reads the starting weights, so it must come before a teacher's pass or a step changes them.

@@ -18,7 +18,7 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.real_data.online_model import OnlineModel
-from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.distillation.real_data.step_batches import StepBatches
 
 
 class CovarianceMatching(FeatureMatching):
@@ -69,7 +69,7 @@ class CovarianceProblem(FeatureProblem):
     def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
         super().__init__(context)
         self.settings = settings
-        self.real = RealFeatures(context, self.tower, settings.real_batch_size)
+        self.real = StepBatches(context, self.tower, settings.real_batch_size)
         self.online: OnlineModel | None = None
         if settings.train_model:
             self.online = OnlineModel(

@@ -18,7 +18,7 @@ from vldd_dist.distillation.objectives.outer_problem import OuterGradient, Outer
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.mean_discrepancy import mean_discrepancy
 from vldd_dist.distillation.real_data.merged_teacher import merged_teacher
-from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.seeding import numpy_generator
 
@@ -34,7 +34,7 @@ class DistributionMatching(FeatureMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     name: str = "distribution_matching"
     real_batch_size: Positive = Field(256, description="Real pairs of an outer step.")
-    pairs_a_step: TrainedPairs = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
+    pairs_per_step: TrainedPairs = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
     last_epoch: Annotated[int, Field(ge=2)] = Field(
         5, description="A teacher merges the states of an expert after two epochs, drawn from 1 to last_epoch."
     )
@@ -50,9 +50,9 @@ class DistributionMatching(FeatureMatching):
                 f"distill.objective.last_epoch ({self.last_epoch}) is more than experts.epochs ({epochs}): lower it, or train "
                 "longer"
             )
-        if (workers := experiment.distill.workers) > self.pairs_a_step:
+        if (workers := experiment.distill.workers) > self.pairs_per_step:
             problems.append(
-                f"distill.workers ({workers}) is more than distill.objective.pairs_a_step ({self.pairs_a_step}): lower it"
+                f"distill.workers ({workers}) is more than distill.objective.pairs_per_step ({self.pairs_per_step}): lower it"
             )
         return problems
 
@@ -60,7 +60,7 @@ class DistributionMatching(FeatureMatching):
         return True
 
     def used_pairs(self, pairs: int) -> int:
-        return min(self.pairs_a_step, pairs)
+        return min(self.pairs_per_step, pairs)
 
     def reached_epochs(self) -> frozenset[int]:
         return frozenset(range(self.last_epoch + 1))
@@ -89,7 +89,7 @@ class DistributionProblem(FeatureProblem):
     def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
         super().__init__(context)
         self.settings, self.experts = settings, context.open_experts(None)
-        self.real = RealFeatures(context, self.tower, settings.real_batch_size)
+        self.real = StepBatches(context, self.tower, settings.real_batch_size)
         self.seed = context.run_seed()
         self.view = ParameterView(self.model)
         # The loss is differentiated with respect to the pairs only.

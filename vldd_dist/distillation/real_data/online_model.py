@@ -3,7 +3,7 @@
 import torch
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
@@ -23,9 +23,7 @@ class OnlineModel:
         reset_every: outer steps between resets.
     """
 
-    def __init__(
-        self, context: RunContext, real: RealFeatures, *, lr_encoder: float, lr_heads: float, reset_every: int
-    ) -> None:
+    def __init__(self, context: RunContext, real: StepBatches, *, lr_encoder: float, lr_heads: float, reset_every: int) -> None:
         self.context, self.real, self.reset_every, self.model = context, real, reset_every, context.model
         self.seed = context.run_seed("heads")
         view = ParameterView(self.model)

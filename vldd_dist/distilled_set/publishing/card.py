@@ -10,7 +10,7 @@ import yaml
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts
 from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
-from vldd_dist.methods import DISTILLED, display_name
+from vldd_dist.method_names import DISTILLED, display_name
 from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, coarseness, mean_over_runs, measured_on
 
 SIMILARITY = "similarity.png"

@@ -10,7 +10,7 @@ from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
-from vldd_dist.methods import DISTILLED, FULL
+from vldd_dist.method_names import DISTILLED, FULL
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of

@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
-from vldd_dist.methods import FULL
+from vldd_dist.method_names import FULL
 from vldd_dist.monitoring.reports.study_layouts import layout_of
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.reporting.published import PublishedTable, published_table

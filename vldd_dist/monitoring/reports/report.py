@@ -11,7 +11,7 @@ from vldd_dist.artifacts.keys import prefix_of
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.monitoring.reports.galleries import write_gallery
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables

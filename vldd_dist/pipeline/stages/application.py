@@ -187,7 +187,7 @@ def planned_run(experiment: Experiment, trace: MemoryTrace, data: DataSize, unit
         train=data.images["train"],
         validation=data.images["val"],
         test=data.images["test"],
-        captions_an_image=data.captions_an_image,
+        captions_per_image=data.captions_per_image,
         count=_distilled_count(unit),
         seeds=len(unit.spec["seeds"]),
         seed=unit.spec["seed"],

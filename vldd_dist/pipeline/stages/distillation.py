@@ -5,7 +5,7 @@ from typing import Any
 
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import row_file_name
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
@@ -128,7 +128,7 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
     roles, store, phase = context.roles("expert_"), context.store, UnitPhase.of(context)
 
     def open_experts(slices: ShardSlices | None) -> Experts:
-        cache = SnapshotCache()
+        cache = TensorCache()
 
         def open_expert(index: int) -> Trajectory:
             return Trajectory(context.reader(roles[index]), cache, slices)

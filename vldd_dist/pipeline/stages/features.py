@@ -71,7 +71,7 @@ def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> 
 STAGE = StageSpec(
     kind="features",
     version=3,
-    title="features",
+    title="expert features",
     section="coresets",
     result=FeaturesFacts,
     unit=unit,

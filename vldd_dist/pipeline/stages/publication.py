@@ -17,7 +17,7 @@ from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, Neares
 from vldd_dist.distilled_set.publishing.write import files_of, write_folder
 from vldd_dist.distilled_set.reading import verify
 from vldd_dist.errors import StoreError
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, Units

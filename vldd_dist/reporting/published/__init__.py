@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import Field, model_validator
 
-from vldd_dist.methods import display_name
+from vldd_dist.method_names import display_name
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Table, TableRow, TableSection, Text

@@ -2,6 +2,6 @@
 training on real pairs (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, section 3.3)."""
 
 from vldd_dist.distillation.objectives.trajectory_matching.objective import TrajectoryMatching
-from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching.problem import TrajectoryMatchingProblem
 
-__all__ = ["MatchingProblem", "TrajectoryMatching"]
+__all__ = ["TrajectoryMatching", "TrajectoryMatchingProblem"]

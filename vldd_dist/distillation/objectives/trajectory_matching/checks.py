@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 KEY = "distill.objective"
 
 
-def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[str]:
+def problems_of(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> list[str]:
     """All problems of the settings."""
     return [
         *_of_gradient(settings, experiment),
@@ -24,7 +24,7 @@ def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[st
     ]
 
 
-def _of_gradient(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+def _of_gradient(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
     first_order_only = GRADIENTS.load(settings.gradient).first_order_only
     if first_order_only and experiment.distill.precision == "bf16":
         yield (
@@ -34,7 +34,7 @@ def _of_gradient(settings: MatchingSettings, experiment: "Experiment") -> Iterat
     yield from settings.problems_on_ranks(experiment)
 
 
-def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+def _of_experts(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
     experts = experiment.experts
     if settings.min_experts is not None and settings.min_experts > experts.count:
         yield (
@@ -69,7 +69,7 @@ def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterato
         )
 
 
-def _of_starts(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+def _of_starts(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
     frozen = [tower for tower in TOWERS if getattr(experiment.model, tower).train == "frozen"]
     if settings.asynchronous is not None and frozen:
         yield (
@@ -78,7 +78,7 @@ def _of_starts(settings: MatchingSettings, experiment: "Experiment") -> Iterator
         )
 
 
-def _of_loss(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+def _of_loss(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
     loss = experiment.model.loss
     try:
         settings.inner_loss(loss)
@@ -86,7 +86,7 @@ def _of_loss(settings: MatchingSettings, experiment: "Experiment") -> Iterator[s
         yield f"{KEY}.temperature: model.loss: {loss.name} {problem}: leave {KEY}.temperature out, or change model.loss"
 
 
-def _of_blending(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+def _of_blending(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
     image = experiment.model.image
     if settings.blend is not None and not image.freezes_backbone:
         yield (

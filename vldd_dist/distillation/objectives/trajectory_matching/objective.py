@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.checks import problems_of
-from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
-from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.distillation.objectives.trajectory_matching.problem import TrajectoryMatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
 
-class TrajectoryMatching(MatchingSettings):
+class TrajectoryMatching(TrajectoryMatchingSettings):
     """The outer loss is the student's squared distance from the expert's target, relative to the squared distance that the
     expert moved; one term for each tower."""
 
@@ -22,7 +22,7 @@ class TrajectoryMatching(MatchingSettings):
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         with self.opened_unrolling(context, self.inner_loss(context.loss)) as unrolling:
             experts = context.open_experts(unrolling.snapshot_slices)
-            yield MatchingProblem(self, context, unrolling, experts, context.run_seed())
+            yield TrajectoryMatchingProblem(self, context, unrolling, experts, context.run_seed())
 
     def problems(self, experiment: "Experiment") -> list[str]:
         return problems_of(self, experiment)

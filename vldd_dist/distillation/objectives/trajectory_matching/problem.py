@@ -12,7 +12,7 @@ from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
-from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES
@@ -28,7 +28,7 @@ from vldd_dist.models.parameters import TOWERS
 from vldd_dist.seeding import derive_seed
 
 
-class MatchingProblem(OuterProblem):
+class TrajectoryMatchingProblem(OuterProblem):
     """Each outer step draws an expert and a start, unrolls the student from there and differentiates the matching loss.
 
     Args:
@@ -41,7 +41,7 @@ class MatchingProblem(OuterProblem):
     """
 
     def __init__(
-        self, settings: MatchingSettings, context: RunContext, unrolling: Unrolling, experts: Experts, seed: int
+        self, settings: TrajectoryMatchingSettings, context: RunContext, unrolling: Unrolling, experts: Experts, seed: int
     ) -> None:
         self.settings, self.context, self.unrolling, self.experts = settings, context, unrolling, experts
         self.seed = seed

@@ -13,7 +13,7 @@ from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.models.losses import Loss
 
 
-class MatchingSettings(UnrolledObjective):
+class TrajectoryMatchingSettings(UnrolledObjective):
     """The settings of `TrajectoryMatching`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"experts"})
@@ -119,11 +119,11 @@ class MatchingSettings(UnrolledObjective):
     def blending(self) -> Blending | None:
         return self.blend
 
-    def costs(self) -> "MatchingCosts":
-        return MatchingCosts(self)
+    def costs(self) -> "TrajectoryMatchingCosts":
+        return TrajectoryMatchingCosts(self)
 
 
-class MatchingCosts(UnrolledCosts[MatchingSettings]):
+class TrajectoryMatchingCosts(UnrolledCosts[TrajectoryMatchingSettings]):
     """The costs of `TrajectoryMatching`."""
 
     def held_snapshots(self, experts: int) -> int:

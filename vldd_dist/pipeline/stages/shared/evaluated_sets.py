@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.methods import DISTILLED
+from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.stage import Key
 
 

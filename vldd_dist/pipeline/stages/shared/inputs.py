@@ -2,7 +2,7 @@
 
 import torch
 
-from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -22,7 +22,7 @@ def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) 
 
 def load_expert(context: StageContext) -> DualEncoder:
     """The expert of the input `expert`, with the parameters of its last epoch."""
-    trajectory = Trajectory(context.reader("expert"), SnapshotCache())
+    trajectory = Trajectory(context.reader("expert"), TensorCache())
     model = context.build_model(0)
     view = ParameterView(model)
     last = trajectory.epochs[-1]

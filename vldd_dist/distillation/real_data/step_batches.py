@@ -10,7 +10,7 @@ from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 
-class RealFeatures:
+class StepBatches:
     """A batch of real pairs for each outer step. It depends only on (seed, step), not on the number of ranks.
 
     Args:

@@ -7,20 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from vldd_dist.artifacts.tensor_files.snapshot_cache import Snapshot, SnapshotCache
+from vldd_dist.artifacts.tensor_files.tensor_cache import NamedTensors, TensorCache
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 
 def test_threads_that_need_the_same_snapshot_load_it_once() -> None:
-    cache, loads, asking = SnapshotCache(), [], threading.Barrier(4)
+    cache, loads, asking = TensorCache(), [], threading.Barrier(4)
 
-    def load() -> Snapshot:
+    def load() -> NamedTensors:
         loads.append(threading.get_ident())
         # Meanwhile the other threads ask for it.
         time.sleep(0.2)
         return {"w": torch.ones(3)}
 
-    def get() -> Snapshot:
+    def get() -> NamedTensors:
         asking.wait(HANG_SECONDS)
         return cache.get("digest", load)
 
@@ -33,9 +33,9 @@ def test_threads_that_need_the_same_snapshot_load_it_once() -> None:
 
 @pytest.mark.parametrize("method", ["get", "prefetch"])
 def test_a_failure_is_not_kept(method: str) -> None:
-    cache = SnapshotCache()
+    cache = TensorCache()
 
-    def fail() -> Snapshot:
+    def fail() -> NamedTensors:
         raise ConnectionError("no route")
 
     with pytest.raises(ConnectionError, match="no route"):
@@ -44,7 +44,7 @@ def test_a_failure_is_not_kept(method: str) -> None:
 
 
 def test_the_least_recently_used_are_dropped_but_never_the_newest() -> None:
-    cache, loads = SnapshotCache(limit_bytes=100), []
+    cache, loads = TensorCache(limit_bytes=100), []
 
     def get(name: str, numbers: int) -> None:
         cache.get(name, lambda: loads.append(name) or {"w": torch.ones(numbers)})  # type: ignore[func-returns-value]
