@@ -1,4 +1,4 @@
-"""Decoded objects of named tensors (snapshots of towers, embeddings, features) in memory, shared by the readers of a process."""
+"""Decoded objects of named tensors (snapshots of towers, embeddings, features) in memory, for all readers of a process."""
 
 import threading
 from collections import OrderedDict
