@@ -167,7 +167,7 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     drawn = [sampler.draw(step) for step in range(STEPS)]
 
     def read(counting: Counting, expert: int, start: int) -> None:
-        # With a new snapshot cache, so that only the node cache saves reads.
+        # With a new tensor cache, so that only the node cache saves reads.
         trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), TensorCache())
         for epoch in (start, start + 1):
             for tower in TOWERS:

@@ -165,7 +165,9 @@ def test_a_gradient(enter, tmp_path: Path) -> None:
     _, graph, store = run(tmp_path, override, tolerance)
     found = facts(graph, store, "distillation")
     assert [step for step, _ in found["validation"]] == [0, 2]
-    assert found["best_step"] == max(found["validation"], key=lambda measured: measured[1])[0]
+    recalls = dict(found["validation"])
+    # Of equal recalls, that of learned pairs is the best.
+    assert found["best_step"] == (2 if recalls[2] >= recalls[0] > 0 or recalls[2] > recalls[0] else 0)
     with pytest.raises(ConfigError, match="there is no gradient 'backward_only'"):
         load_experiment("jobs/presets/scenes.yaml", ["distill.objective.gradient=backward_only"])
 

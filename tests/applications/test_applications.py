@@ -207,8 +207,8 @@ def test_the_smallest_client_has_the_pairs_that_it_uploads(pairs: int, monkeypat
     application._distilled(None, split, np.random.default_rng(0))
     ((validation, start),) = given
     assert len(start.images) == pairs
-    assert len(validation.inputs) >= 10, "not so few that recall is the same for all students"
-    assert images - 1 - max((images - 1) // HELD_BACK, 10) < pairs, "no smaller client would do"
+    assert len(validation.inputs) >= 11, "not so few that recall is the same for all students"
+    assert images - 1 - max((images - 1) // HELD_BACK, 11) < pairs, "no smaller client would do"
 
 
 def test_forgetting_is_from_the_best_so_far() -> None:
@@ -243,17 +243,17 @@ def test_pairs_that_validate_like_their_start_are_the_learned_ones() -> None:
 
 @pytest.mark.parametrize("name", ["validation", "test"])
 def test_tasks_that_recall_cannot_be_measured_on_are_refused(name: str) -> None:
-    """Two tasks, whose captions are opposite: the second has nine images of one of the splits."""
+    """Two tasks, whose captions are opposite: the second has ten images of one of the splits."""
 
     def of(first: int, second: int) -> RetrievalSplit:
         split = random_split(first + second)
         texts = torch.cat([torch.ones(first, 6), -torch.ones(second, 6)]) + 0.1 * split.texts
         return RetrievalSplit(split.inputs, texts, split.image_of_caption)
 
-    splits = {"train": of(20, 20), "validation": of(10, 10), "test": of(10, 10)}
+    splits = {"train": of(20, 20), "validation": of(11, 11), "test": of(11, 11)}
     assert len(Tasks(Inputs(**splits, students=small_students(), seeds=[0], seed=0), 2, 5).validation) == 2
-    given = Inputs(**(splits | {name: of(10, 9)}), students=small_students(), seeds=[0], seed=0)
-    with pytest.raises(ConfigError, match=rf"has 9 of the 10 {name} images .*: lower tasks, or take a larger {name}"):
+    given = Inputs(**(splits | {name: of(11, 10)}), students=small_students(), seeds=[0], seed=0)
+    with pytest.raises(ConfigError, match=rf"has 10 of the 11 {name} images .*: lower tasks, or take a larger {name}"):
         Tasks(given, 2, 5)
 
 
@@ -267,6 +267,10 @@ def test_kendall_tau_by_counting_pairs() -> None:
     ("override", "sentence"),
     [
         ("model.image.weights=random", r"applications.run: students are trained on features of a frozen image tower"),
+        (
+            "applications.run=[{name: continual_learning, tasks: 8, pairs_per_task: 2}]",
+            r"continual_learning needs 88 val images \(11 for each task\), more than data\.val_images \(80\): lower tasks",
+        ),
         (
             "applications.run=[{name: architecture_search, joint_dims: [8]}]",
             r"candidates \(36\) is more than the 9 that",
@@ -290,7 +294,7 @@ def test_kendall_tau_by_counting_pairs() -> None:
         ),
         (
             "applications.run=[{name: one_shot_federated, clients: 8, pairs: 9}]",
-            r"needs 19 images for each of 8 clients, 152 in all, more than the training images \(150\): lower clients or pairs",
+            r"needs 20 images for each of 8 clients, 160 in all, more than the training images \(150\): lower clients or pairs",
         ),
         (
             "model.loss={name: infonce, learn_temperature: true}",

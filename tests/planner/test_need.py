@@ -59,5 +59,5 @@ def test_a_plan_names_the_stages_whose_memory_is_not_estimated(tmp_path: Path) -
     planned = plan.plan(load_experiment("scenes", []), Store(str(tmp_path / "store")))
     (note,) = [note for note in planned.notes if "memory of these is not estimated" in note]
     named, estimated = note.partition(": ")[2].split(", "), [need.stage.title for need in planned.needs]
-    assert {"features", "coresets"} <= set(named)
+    assert {"expert features", "coresets"} <= set(named)
     assert sorted([*named, *estimated]) == sorted(one.stage.title for one in planned.stages)

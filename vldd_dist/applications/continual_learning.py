@@ -91,7 +91,15 @@ class ContinualLearning(Application):
     distill: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        return self.distill.problems(experiment)
+        problems, needed = self.distill.problems(experiment), self.tasks * LEAST_MEASURED
+        for split in ("val", "test"):
+            images = experiment.data.limits[split]
+            if images is not None and images < needed:
+                problems.append(
+                    f"applications.run: continual_learning needs {needed} {split} images ({LEAST_MEASURED} for each task), "
+                    f"more than data.{split}_images ({images}): lower tasks, or raise data.{split}_images"
+                )
+        return problems
 
     def count_problems(self, train_images: int) -> list[str]:
         if (needed := self.tasks * self.pairs_per_task) <= train_images:
@@ -107,7 +115,7 @@ class ContinualLearning(Application):
             "embeddings; the student is trained from scratch on the memory after each task.",
             "Final mean recall: the mean of the six recalls on all test pairs, after the last task. Forgetting: how far the "
             "final recall on an earlier task's own test pairs is below its best, averaged over these tasks.",
-            "No memory: one student is trained on all pairs of each task in turn. Full data: all tasks at once, the bound.",
+            "No memory: one student is trained on all pairs of each task in turn. Full data: all tasks at once, for reference.",
         ]
 
     def flops(self, planned: Planned) -> float | None:

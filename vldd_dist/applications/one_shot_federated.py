@@ -52,7 +52,7 @@ class OneShotFederated(Application):
     )
     pairs: TrainedPairs = Field(10, description="Pairs that each client uploads.")
     rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
-    epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, the bound.")
+    epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, for reference.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
     distill: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
@@ -77,7 +77,7 @@ class OneShotFederated(Application):
             f"{self.clients} clients, among whom each of {self.clusters} clusters of captions is divided by a Dirichlet draw.",
             f"Distilled and real pairs: each client uploads {self.pairs} once, as features and embeddings, and the server "
             "trains on them. FedAvg: each client uploads its heads' parameters in every round, after one epoch on its pairs.",
-            "Learning rates are chosen on the server's validation split. Full data: all pairs in one place, the bound.",
+            "Learning rates are chosen on the server's validation split. Full data: all pairs in one place, for reference.",
         ]
 
     def flops(self, planned: Planned) -> float | None:

@@ -14,9 +14,9 @@ from vldd_dist.retrieval.encode import RetrievalSplit
 
 # How often the clients are drawn again until each has enough images.
 DRAWS = 1000
-# The least number of images on which the pairs of a part are validated or a task is tested. On fewer, recalls of texts
-# move in steps of more than 10 points, and R@10 of images is 100 for any student.
-LEAST_MEASURED = 10
+# The least number of images on which the pairs of a part are validated or a task is tested. Among ten, IR@10 is 100 for any
+# student, and recalls of texts move in steps of ten points.
+LEAST_MEASURED = 11
 
 
 @dataclass(frozen=True)

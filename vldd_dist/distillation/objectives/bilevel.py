@@ -1,10 +1,11 @@
 """Bilevel distillation: a student is trained on the synthetic pairs; these are updated to reduce its loss on real pairs.
 
 The student is trained like the students of the evaluation: from freshly drawn heads and adapters (and backbone, if it is
-trained from random weights), by SGD with momentum and weight decay. The gradient goes back through a window of its training,
-which at every other outer step begins after a random number of steps and otherwise at the first (truncated back-propagation
-from a random position, Feng et al. 2310.02379). Two measures against overfitting to the training images: noise on the real
-features, and targets that are partly the experts' similarities (figures: benchmarks/results/methods.md).
+trained from random weights), by SGD with momentum and weight decay; only the number of pairs in a step may differ. The
+gradient goes back through a window of its training, which at every other outer step begins after a random number of steps
+and otherwise at the first (truncated back-propagation from a random position, Feng et al. 2310.02379). Two measures against
+overfitting to the training images: noise on the real features, and targets that are partly the experts' similarities
+(figures: benchmarks/results/methods.md).
 """
 
 from collections.abc import Iterator
