@@ -66,6 +66,7 @@ LEAVES = (
     "recall_metrics",
     "seeding",
     "control_characters",
+    "in_order",
     "logs",
     "strict_json",
     "strict_model",

@@ -21,8 +21,8 @@ def test_only_the_tars_of_a_group_are_asked(tmp_path: Path, monkeypatch: pytest.
     for number in range(4):
         tar(tmp_path / f"{number}.tar", {"a.jpg": jpeg(), "a.txt": b"a"})
     asked: list[str] = []
-    version_of = versions.version_of
-    monkeypatch.setattr(versions, "version_of", lambda url: asked.append(Path(url).name) or version_of(url))
+    version = versions._version
+    monkeypatch.setattr(versions, "_version", lambda url, *place: asked.append(Path(url).name) or version(url, *place))
     source = shards(tmp_path, train=f"{tmp_path}/[0-9].tar").source
     parts = [Part(1, 2), Part(2, 4)]
     only = source.describe_only("train", parts, seed=0)

@@ -210,7 +210,7 @@ def test_a_folder_of_many_shards_is_asked_once(s3: S3Server, tmp_path: Path, mon
     urls = [store.url_of(f"{number:03d}.tar") for number in range(versions.MANY)]
     one_by_one = [[url.rpartition("/")[2], *versions.version_of(url)] for url in urls]
     asked = []
-    monkeypatch.setattr(versions, "version_of", lambda url: asked.append(url) or (1, "x"))
+    monkeypatch.setattr(versions, "_version", lambda url, filesystem, path: asked.append(url) or (1, "x"))
     source = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY - 1:03d}}}.tar")})
     described = [source.describe("train", part, seed=0)["shards"] for part in source.parts("train", limit=None, images=1)]
     assert [[*shard] for (shard,) in described] == one_by_one

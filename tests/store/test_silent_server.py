@@ -10,13 +10,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from vldd_dist.data.files import opening
-from vldd_dist.data.files.opening import open_url
-from vldd_dist.errors import StoreError
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.config.sections.model import ImageTowerSettings
+from vldd_dist.data.files import url_patterns, versions
+from vldd_dist.data.files.url_patterns import expand
+from vldd_dist.data.files.versions import MANY, listing, version_of, versions_of
+from vldd_dist.errors import StoreError, StoreOutage
+from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store import retry
 from vldd_dist.store import store as store_module
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.store import Store
+from vldd_dist.store.user_files import opening
+from vldd_dist.store.user_files.opening import open_url
 
 LARGE = bytes(8 << 20)
 
@@ -68,7 +74,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single attempt of `retried`, with the usual client except for shorter time-outs. The attempt has a time-out of its own,
     because with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
-    for module in (store_module, opening):
+    for module in (store_module, opening, versions, url_patterns):
         monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))
 
 
@@ -112,10 +118,23 @@ def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent:
     assert silent.count() == 1
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: open_url("s3://bucket/shard.tar"),
+        lambda: version_of("s3://bucket/shard.tar"),
+        lambda: versions_of([f"s3://bucket/{number}.tar" for number in range(MANY)], "the shard"),
+        lambda: expand("s3://bucket/*.tar"),
+        lambda: listing("s3://bucket/folder"),
+        lambda: weights_identity(ImageTowerSettings(weights="s3://bucket/weights.safetensors")),
+        lambda: tensors.read_file("s3://bucket/weights.safetensors", ""),
+    ],
+    ids=["open", "version", "versions", "glob", "listing", "identity of weights", "weights"],
+)
 @pytest.mark.usefixtures("once")
-def test_reading_a_shard_from_a_silent_server_times_out(silent: SilentServer) -> None:
-    with pytest.raises(ReadTimeoutError):
-        open_url("s3://bucket/shard.tar")
+def test_reading_a_users_file_from_a_silent_server_times_out(operation: Callable[[], object], silent: SilentServer) -> None:
+    with pytest.raises((ReadTimeoutError, StoreOutage)):
+        operation()
     assert silent.count() == 1
 
 

@@ -3,7 +3,6 @@
 import errno
 import io
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store import retry
 from vldd_dist.store.store import Store
+from vldd_dist.store.user_files import opening
 from vldd_dist.testing.experiments.prepared_data import prepare
 
 
@@ -121,10 +121,10 @@ class NoCredentialsError(Exception):
 def test_weights_in_a_bucket_that_cannot_be_read(
     error: Exception, kind: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing_open(*args: object) -> None:
+    def fails(url: str) -> None:
         raise error
 
-    monkeypatch.setattr(fsspec, "open", failing_open)
+    monkeypatch.setattr(opening, "file_system", fails)
     url = "s3://bucket/x.safetensors"
     with pytest.raises(kind, match=sentence):
         weights_identity(ImageTowerSettings(weights=url))
@@ -168,15 +168,14 @@ def samples(source: Any) -> list[Any]:
 def test_an_archive_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = zipped(tmp_path, 20)
     opened: list[str] = []
-    begin = zipfile.ZipFile.__init__
 
-    def recording(self: zipfile.ZipFile, file: Any, *args: Any, **options: Any) -> None:
-        opened.append(Path(getattr(file, "name", file)).name)
-        begin(self, file, *args, **options)
+    def recording(url: str) -> Any:
+        opened.append(url)
+        return opening.open_seekable(url)
 
-    monkeypatch.setattr(zipfile.ZipFile, "__init__", recording)
+    monkeypatch.setattr("vldd_dist.data.sources.hf.open_seekable", recording)
     assert [sample.image for sample in samples(source)] == [jpeg((number, 0, 0)) for number in range(20)]
-    assert opened.count("all.zip") == 1
+    assert opened == [f"{tmp_path}/all.zip"]
 
 
 def test_bad_images_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

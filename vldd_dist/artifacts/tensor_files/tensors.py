@@ -9,7 +9,6 @@ from hashlib import sha256
 from math import prod
 from typing import NamedTuple
 
-import fsspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -18,6 +17,7 @@ from torch import Tensor
 from vldd_dist import strict_json
 from vldd_dist.errors import DataError, OtherOnThisMachine, StoreError
 from vldd_dist.store.outages import check_reachable, reason_of
+from vldd_dist.store.user_files.opening import open_url
 
 LENGTH_BYTES = 8
 DTYPES = {
@@ -88,7 +88,7 @@ def read_file(url: str, wanted: str) -> dict[str, Tensor]:
         StoreError: the file cannot be reached at the moment.
     """
     try:
-        with fsspec.open(url, "rb") as file:
+        with open_url(url) as file:
             data = file.read()
     except FileNotFoundError:
         raise OtherOnThisMachine(f"{url}: no such file: name a .safetensors file") from None

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.reading import reading
 from vldd_dist.errors import DataError, short
+from vldd_dist.store.user_files.opening import open_url
 
 
 def read_json(url: str, where: str) -> Any:

@@ -14,9 +14,9 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS
 from vldd_dist.data.files.json_files import parse_json
-from vldd_dist.data.files.opening import REMOTE_SCHEMES, open_url
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
+from vldd_dist.store.user_files.opening import REMOTE_SCHEMES, open_url
 
 # Makes webdataset refuse pickles and commands in URLs and members' names.
 utils.enforce_security = True

@@ -6,11 +6,11 @@ import os
 import re
 
 import braceexpand
-import fsspec
 
 from vldd_dist.data.files.reading import reading
 from vldd_dist.errors import DataError
 from vldd_dist.store.retry import retried
+from vldd_dist.store.user_files.opening import file_system
 
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
@@ -55,7 +55,5 @@ def _count(pattern: str) -> float:
 def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
         return glob.glob(pattern)
-    filesystem, path = fsspec.core.url_to_fs(pattern)
-    # A cached listing may be out of date.
-    filesystem.invalidate_cache()
+    filesystem, path = file_system(pattern)
     return [filesystem.unstrip_protocol(match) for match in retried(lambda seconds: filesystem.glob(path))]

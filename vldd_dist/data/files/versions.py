@@ -7,12 +7,12 @@ from functools import lru_cache
 from hashlib import file_digest
 from typing import Any, NamedTuple, NoReturn
 
-import fsspec
+from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.data.files.image_folder import local_path
-from vldd_dist.data.files.opening import file_system, open_url
 from vldd_dist.data.files.reading import reading
 from vldd_dist.store.retry import retried
+from vldd_dist.store.user_files.opening import file_system, open_url
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
 # first; the last ones are times of the last change.
@@ -52,9 +52,10 @@ class FileVersion(NamedTuple):
 
 def version_of(url: str) -> FileVersion:
     """Size, and ETag, checksum or time of the last change; the sha256 if the file system has none of these."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    # A cached listing may be out of date.
-    filesystem.invalidate_cache()
+    return _version(url, *file_system(url))
+
+
+def _version(url: str, filesystem: AbstractFileSystem, path: str) -> FileVersion:
     info = retried(lambda seconds: filesystem.info(path))
     return FileVersion(info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}")
 
@@ -81,11 +82,14 @@ def versions_of(urls: Iterable[str], what: str) -> dict[str, FileVersion]:
     versions: dict[str, FileVersion] = {}
     for folder, inside in urls_in.items():
         with reading(f"{what} {inside[0]}"):
-            listed = _listed(folder) if len(inside) >= MANY and _listing_has_versions(folder) else {}
+            # One for all of them, because opening one can take longer than a request.
+            filesystem, _ = file_system(inside[0])
+            listed = _listed(folder, filesystem) if len(inside) >= MANY and _listing_has_versions(folder) else {}
         for url in inside:
             with reading(f"{what} {url}"):
                 # A file that the listing lacks is requested by itself, so that the error says why it is missing.
-                versions[url] = listed.get(url.rpartition("/")[2]) or version_of(url)
+                found = listed.get(url.rpartition("/")[2])
+                versions[url] = found or _version(url, filesystem, filesystem._strip_protocol(url))
     return versions
 
 
@@ -94,10 +98,9 @@ def _listing_has_versions(folder: str) -> bool:
     return local_path(folder) is None and not folder.startswith(("http://", "https://"))
 
 
-def _listed(folder: str) -> dict[str, FileVersion]:
+def _listed(folder: str, filesystem: AbstractFileSystem) -> dict[str, FileVersion]:
     """Name -> version of each file in a folder whose version is recorded."""
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    filesystem.invalidate_cache()
+    path = filesystem._strip_protocol(folder)
     found = retried(lambda seconds: filesystem.ls(path, detail=True))
     entries = {info["name"].rpartition("/")[2]: info for info in found}
     return {name: FileVersion(info["size"], recorded_version(info)) for name, info in entries.items() if recorded_version(info)}

@@ -13,13 +13,13 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import ShardGroupFacts, SplitFacts
-from vldd_dist.data.in_order import in_order
 from vldd_dist.data.preparation.bad_samples import ONCE, too_many
 from vldd_dist.data.preparation.prepare import NAMELESS
 from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.errors import DataError
+from vldd_dist.in_order import in_order
 
 logger = logging.getLogger(__name__)
 

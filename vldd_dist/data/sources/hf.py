@@ -22,6 +22,7 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, short
 from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.retry import retried
+from vldd_dist.store.user_files.opening import open_seekable
 
 # Zip archives with images that a source keeps open.
 ARCHIVES_OPEN = 4
@@ -177,7 +178,10 @@ class HuggingFace(Source):
         members."""
         import fsspec
 
-        return lru_cache(maxsize=ARCHIVES_OPEN)(lambda url: fsspec.filesystem("zip", fo=url))
+        def opened(url: str) -> Any:
+            return fsspec.filesystem("zip", fo=open_seekable(url), skip_instance_cache=True)
+
+        return lru_cache(maxsize=ARCHIVES_OPEN)(opened)
 
     @cached_property
     def _folder(self) -> ImageFolder:

@@ -15,13 +15,13 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import parse_json
-from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.versions import sha256_of
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
 from vldd_dist.store.outages import check_reachable, reason_of
+from vldd_dist.store.user_files.opening import open_url
 
 
 class Karpathy(Source):

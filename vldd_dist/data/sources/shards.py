@@ -9,7 +9,6 @@ from pydantic import Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import is_text
-from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.data.files.url_patterns import expand
@@ -17,6 +16,7 @@ from vldd_dist.data.files.versions import FileVersion, versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.store.user_files.opening import open_url
 
 
 class Shards(Source):

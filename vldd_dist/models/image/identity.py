@@ -2,11 +2,10 @@
 
 from hashlib import file_digest
 
-import fsspec
-
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.errors import DataError
 from vldd_dist.store.outages import check_reachable, reason_of
+from vldd_dist.store.user_files.opening import open_url
 
 
 def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
@@ -19,7 +18,7 @@ def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
     if settings.weights == "timm":
         return {"weights": "timm"}
     try:
-        with fsspec.open(settings.weights, "rb") as file:
+        with open_url(settings.weights) as file:
             return {"sha256": file_digest(file, "sha256").hexdigest()}
     except Exception as error:
         # Client libraries of object stores raise exceptions of their own.

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.data.in_order import batched
 from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
+from vldd_dist.in_order import batched
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units

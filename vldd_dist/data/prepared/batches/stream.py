@@ -21,12 +21,12 @@ from torch import Tensor
 from vldd_dist.config.sections.experts import AugmentSettings, Captions
 from vldd_dist.data.augment import augment as augment_image
 from vldd_dist.data.images import to_pil, to_tensor
-from vldd_dist.data.in_order import batched, in_order
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.dataset import Dataset, EncodedImage
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.errors import ConfigError
+from vldd_dist.in_order import batched, in_order
 from vldd_dist.seeding import numpy_generator
 
 # Number of shards whose images are permuted together. They are encoded, so a window needs little memory compared with a model.

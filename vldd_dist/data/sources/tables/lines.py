@@ -9,10 +9,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Self
 
-from vldd_dist.data.files.opening import open_url
 from vldd_dist.data.files.reading import reading
 from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.errors import DataError
+from vldd_dist.store.user_files.opening import open_url
 
 # A file with a longer line is not a table of captions.
 LONGEST_LINE = 16 << 20

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from vldd_dist.data.files.image_folder import local_path
-from vldd_dist.data.files.opening import file_system
-from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError, short
+from vldd_dist.store.user_files.opening import open_seekable
 
 # Rows that are converted to Python values at a time.
 BATCH_ROWS = 1024
@@ -62,14 +60,8 @@ class Parquet(Table):
         """The open file. Raises DataError for any error, also of the `with` block."""
         import pyarrow.parquet
 
-        path = local_path(self.url)
         try:
-            if path is not None:
-                opened: Any = open_regular(path)
-            else:
-                filesystem, remote = file_system(self.url)
-                opened = filesystem.open(remote, "rb")
-            with opened, pyarrow.parquet.ParquetFile(opened) as file:
+            with open_seekable(self.url) as opened, pyarrow.parquet.ParquetFile(opened) as file:
                 yield file
         except (DataError, GeneratorExit):
             raise

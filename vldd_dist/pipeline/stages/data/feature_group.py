@@ -10,9 +10,9 @@ from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.facts import ShardGroupFacts
-from vldd_dist.data.in_order import batched
 from vldd_dist.data.prepared.dataset import encoded_images
 from vldd_dist.events import Progress
+from vldd_dist.in_order import batched
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors

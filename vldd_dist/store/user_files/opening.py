@@ -8,10 +8,10 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from vldd_dist.data.files.regular_files import open_regular
-from vldd_dist.data.in_order import in_order
+from vldd_dist.in_order import in_order
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.retry import retried
+from vldd_dist.store.user_files.regular_files import open_regular
 
 RANGE_BYTES = 4 << 20
 RANGES_AHEAD = 2
@@ -22,7 +22,7 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
     """A stream of the file's bytes from byte `start` on, to be read sequentially. If retries do not help, it raises the file
     system's exception."""
     filesystem, path = file_system(url)
-    if "file" in _protocols(filesystem):
+    if _is_local(filesystem):
         opened: io.BufferedIOBase = open_regular(path)
     else:
         size = retried(lambda seconds: filesystem.size(path))
@@ -32,6 +32,12 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
     if start:
         opened.seek(start)
     return opened
+
+
+def open_seekable(url: str) -> Any:
+    """The file, to be read at any position. Its requests are not repeated. Raises the file system's exception."""
+    filesystem, path = file_system(url)
+    return open_regular(path) if _is_local(filesystem) else filesystem.open(path, "rb")
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
@@ -44,8 +50,9 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     return filesystem, filesystem._strip_protocol(url)
 
 
-def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
-    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
+def _is_local(filesystem: AbstractFileSystem) -> bool:
+    protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    return "file" in protocols
 
 
 class ResumingStream(io.RawIOBase):

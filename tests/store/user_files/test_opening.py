@@ -4,15 +4,19 @@ import io
 import random
 import tarfile
 import urllib.parse
+from hashlib import sha256
 
 import pytest
 import torch
 import webdataset
 
-from vldd_dist.data.files import opening
-from vldd_dist.data.files.opening import open_url
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.shards import register_openers, samples_of
+from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store.store import Store
+from vldd_dist.store.user_files import opening
+from vldd_dist.store.user_files.opening import open_url
 from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import S3Server
 
@@ -59,6 +63,21 @@ def test_a_fault_in_the_middle_of_a_tar_costs_a_range(shard: str, s3: S3Server, 
     assert found == expected
     assert not proxy.faults
     assert proxy.bytes_sent - before < 1.3 * len(tar_of_noise()), "bytes that had arrived are not requested again"
+
+
+def test_a_fault_in_the_middle_of_weights_costs_a_range(shard: str, s3: S3Server, proxy: FaultyProxy) -> None:
+    weights = tensors.encode({"w": torch.rand(500_000)})
+    url = shard.replace("a.tar", "weights.safetensors")
+    Store("s3://opener/x").write("weights.safetensors", weights)
+    before = proxy.bytes_sent
+    for read in (
+        lambda: weights_identity(ImageTowerSettings(weights=url)),
+        lambda: tensors.read_file(url, sha256(weights).hexdigest()),
+    ):
+        proxy.faults = [""] * 5 + ["cut body", "", "", "SlowDown"]
+        read()
+        assert not proxy.faults
+    assert proxy.bytes_sent - before < 2 * 1.3 * len(weights)
 
 
 def test_plain_webdataset_in_spawned_workers(shard: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vldd_dist.data.in_order import in_order
+from vldd_dist.in_order import in_order
 
 
 def test_calls_run_at_once_and_results_come_in_order() -> None:
