@@ -18,7 +18,7 @@ from vldd_dist.cli.examples import epilog
 from vldd_dist.cli.experiments import config, run, status, study, submit
 from vldd_dist.cli.sets import fetch, list_sets, push, show, verify
 from vldd_dist.cli.stores import doctor, gc
-from vldd_dist.cli.tables import report, table
+from vldd_dist.cli.tables import published, report, table
 from vldd_dist.errors import VlddError
 from vldd_dist.logs import is_json, start_logging
 
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "report": report,
     "table": table,
+    "published": published,
     "config": config,
     "fetch": fetch,
     "verify": verify,

@@ -11,6 +11,7 @@ from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.reporting.table import Table
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
+Form = Annotated[Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers, unrounded.")]
 
 
 def report(
@@ -25,25 +26,12 @@ def report(
 
 
 def table(
-    store: Annotated[str | None, typer.Argument(metavar="STORE", help="Folder or URL of an experiment's store.")] = None,
+    store: ListedStore,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment, if the store has several.")] = None,
     only: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="Print only this table of the report.")] = None,
-    form: Annotated[
-        Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers, unrounded.")
-    ] = "terminal",
-    published: Annotated[
-        bool,
-        typer.Option("--published", help="List the tables of papers. If STORE is the name of one of them, print that table."),
-    ] = False,
+    form: Form = "terminal",
 ) -> None:
     """Print the tables of a report in a store, from any machine that can read it."""
-    if published:
-        if unused := [given for given in (name, only and f"--table {only}") if given]:
-            raise ConfigError(f"{unused[0]}: --published takes one name, that of a table: remove it")
-        _published(store, form)
-        return
-    if store is None:
-        raise ConfigError("STORE is missing: name the folder or URL of an experiment's store")
     from vldd_dist.monitoring.reports.report_files import read_tables
     from vldd_dist.store.store import Store
 
@@ -59,12 +47,15 @@ def table(
     _print(list(tables.values()), form)
 
 
-def _published(name: str | None, form: Format) -> None:
+def published(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The table to print.")] = None, form: Form = "terminal"
+) -> None:
+    """List the tables of papers, or print one."""
     from vldd_dist.reporting.published import published_table, published_tables
 
     if name is None:
-        for key, published in published_tables().items():
-            say(f"{key}: {published.title}. {published.source}")
+        for key, source in published_tables().items():
+            say(f"{key}: {source.title}. {source.source}")
         return
     try:
         table = published_table(name).table()

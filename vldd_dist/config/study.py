@@ -69,7 +69,7 @@ class TableSettings(Section):
     )
     published: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_published)] | None = Field(
         None,
-        description="Names of published tables (see `vldd table --published`) to compare with, whose variants have the names of the "
+        description="Names of published tables (see `vldd published`) to compare with, whose variants have the names of the "
         "study's; {VARIANT: [NAMES]} also compares a variant with tables of one variant of another name; null: no comparison.",
     )
 

@@ -71,7 +71,7 @@ def check_published(study: LoadedStudy) -> None:
             if not any(source.figure(key.variant, key, metric) for key in rows for metric in layout.metrics):
                 compared = "this table" if len(source.variants) > 1 else next(iter(source.variants))
                 raise ConfigError(
-                    f"tables.{name}.published: {source.name} has no figure for any row of {compared} (`vldd table --published "
+                    f"tables.{name}.published: {source.name} has no figure for any row of {compared} (`vldd published "
                     f"{source.name}` shows its own): remove it, or write {{VARIANT: [{source.name}]}} for a variant to compare"
                 )
 

@@ -143,5 +143,5 @@ def published_table(name: str) -> PublishedTable:
     if name not in tables:
         near = difflib.get_close_matches(name, tables, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no published table {name!r}: `vldd table --published` lists them{hint}")
+        raise ValueError(f"there is no published table {name!r}: `vldd published` lists them{hint}")
     return tables[name]
