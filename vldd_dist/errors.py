@@ -5,6 +5,7 @@ use an assertion, never one of these. `short`, `first_line` and `did_you_mean` a
 """
 
 import difflib
+import platform
 from collections.abc import Iterable
 
 from vldd_dist.control_characters import one_line
@@ -73,9 +74,12 @@ class MissingData(DataError):
 
 class OtherOnThisMachine(DataError):
     """Files of the description were read when the run was planned, and are missing or others on this machine: a disk is not
-    mounted, or a copy differs."""
+    mounted, or a copy differs. The message names the machine."""
 
     may_be_of_the_machine = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} (on the machine {platform.node()})")
 
 
 class StoreError(VlddError):
@@ -85,15 +89,15 @@ class StoreError(VlddError):
 
 
 class StoreUnreachable(StoreError):
-    """The store, a file of the source or a local disk cannot be used from this machine now: the network, the credentials, the
-    clock or the disk. It says nothing about what is stored."""
+    """The store, a file of the source, the hub or a local disk cannot be used from this machine now: the network, the
+    credentials, the clock or the disk. It says nothing about what is stored."""
 
     may_be_of_the_machine = True
 
 
 class StoreOutage(StoreUnreachable):
-    """The store or a file of the source did not answer for as long as requests are retried: no connection, time-outs, server
-    errors. It may answer again after some minutes."""
+    """The store, a file of the source or the hub did not answer, requests to the first two for as long as they are retried: no
+    connection, time-outs, server errors. It may answer again after some minutes."""
 
 
 class DivergenceError(VlddError):

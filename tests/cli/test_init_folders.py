@@ -71,7 +71,7 @@ def test_init_with_weights_of_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    table, weights = str(a_table(tmp_path)), tmp_path / "my weights.safetensors"
+    table, weights = str(a_table(tmp_path)), tmp_path / "my 📦: weights.safetensors"
     save_file(create_backbone(IMAGE_MODEL, {}, pretrained=False, seed=0).state_dict(), weights)
     assert vldd("init", str(tmp_path / "first"), "--from", table, "--weights", str(weights), capsys=capsys)[0] == 0
     image = load_experiment(tmp_path / "first" / "experiment.yaml").model.image

@@ -18,11 +18,12 @@ OF_THE_MACHINE = {
 }
 
 
-def check_reachable(what: str, error: Exception) -> None:
+def check_reachable(what: str, error: Exception, or_else: str = "") -> None:
     """Pass an error of reading that is about the file itself, or about the offline mode of the Hugging Face hub.
 
     Args:
         what: the file.
+        or_else: what the user may do where it can never be reached; follows "start again".
 
     Raises:
         StoreOutage: the error is a fault of the network.
@@ -37,18 +38,18 @@ def check_reachable(what: str, error: Exception) -> None:
     if any(map(token_expired, errors)):
         raise StoreUnreachable(f"{reason}: renew the credentials and start again") from None
     if any(map(is_transient, errors)):
-        raise StoreOutage(f"{reason}: start again") from None
+        raise StoreOutage(f"{reason}: start again{or_else}") from None
     if any(isinstance(one, OSError) and one.errno in OF_THE_MACHINE for one in errors):
-        raise StoreUnreachable(f"{reason}: start again") from None
+        raise StoreUnreachable(f"{reason}: start again{or_else}") from None
 
 
 @contextmanager
-def reaching(what: str) -> Iterator[None]:
+def reaching(what: str, or_else: str) -> Iterator[None]:
     """`check_reachable` for the errors of the `with` block, which otherwise pass."""
     try:
         yield
     except Exception as error:
-        check_reachable(what, error)
+        check_reachable(what, error, or_else)
         raise
 
 

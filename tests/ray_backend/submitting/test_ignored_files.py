@@ -40,7 +40,26 @@ def test_what_links_lead_to_is_sent_without_local_stores(tmp_path: Path) -> None
     assert sorted(never_sent(root)) == ["/disk/b", "/disk/store", "/store"]
     assert sent(root, tmp_path / "package.zip") == {"config.yaml", "data/1.jpg", "disk/data/1.jpg"}
     (root / "data" / "again").symlink_to(root / "data")
-    assert sorted(never_sent(root)) == ["/disk/b", "/disk/store", "/store"]
+    assert sent(root, tmp_path / "again.zip") == {"config.yaml", "data/1.jpg", "disk/data/1.jpg"}
+
+
+def test_links_that_lead_to_each_other_are_not_followed_for_ever(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    fill(root, ["a/1.txt", "b/2.txt", f"store/{STORE_MARK}"])
+    (root / "a" / "x").symlink_to(root / "b")
+    (root / "b" / "y").symlink_to(root / "a")
+    (root / "b" / "root").symlink_to(root)
+    assert sent(root, tmp_path / "package.zip") == {"a/1.txt", "b/2.txt", "a/x/2.txt", "b/y/1.txt"}
+
+
+def test_links_that_the_runtime_environment_excludes_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "work"
+    fill(tmp_path, ["work/config.yaml", "home/.profile"])
+    (root / "me").symlink_to(tmp_path / "home")
+    (root / "jobs").mkdir()
+    (root / "jobs" / "runtime_env.yaml").write_text("excludes: [me]\n")
+    assert sent(root, tmp_path / "package.zip") == {"config.yaml", "jobs/runtime_env.yaml"}
 
 
 def test_a_link_to_the_home_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,14 @@ def no_images(folder: Path) -> UnitOrder:
     return first.order()
 
 
+def no_disk(folder: Path) -> UnitOrder:
+    """Where a disk is not mounted, its folder is empty."""
+    (first, *_) = planned(karpathy(folder))
+    for file in (folder / "images").iterdir():
+        file.unlink()
+    return first.order()
+
+
 def embeddings(model: str) -> UnitOrder:
     text = TextTowerSettings(model=model).model_dump(mode="json")
     inputs = {"shards": ("shard_group", "2" * 16)}
@@ -67,6 +75,7 @@ CASES: dict[str, tuple[Callable[[Path], UnitOrder], str]] = {
     "a copy of a folder": (another_folder, "or this machine has another copy of it with other times of change"),
     "a folder that is not mounted": (no_folder, "data.source.path: {}/images is not a folder: correct the path"),
     "images that are not mounted": (no_images, "data.source.images: {}/images is not a folder: correct the path"),
+    "a disk that is not mounted": (no_disk, "data.source.images: {}/images is missing or empty on the machine"),
     "another encoder": (
         lambda folder: embeddings("tiny-clip"),
         "tiny-clip has changed since the run was planned, or is",
@@ -88,7 +97,7 @@ CASES: dict[str, tuple[Callable[[Path], UnitOrder], str]] = {
 def test_its_units_may_run_on_another(
     make: Callable[[Path], UnitOrder], sentence: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vldd_dist.models.text.identity.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("vldd_dist.models.text.identity.MINILM_PACKAGE", "no_such_package")
     data = tmp_path / "data"
     data.mkdir()
     mark_store(store)

@@ -98,13 +98,14 @@ def read_file(url: str, wanted: str) -> dict[str, Tensor]:
         raise OtherOnThisMachine(
             f"{url}: cannot be read ({reason_of(error)}): name a .safetensors file that this user may read"
         ) from None
-    if problem := _problem(data):
-        raise DataError(f"{url}: {problem}")
+    # Compared first: a copy that has just begun, or was cut, is another file on this machine and not a damaged one.
     if sha256(data).hexdigest() != wanted:
         raise OtherOnThisMachine(
             f"{url}: has changed since the run was planned, or is another file on this machine: start the run again, or give "
             "every machine the same file"
         )
+    if problem := _problem(data):
+        raise DataError(f"{url}: {problem}")
     tensors = _load(data, url, DataError)
     return {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
 

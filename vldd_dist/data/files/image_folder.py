@@ -4,6 +4,7 @@ Errors do not say where a name was written: the caller adds that.
 """
 
 import os
+import platform
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, StoreUnreachable
 from vldd_dist.in_order import in_order
 from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.retry import retried
@@ -56,7 +57,8 @@ class ImageFolder:
 
         Raises:
             DataError: the file is missing, not a regular file or too large.
-            StoreError: the file cannot be reached at the moment, which says nothing about it.
+            StoreError: the file cannot be reached at the moment, which says nothing about it; or the whole local folder is
+                missing or empty, as where its disk is not mounted.
         """
         source = one_line(self.path(relative))
         try:
@@ -64,6 +66,8 @@ class ImageFolder:
         except Exception as error:
             # Client libraries of object stores raise exceptions of their own.
             check_reachable(source, error)
+            if isinstance(error, FileNotFoundError):
+                self._require_mounted()
             reason = "not a valid file name" if isinstance(error, ValueError) else reason_of(error)
             raise DataError(f"the file {source} cannot be read ({reason}): correct the folder or the entry") from None
         if len(data) > MAX_MEMBER_BYTES:
@@ -109,6 +113,14 @@ class ImageFolder:
     def _remote(self, relative: str) -> bytes:
         filesystem, folder = self._opened
         return retried(lambda seconds: filesystem.cat_file(posixpath.join(folder, relative), end=MAX_MEMBER_BYTES + 1))
+
+    def _require_mounted(self) -> None:
+        """Raises StoreUnreachable if the local folder has nothing in it: samples whose images lie there are not bad."""
+        if self._root is not None and not (os.path.isdir(self._root) and any(os.scandir(self._root))):
+            raise StoreUnreachable(
+                f"{self.setting}: {one_line(self.location)} is missing or empty on the machine {platform.node()}: mount it on "
+                "every machine, or correct the path"
+            )
 
     @cached_property
     def _root(self) -> str | None:

@@ -64,6 +64,7 @@ class Source(Plugin):
 
         Raises:
             DataError: the source is missing or cannot be read.
+            StoreError: it cannot be reached at the moment.
         """
 
     @abstractmethod
@@ -120,6 +121,7 @@ class Source(Plugin):
 
         Raises:
             DataError: the source cannot be read.
+            StoreError: it cannot be reached at the moment.
         """
         return None
 

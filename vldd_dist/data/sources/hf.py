@@ -131,7 +131,7 @@ class HuggingFace(Source):
         return [image, *captions]
 
     def _between(self, rows: Rows, part: Part, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(key, location, row) of each row of a part. Raises DataError for any error of `datasets`."""
+        """(key, location, row) of each row of a part. Raises as `loading`."""
         iterator = rows.between(part.start, part.stop, image_column)
         while True:
             with loading(self.path):

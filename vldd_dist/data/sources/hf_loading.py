@@ -37,7 +37,7 @@ class Rows:
         are left encoded.
 
         Raises:
-            Exception: of many kinds, which `loading` turns into DataError.
+            Exception: of many kinds, which `loading` turns into DataError or StoreError.
         """
         from datasets import Image
 
@@ -69,7 +69,7 @@ def loading(path: str) -> Iterator[None]:
         if "OfflineMode" in f"{type(error).__name__}: {error}":
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
             raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
-        check_reachable(f"data.source: {path}", error)
+        check_reachable(f"data.source: {path}", error, ", or correct data.source.path if it is meant to be a folder")
         reason = f"{type(error).__name__}: {short(error)}"
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
 
@@ -83,6 +83,7 @@ def load(path: str, config: str | None, revision: str | None, split: str) -> Row
 
     Raises:
         DataError: it cannot be read, or has no such split.
+        StoreError: it cannot be reached at the moment.
     """
     with loading(path):
         import datasets
@@ -97,7 +98,12 @@ def load(path: str, config: str | None, revision: str | None, split: str) -> Row
 
 
 def commit_of(path: str, revision: str | None) -> str:
-    """The commit of a revision of a data set on the hub. Raises DataError if it cannot be read, or `path` is no name there."""
+    """The commit of a revision of a data set on the hub.
+
+    Raises:
+        DataError: it cannot be read, or `path` is no name there.
+        StoreError: the hub cannot be reached at the moment.
+    """
     if path.startswith(("/", ".", "~")):
         raise DataError(f"data.source.path: {path} is not a folder: correct the path")
     with loading(path):

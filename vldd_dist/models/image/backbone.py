@@ -38,7 +38,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         raise ConfigError(f"model.image.model_args: {error}") from None
     with seeded(seed):
         try:
-            with reaching(f"model.image.weights: timm's {name}"):
+            with reaching(f"model.image.weights: timm's {name}", ", or without a network name a .safetensors file"):
                 return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None

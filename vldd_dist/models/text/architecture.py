@@ -69,6 +69,10 @@ def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArch
     return fit_architecture(settings, config)
 
 
+# What the user may do where the hub can never be reached.
+WITHOUT_HUB = ", or without a network name a folder as save_pretrained writes it, minilm or tiny-clip"
+
+
 def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
     """transformers' configuration of the model.
 
@@ -81,7 +85,7 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
     source = str(text_folder(settings) or settings.model)
     try:
         # By default transformers asks on the terminal whether to run the model's own Python.
-        with reaching(f"model.text.model: {settings.model}"):
+        with reaching(f"model.text.model: {settings.model}", WITHOUT_HUB):
             return libraries.transformers().AutoConfig.from_pretrained(
                 source, revision=settings.revision, local_files_only=not ask_hub, trust_remote_code=False
             )

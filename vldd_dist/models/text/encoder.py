@@ -10,7 +10,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
-from vldd_dist.models.text.architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
+from vldd_dist.models.text.architecture import WITHOUT_HUB, TextArchitecture, cannot_be_loaded, fit_architecture, read_config
 from vldd_dist.models.text.identity import text_folder, text_identity
 from vldd_dist.store.outages import reaching
 
@@ -83,7 +83,7 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     # transformers would print a table of missing and unused weights. Missing ones are an error below; the image part is unused.
     transformers.logging.set_verbosity_error()
     try:
-        with reaching(f"model.text.model: {settings.model}"):
+        with reaching(f"model.text.model: {settings.model}", WITHOUT_HUB):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
             model, loading = model_class.from_pretrained(
                 source,

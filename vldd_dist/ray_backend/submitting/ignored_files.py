@@ -1,9 +1,11 @@
 """Files of a working directory that are not uploaded, although they are no secrets: those that its ignore files list, local
 stores, and what is neither a file nor a folder."""
 
+import itertools
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -38,15 +40,18 @@ def check_not_ignored(root: Path, names: dict[str, str]) -> None:
                 )
 
 
-def never_sent(root: Path) -> list[str]:
+def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
     """A pattern, as in .gitignore, for everything below the folder that is not sent although no ignore file lists it: local
-    stores, and what is neither a file nor a folder (Ray would wait for ever for the other end of a FIFO). Links to folders are
-    followed, as Ray does. Ignored folders are not searched.
+    stores, what is neither a file nor a folder (Ray would wait for ever for the other end of a FIFO), and links to a folder
+    around them, which have no end. Other links to folders are followed, as Ray does. Ignored folders are not searched.
+
+    Args:
+        excludes: patterns, as in .gitignore, of what is not sent in any case.
 
     Raises:
         ConfigError: a link leads to a folder that contains the home directory.
     """
-    specs, home = _ignore_specs(root).values(), Path.home().resolve()
+    specs, home = [*_ignore_specs(root).values(), GitIgnoreSpec.from_lines(excludes)], Path.home().resolve()
     patterns = []
     for folder, below, files in os.walk(root, followlinks=True):
         place = Path(folder).relative_to(root)
@@ -63,8 +68,9 @@ def never_sent(root: Path) -> list[str]:
                     f"--working-dir {root}: {place / link} is a link to {target}, which contains your home directory, all of "
                     "which would be uploaded: remove the link, or list it in .rayignore"
                 )
-            if Path(folder).resolve().is_relative_to(target):
-                # A link to a folder around it has no end.
+            around = [Path(folder), *itertools.takewhile(lambda one: one != root.parent, Path(folder).parents)]
+            if any(one.resolve().is_relative_to(target) for one in around):
+                patterns.append(_pattern(place / link))
                 below.remove(link)
     return patterns
 

@@ -29,7 +29,8 @@ def runtime_env(root: Path) -> dict[str, Any]:
     if VARIABLE in os.environ:
         # The driver and the workers log in the same format as this command.
         variables[VARIABLE] = os.environ[VARIABLE]
-    excludes = [*never_sent(root), *(environment.get("excludes") or []), *EXCLUDES]
+    excludes = [*(environment.get("excludes") or []), *EXCLUDES]
+    excludes = [*never_sent(root, excludes), *excludes]
     return environment | {"env_vars": variables, "working_dir": str(root), "excludes": excludes}
 
 
