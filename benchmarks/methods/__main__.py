@@ -4,9 +4,9 @@
 
 DIR has the folders flickr8k/ and weights/ (see benchmarks/photographs.py). The inputs of the variants
 (data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
-stopped; figures of other code are measured again. Every method is tuned in the same way: with the first budget and one seed,
-its outer learning rates of images and texts are multiplied by each of --rates, and the best by validation is used for --seeds
-distillations of each budget. While the largest of several multiples is the best, twice it is tried too. A budget is the bytes
+stopped; figures of other code are measured again. Every method is tuned in the same way for each budget: with one seed, its
+outer learning rates of images and texts are multiplied by each of --rates, and the best by validation is used for --seeds
+distillations. While the largest of several multiples is the best, twice it is tried too. A budget is the bytes
 of M pairs of features. A learned similarity counts as part of it: such a method has fewer pairs. All sets, also coresets and
 random pairs, are evaluated by students with the same protocol: five seeds, a learning rate chosen on validation from one list,
 one measurement on the test split. The share of full data is that of the same protocol on all pairs with the same heads. The
@@ -160,7 +160,6 @@ def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path)
             yield printed(full_of[heads])
         full_of[name] = full_of[heads]
     for name in names:
-        rate: float | None = None
         for budget in arguments.pairs:
             experiment = study.experiments[name]
             experiment = with_pairs(experiment, pairs_of_budget(experiment.model.loss, budget, bytes_of_pair), steps)
@@ -169,8 +168,7 @@ def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path)
             for row in coreset_rows(kept, space, budget, QUICK_CORESETS if quick else None):
                 yield printed(row._replace(full=full))
             run = partial(method_run, kept, store, name, experiment, budget)
-            if rate is None:
-                rate = best_rate(partial(run, seed=0), arguments.rates)
+            rate = best_rate(partial(run, seed=0), arguments.rates)
             row = row_of([run(rate, seed) for seed in range(arguments.seeds)])
             yield printed(row._replace(full=full, experts_seconds=space.experts_seconds))
 
