@@ -5,7 +5,6 @@ use an assertion, never one of these. `short`, `first_line` and `did_you_mean` a
 """
 
 import difflib
-import platform
 from collections.abc import Iterable
 
 from vldd_dist.control_characters import one_line
@@ -74,12 +73,9 @@ class MissingData(DataError):
 
 class OtherOnThisMachine(DataError):
     """Files of the description were read when the run was planned, and are missing or others on this machine: a disk is not
-    mounted, or a copy differs. The message names the machine."""
+    mounted, or a copy differs."""
 
     may_be_of_the_machine = True
-
-    def __init__(self, message: str) -> None:
-        super().__init__(f"{message} (on the machine {platform.node()})")
 
 
 class StoreError(VlddError):

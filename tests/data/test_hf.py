@@ -17,7 +17,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.shards import Shards
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, StoreUnreachable
 from vldd_dist.plugins import SOURCES
 
 ROWS = {"train": 7, "validation": 3}
@@ -116,6 +116,17 @@ def test_images_in_an_archive(image_folder: Path, tmp_path: Path) -> None:
     found = read(hf(tmp_path / "zipped", splits={"train": "train"}))
     assert [sample.captions for sample in found] == [[f"train {number}"] for number in range(7)]
     assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in range(7)]
+
+
+def test_archives_in_a_folder_that_is_not_mounted_are_no_bad_samples(image_folder: Path, tmp_path: Path) -> None:
+    archives = tmp_path / "archives"
+    shutil.make_archive(str(archives / "train"), "zip", image_folder / "train")
+    rows = [{"image": {"bytes": None, "path": f"zip://{number}.jpg::train.zip"}, "text": "x"} for number in range(2)]
+    source = rows_of(tmp_path / "rows", rows).model_copy(update={"image_folder": str(archives)})
+    assert [sample.image for sample in read(source)] == [jpeg((20 * number, 0, 0)) for number in range(2)]
+    (archives / "train.zip").unlink()
+    with pytest.raises(StoreUnreachable, match=r"data\.source\.image_folder: .*archives is missing or empty on the machine"):
+        read(rows_of(tmp_path / "again", rows).model_copy(update={"image_folder": str(archives)}))
 
 
 def rows_of(folder: Path, rows: list[dict[str, Any]]) -> Source:

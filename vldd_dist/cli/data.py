@@ -63,6 +63,9 @@ def init(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
+    except UnicodeEncodeError:
+        path.unlink(missing_ok=True)
+        raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
     if few := few_test_images(load_experiment(path).data):
         say(f"{few} Use more images, or raise data.split.test.")
     if weights is None and is_offline():

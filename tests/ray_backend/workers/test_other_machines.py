@@ -1,5 +1,6 @@
 """A machine that lacks files of the description, or has others than the plan saw: its units may run on another machine."""
 
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,4 +105,5 @@ def test_its_units_may_run_on_another(
     found = worker.run_order(make(data), store, Reports(), "n1")  # type: ignore[arg-type]
     assert (found.status, found.exit_code) == ("broken", 4)
     assert sentence.format(data) in found.cause
+    assert f"on the machine {platform.node()}" in found.cause
     assert store.keys("units") == []

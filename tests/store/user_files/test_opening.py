@@ -1,10 +1,14 @@
-"""Shards on an S3 server: read in ranges, continued after faults, by spawned workers and by plain webdataset."""
+"""Files on servers: shards in ranges, continued after faults, by spawned workers and webdataset; servers without ranges."""
 
 import io
 import random
 import tarfile
+import threading
 import urllib.parse
+from functools import partial
 from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,3 +103,21 @@ def test_names_with_spaces_and_accents(s3: S3Server) -> None:
     with open_url(store.url_of("a b é.tar")) as stream:
         assert len(stream.read()) == len(tar_of_noise())
     assert urllib.parse.quote("é") not in store.url_of("a b é.tar")
+
+
+def test_a_web_server_that_ignores_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `python -m http.server` does: the file is then read as one stream."""
+    monkeypatch.setattr(opening, "RANGE_BYTES", 1000)
+    data = bytes(range(256)) * 11
+    (tmp_path / "weights.safetensors").write_bytes(data)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        for start in (0, 1500, 2500):
+            with open_url(f"http://127.0.0.1:{server.server_port}/weights.safetensors", start) as file:
+                assert file.read() == data[start:]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

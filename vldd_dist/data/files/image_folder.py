@@ -67,7 +67,7 @@ class ImageFolder:
             # Client libraries of object stores raise exceptions of their own.
             check_reachable(source, error)
             if isinstance(error, FileNotFoundError):
-                self._require_mounted()
+                self.require_mounted()
             reason = "not a valid file name" if isinstance(error, ValueError) else reason_of(error)
             raise DataError(f"the file {source} cannot be read ({reason}): correct the folder or the entry") from None
         if len(data) > MAX_MEMBER_BYTES:
@@ -114,9 +114,10 @@ class ImageFolder:
         filesystem, folder = self._opened
         return retried(lambda seconds: filesystem.cat_file(posixpath.join(folder, relative), end=MAX_MEMBER_BYTES + 1))
 
-    def _require_mounted(self) -> None:
-        """Raises StoreUnreachable if the local folder has nothing in it: samples whose images lie there are not bad."""
-        if self._root is not None and not (os.path.isdir(self._root) and any(os.scandir(self._root))):
+    def require_mounted(self) -> None:
+        """Raises StoreUnreachable if the local folder is missing or has nothing in it: samples whose images lie there are not
+        bad."""
+        if self._root is not None and _is_empty(self._root):
             raise StoreUnreachable(
                 f"{self.setting}: {one_line(self.location)} is missing or empty on the machine {platform.node()}: mount it on "
                 "every machine, or correct the path"
@@ -130,6 +131,17 @@ class ImageFolder:
     @cached_property
     def _opened(self) -> Any:
         return file_system(self.location)
+
+
+def _is_empty(folder: str) -> bool:
+    """Whether a folder is missing or has no entry. A folder that may be entered and not listed counts as filled."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def local_path(location: str) -> str | None:

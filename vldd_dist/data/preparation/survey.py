@@ -63,6 +63,7 @@ def survey(source: Source, split: str, *, limit: int, seed: int, image_size: int
 
     Raises:
         DataError: the source cannot be read.
+        StoreError: it cannot be reached at the moment.
     """
     result = Survey(split)
     parts = source.parts(split, limit=None, images=images)

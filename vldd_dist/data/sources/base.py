@@ -77,6 +77,7 @@ class Source(Plugin):
 
         Raises:
             DataError: something that concerns more than a single sample is missing or damaged.
+            StoreError: a file or the folder of images cannot be reached at the moment.
         """
 
     @abstractmethod
@@ -87,6 +88,7 @@ class Source(Plugin):
 
         Raises:
             DataError: the source is missing.
+            StoreError: it cannot be reached at the moment.
         """
 
     def describe_only(self, split: str, parts: Sequence[Part], *, seed: int) -> list[dict[str, Any]]:

@@ -167,6 +167,8 @@ class HuggingFace(Source):
             data = retried(read)
         except Exception as error:
             check_reachable(one_line(url), error)
+            if isinstance(error, FileNotFoundError):
+                self._folder.require_mounted()
             raise DataError(f"{one_line(url)} cannot be read ({short(error)})") from None
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"{one_line(url)} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the row")

@@ -205,7 +205,7 @@ def _distilled_count(unit: WorkUnit) -> int:
 
 STAGE = StageSpec(
     kind="application",
-    version=5,
+    version=6,
     title="applications",
     section="applications",
     result=ApplicationFacts,

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pathspec import GitIgnoreSpec
 from ray.runtime_env import RuntimeEnv
 
 from vldd_dist.config.loading import strict_yaml
@@ -56,4 +57,8 @@ def _environment(path: Path) -> dict[str, Any]:
         RuntimeEnv(**environment)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {first_line(error)}") from None
+    try:
+        GitIgnoreSpec.from_lines(environment.get("excludes") or [])
+    except ValueError as error:
+        raise ConfigError(f"{path}: excludes: {first_line(error)}") from None
     return environment

@@ -17,7 +17,7 @@ import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.artifacts.units import is_store
-from vldd_dist.errors import StoreOutage, StoreUnreachable, VlddError, first_line
+from vldd_dist.errors import OtherOnThisMachine, StoreOutage, StoreUnreachable, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
@@ -86,7 +86,8 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except VlddError as error:
         if isinstance(error, StoreOutage):
             return Outcome("unreachable", str(error), error.exit_code)
-        return Outcome("broken" if error.may_be_of_the_machine else "refused", str(error), error.exit_code)
+        where = f" (on the machine {platform.node()})" if isinstance(error, OtherOnThisMachine) else ""
+        return Outcome("broken" if error.may_be_of_the_machine else "refused", f"{error}{where}", error.exit_code)
     except LostRank as error:
         return Outcome("lost", str(error), 1)
     except Exception as error:

@@ -26,9 +26,13 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
         opened: io.BufferedIOBase = open_regular(path)
     else:
         size = retried(lambda seconds: filesystem.size(path))
-        if size is not None:
+        if size is not None and not _ignores_ranges(filesystem, path, int(size)):
             return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
-        opened = filesystem.open(path, "rb")
+        # A web server's file is then a stream, which cannot be repositioned.
+        opened = filesystem.open(path, "rb", **({"block_size": 0} if "http" in _protocols(filesystem) else {}))
+        for first in range(0, start, RANGE_BYTES):
+            opened.read(min(RANGE_BYTES, start - first))
+        return opened
     if start:
         opened.seek(start)
     return opened
@@ -51,8 +55,18 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _is_local(filesystem: AbstractFileSystem) -> bool:
-    protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
-    return "file" in protocols
+    return "file" in _protocols(filesystem)
+
+
+def _ignores_ranges(filesystem: AbstractFileSystem, path: str, size: int) -> bool:
+    """Whether a web server sends the whole file whatever range is asked for, as `python -m http.server` does."""
+    if size <= RANGE_BYTES or "http" not in _protocols(filesystem):
+        return False
+    return len(retried(lambda seconds: filesystem.cat_file(path, start=0, end=1))) > 1
+
+
+def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
+    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
 
 
 class ResumingStream(io.RawIOBase):
