@@ -49,7 +49,7 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
         excludes: patterns, as in .gitignore, of what is not sent in any case.
 
     Raises:
-        ConfigError: a link leads to a folder that contains the home directory.
+        ConfigError: a link leads to a folder that contains the home directory, or a file's name is not UTF-8.
     """
     specs, home = [*_ignore_specs(root).values(), GitIgnoreSpec.from_lines(excludes)], Path.home().resolve()
     patterns = []
@@ -59,6 +59,12 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
             patterns.append(_pattern(place))
             below.clear()
             continue
+        for name in files:
+            if not _is_utf_8(name) and not any(spec.match_file(place / name) for spec in specs):
+                # Ray takes its error for a sign that the working directory is no folder.
+                raise ConfigError(
+                    f"--working-dir {root}: the file name {name!r} is not UTF-8: rename the file, or list it in .rayignore"
+                )
         patterns += [_pattern(place / name) for name in files if _is_special(Path(folder, name))]
         below[:] = [name for name in below if not any(spec.match_file(f"{place / name}/") for spec in specs)]
         for link in [name for name in below if Path(folder, name).is_symlink()]:
@@ -78,6 +84,15 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
 def _pattern(place: Path) -> str:
     """The pattern that matches this place in the folder only."""
     return "/" + re.sub(r"([][*?!#\\])", r"\\\1", place.as_posix())
+
+
+def _is_utf_8(name: str) -> bool:
+    """Whether the name, as the operating system gave it to Python, is valid UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_special(path: Path) -> bool:

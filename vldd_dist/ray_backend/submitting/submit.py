@@ -174,14 +174,6 @@ def _refusals(address: str, root: Path) -> Iterator[None]:
         raise ConfigError(
             f"--working-dir {root}: {error.filename} cannot be read ({error.strerror}): list it in .rayignore"
         ) from None
-    except ValueError as error:
-        # Ray takes every ValueError for the sign that the working directory is no folder.
-        if not isinstance(error.__context__, UnicodeEncodeError):
-            raise
-        raise ConfigError(
-            f"--working-dir {root}: the file name {error.__context__.object!r} is not UTF-8: rename the file, or list it in "
-            ".rayignore"
-        ) from None
     except RuntimeError as error:
         if any(words in str(error) for words in TOO_LARGE):
             raise ConfigError(
