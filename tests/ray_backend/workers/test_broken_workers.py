@@ -16,7 +16,7 @@ import psutil
 import pytest
 import ray
 
-from vldd_dist.artifacts.units import is_done
+from vldd_dist.artifacts.units import is_done, mark_store
 from vldd_dist.config.base import Resources
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -74,6 +74,8 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
 def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
     """Runs the unit; returns the result and the notices to the user, without that of the node's unused GPU."""
     view, executor.store = Notices(), store
+    # As a run does before its first unit.
+    mark_store(store)
     controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(RetryBudget(pauses=(0.1,))))
     result = controller.run()
     return result, [notice for notice in view.notices if "no unit asks for a GPU" not in notice]
