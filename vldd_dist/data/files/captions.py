@@ -1,6 +1,6 @@
 """Checking captions that sources read from files of any format."""
 
-from vldd_dist.control_characters import one_line
+from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.errors import DataError
 
 
@@ -22,12 +22,3 @@ def checked_captions(captions: object, where: str) -> list[str]:
         if not is_text(caption):
             raise DataError(f"{where}: {one_line(caption)!r} contains half of a surrogate pair: correct the text")
     return stripped
-
-
-def is_text(text: str) -> bool:
-    """Whether the text has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vldd_dist.control_characters import one_line
-from vldd_dist.data.files.captions import checked_captions, is_text
+from vldd_dist.control_characters import is_text, one_line
+from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.errors import DataError
 
 # Names that OpenCLIP, img2dataset and others use; they are tried if the description names no column.

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
-from vldd_dist.control_characters import one_line
-from vldd_dist.data.files.captions import is_text
+from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.data.files.url_patterns import expand

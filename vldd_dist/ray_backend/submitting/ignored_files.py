@@ -11,6 +11,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from vldd_dist.artifacts.units import STORE_MARK
+from vldd_dist.control_characters import is_text
 from vldd_dist.errors import ConfigError, first_line
 
 # Ray reads both, also in folders below.
@@ -60,7 +61,7 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
             below.clear()
             continue
         for name in files:
-            if not _is_utf_8(name) and not any(spec.match_file(place / name) for spec in specs):
+            if not is_text(name) and not any(spec.match_file(place / name) for spec in specs):
                 # Ray takes its error for a sign that the working directory is no folder.
                 raise ConfigError(
                     f"--working-dir {root}: the file name {name!r} is not UTF-8: rename the file, or list it in .rayignore"
@@ -84,15 +85,6 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
 def _pattern(place: Path) -> str:
     """The pattern that matches this place in the folder only."""
     return "/" + re.sub(r"([][*?!#\\])", r"\\\1", place.as_posix())
-
-
-def _is_utf_8(name: str) -> bool:
-    """Whether the name, as the operating system gave it to Python, is valid UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_special(path: Path) -> bool:
