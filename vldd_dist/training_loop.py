@@ -58,7 +58,7 @@ def train_epochs(
             numbers = phases[epoch // protocol.epochs]
             order = numbers[torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(numbers)))]
             total = torch.zeros((), device=device)
-            for chosen in order.split(protocol.batch_size):
+            for chosen in even_batches(order, protocol.batch_size):
                 batch = chosen.sort().values
                 loss = loss_of(batch)
                 update(loss)
@@ -72,6 +72,16 @@ def train_epochs(
         with torch.no_grad():
             losses.append(loss_of(batch).item())
     return losses
+
+
+def even_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut into as few batches of at most `batch_size` as possible, whose sizes differ by at most one.
+
+    With batches of exactly `batch_size`, the last one may have only a few pairs, hence few negatives, but weighs as much as any
+    other: students of 402 pairs with a learned similarity reached a validation recall of 12 with batches of 100, 100, 100, 100
+    and 2, and of 24 with batches of 101, 101, 101 and 99.
+    """
+    return order.tensor_split(math.ceil(len(order) / batch_size))
 
 
 def sgd(parameters: Iterable[nn.Parameter], protocol: TrainingProtocol, learning_rate: float) -> torch.optim.SGD:

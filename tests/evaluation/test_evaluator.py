@@ -149,6 +149,24 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
     assert all(shared is logarithm for _, shared in seen)
 
 
+def test_no_step_has_far_fewer_pairs_than_the_others() -> None:
+    """402 pairs in batches of 100 would leave two, whose step would weigh as much as any other."""
+    of_sizes = {(402, 100): [81, 81, 80, 80, 80], (129, 128): [65, 64], (200, 100): [100, 100], (7, 9): [7]}
+    for (pairs, batch_size), sizes in of_sizes.items():
+        batches = training_loop.even_batches(torch.arange(pairs), batch_size)
+        assert [len(batch) for batch in batches] == sizes
+        assert torch.equal(torch.cat(batches), torch.arange(pairs))
+    steps: list[int] = []
+
+    def loss_of(batch: Tensor) -> Tensor:
+        steps.append(len(batch))
+        return torch.tensor(0.0)
+
+    protocol = EvaluationProtocol(epochs=1, batch_size=4, learning_rates=[0.1])
+    training_loop.train_epochs([], loss_of, lambda loss: None, [torch.arange(9)], protocol, 0, torch.device("cpu"))
+    assert steps[:-1] == [3, 3, 3]
+
+
 def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
     """Each epoch orders the pairs differently, and dropout masks depend on the seed."""
     orders = []

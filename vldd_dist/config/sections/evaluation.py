@@ -27,7 +27,9 @@ class EvaluationProtocol(Section):
     """The protocol: how students are trained from the starting weights on M pairs. It is the same for coresets and distilled sets."""
 
     epochs: Positive = Field(100, description="Epochs that a student is trained on the pairs.")
-    batch_size: TrainedPairs = Field(128, description="Pairs in a step.")
+    batch_size: TrainedPairs = Field(
+        128, description="The largest number of pairs in a step. The steps of an epoch have equally many pairs, or one more."
+    )
     learning_rates: Distinct[Rate] = Field(
         [0.01, 0.1],
         description="Learning rates to choose from; the choice is made on the validation split for each set of pairs.",

@@ -205,7 +205,7 @@ def _distilled_count(unit: WorkUnit) -> int:
 
 STAGE = StageSpec(
     kind="application",
-    version=6,
+    version=7,
     title="applications",
     section="applications",
     result=ApplicationFacts,

@@ -189,7 +189,7 @@ def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:
 
 STAGE = StageSpec(
     kind="distillation",
-    version=8,
+    version=9,
     title="distillations",
     section="distill",
     result=DistillationFacts,

@@ -159,7 +159,7 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
 
 STAGE = StageSpec(
     kind="evaluation",
-    version=5,
+    version=6,
     title="evaluations",
     section="evaluation",
     result=EvaluationFacts,
