@@ -1,4 +1,4 @@
-"""The picture, the chart and the tables that README.md and benchmarks/results/demo.md show of the demo, from its store.
+"""The picture, the chart and the figures that README.md and benchmarks/results/demo.md show of the demo, from its store.
 
 make demo
 .venv/bin/python -m docs_site.demo demo-store
@@ -16,14 +16,17 @@ from torch import Tensor
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.reading import published_sets
 from vldd_dist.errors import StoreError
+from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, key_of
 from vldd_dist.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 NAME, PAIRS = "scenes", 20
 PICTURE, CHART_FILE = "docs/images/scenes-20-pairs.png", "docs/images/scenes-recall.svg"
-PAGES = ("README.md", "benchmarks/results/demo.md")
+README, PAGE = "README.md", "benchmarks/results/demo.md"
 TABLE = re.compile(r"^\| pairs \| method \|.*\n(?:\|.*\n)+", re.MULTILINE)
+# The line of README with means of the table.
+MEANS = re.compile(rf"^With {PAIRS} pairs, the mean recall is .* for distilled pairs, .*$", re.MULTILINE)
 # Of the picture, in pixels: an image's side, the space between the two images of a pair and between pairs, the size of letters.
 SIDE, GAP, SPACE, TEXT = 96, 4, 20, 13
 COLUMNS = 5
@@ -91,6 +94,40 @@ def with_table(page: str, report: str) -> str:
     return text
 
 
+def means_of(report: str) -> dict[tuple[str, int], str]:
+    """(method, number of pairs or, for full data, images) -> its mean recall, of the table of recalls in a report or page."""
+    (table,) = TABLE.findall(report)
+    head, _, *rows = ([cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in table.splitlines())
+    found: dict[tuple[str, int], str] = {}
+    pairs = 0
+    for row in rows:
+        cells = dict(zip(head, row, strict=True))
+        pairs = int(cells["pairs"].replace(",", "")) if cells["pairs"] else pairs
+        found[cells["method"], pairs] = cells["mean"].split()[0]
+    return found
+
+
+def with_means(page: str, report: str) -> str:
+    """README with the means of a report in its line of means.
+
+    Raises:
+        ValueError: the page has another number of such lines than one.
+    """
+    means = means_of(report)
+    of_size = {method: mean for (method, pairs), mean in means.items() if pairs == PAIRS}
+    distilled = of_size.pop(display_name(DISTILLED))
+    best = max(of_size, key=lambda method: float(of_size[method]))
+    (full,) = (mean for (method, _), mean in means.items() if method == display_name(FULL))
+    line = (
+        f"With {PAIRS} pairs, the mean recall is {distilled} for distilled pairs, {of_size[best]} for the best coreset "
+        f"({best}) and {full} for full data"
+    )
+    text, lines = MEANS.subn(line, page)
+    if lines != 1:
+        raise ValueError(f"the page has {lines} lines of means instead of one: {line}")
+    return text
+
+
 def changed_files(store: Store, root: Path) -> Iterator[tuple[Path, bytes]]:
     """(path, content) of each file that shows figures or images of the demo.
 
@@ -105,8 +142,8 @@ def changed_files(store: Store, root: Path) -> Iterator[tuple[Path, bytes]]:
     yield root / PICTURE, draw_pairs(DistilledSet.load(store.url_of(sets[0])))
     yield root / CHART_FILE, store.read(key_of(NAME, CHART))
     report = store.read(key_of(NAME, MARKDOWN)).decode()
-    for page in PAGES:
-        yield root / page, with_table((root / page).read_text(), report).encode()
+    yield root / PAGE, with_table((root / PAGE).read_text(), report).encode()
+    yield root / README, with_means((root / README).read_text(), report).encode()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""README's picture, chart and table of the demo are of one run, and one command makes them."""
+"""The picture, chart, table and means that README and docs show of the demo are of one run, and one command makes them."""
 
 import re
 from pathlib import Path
@@ -16,19 +16,16 @@ from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, key_of
 from vldd_dist.store.store import Store
 
 CAPTION = "a large yellow circle right of a small brown cross on black"
-TABLE = "| pairs | method | mean |\n|:---|:---|---:|\n| 20 | distilled | 99.9 |\n"
+TABLE = """\
+| pairs | method | mean |
+|:---|:---|---:|
+| 2,000 | full data | 99.9 ±0.1 |
+| 10 | random | 70.0 |
+| 20 | random | 40.0 |
+|  | k-center | 60.0 |
+|  | distilled | **80.0 ±0.5** |
+"""
 WIDTH = demo.COLUMNS * (2 * demo.SIDE + demo.GAP + demo.SPACE) - demo.SPACE
-
-
-def means(page: str) -> dict[tuple[str, int], float]:
-    """(method, pairs) -> mean of the demo's table on a page."""
-    (table,) = demo.TABLE.findall(page)
-    found, pairs = {}, 0
-    for line in table.splitlines()[2:]:
-        cells = [cell.strip().replace("*", "") for cell in line.strip("|").split("|")]
-        pairs = int(cells[0].replace(",", "")) if cells[0] else pairs
-        found[cells[1], pairs] = float(cells[8].split()[0])
-    return found
 
 
 def test_the_chart_has_the_means_of_the_table() -> None:
@@ -37,7 +34,8 @@ def test_the_chart_has_the_means_of_the_table() -> None:
     )
     of_chart = {(name, int(pairs.replace(",", ""))): float(mean) for name, pairs, mean in shown}
     # The table has one decimal, the chart four digits.
-    assert of_chart == pytest.approx(means((demo.ROOT / "README.md").read_text()), abs=0.0551)
+    of_table = {key: float(mean) for key, mean in demo.means_of((demo.ROOT / demo.PAGE).read_text()).items()}
+    assert of_chart == pytest.approx(of_table, abs=0.0551)
 
 
 def test_the_picture_is_the_one_with_captions() -> None:
@@ -45,8 +43,9 @@ def test_the_picture_is_the_one_with_captions() -> None:
         assert picture.width == WIDTH
 
 
-def test_all_pages_have_the_same_table() -> None:
-    assert len({tuple(demo.TABLE.findall((demo.ROOT / page).read_text())) for page in demo.PAGES}) == 1
+def test_readme_has_the_means_of_the_table() -> None:
+    readme, page = ((demo.ROOT / name).read_text() for name in (demo.README, demo.PAGE))
+    assert demo.with_means(readme, page) == readme
 
 
 def finished(folder: Path) -> Store:
@@ -64,15 +63,16 @@ def finished(folder: Path) -> Store:
 def test_one_command_makes_them_from_the_store_of_the_demo(tmp_path: Path) -> None:
     notes = "\nTest recall in\npercent.\n\nOf full data.\n"
     page = f"# Demo\n\n| pairs | method | TR@1 |\n|:---|:---|---:|\n| 10 | random | 5.5 |\n{notes}"
-    for name in demo.PAGES:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(page)
+    (tmp_path / demo.PAGE).parent.mkdir(parents=True)
+    (tmp_path / demo.PAGE).write_text(page)
+    line = "With 20 pairs, the mean recall is {} for distilled pairs, {} for the best coreset ({}) and {} for full data"
+    (tmp_path / demo.README).write_text(f"# Demo\n\n{line.format(1, 2, 'random', 3)}\n(the table).\n")
     store = finished(tmp_path / "store")
     files = {str(path.relative_to(tmp_path)): content for path, content in demo.changed_files(store, tmp_path)}
-    assert files.keys() == {demo.PICTURE, demo.CHART_FILE, *demo.PAGES}
+    assert files.keys() == {demo.PICTURE, demo.CHART_FILE, demo.PAGE, demo.README}
     assert files[demo.CHART_FILE] == b"<svg/>\n"
-    for name in demo.PAGES:
-        assert files[name].decode() == f"# Demo\n\n{TABLE}{notes}"
+    assert files[demo.PAGE].decode() == f"# Demo\n\n{TABLE}{notes}"
+    assert files[demo.README].decode() == f"# Demo\n\n{line.format('80.0', '60.0', 'k-center', '99.9')}\n(the table).\n"
     (tmp_path / "picture.png").write_bytes(files[demo.PICTURE])
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width == WIDTH
@@ -92,6 +92,8 @@ def test_a_store_without_the_set_and_a_page_without_a_note_are_named(tmp_path: P
         demo.with_table(table, f"{table}\nA note.\n")
     with pytest.raises(ValueError, match="has 0 tables"):
         demo.with_table("", table)
+    with pytest.raises(ValueError, match="has 0 lines of means"):
+        demo.with_means("", TABLE)
 
 
 def test_captions_are_broken_at_the_width_of_two_images() -> None:
