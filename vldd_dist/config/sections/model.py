@@ -133,8 +133,8 @@ class TextTowerSettings(Section):
     )
     train: Literal["head", "frozen"] = Field(
         "head",
-        description="Which parameters are trained. head: only the head; frozen: none. The encoder itself is always frozen "
-        "(docs/decisions.md).",
+        description="Which parameters are trained. head: only the head; frozen: none. The encoder itself is always frozen, because "
+        "distilled texts are vectors of its output.",
     )
     head: HeadSettings = Field(default_factory=HeadSettings)
 

@@ -29,7 +29,7 @@ def _of_gradient(settings: TrajectoryMatchingSettings, experiment: "Experiment")
     if first_order_only and experiment.distill.precision == "bf16":
         yield (
             f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the rounding error of bf16 is larger than the "
-            "difference of the two passes (docs/decisions.md); set precision to fp32 or gradient to exact"
+            "difference of the two passes (docs/decisions.md, Precision and memory); set precision to fp32 or gradient to exact"
         )
     yield from settings.problems_on_ranks(experiment)
 
