@@ -1,6 +1,7 @@
 """Presets by name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,22 @@ def test_a_study_has_a_table_with_each_coreset_and_no_row_twice(name: str) -> No
             for variant in table.variants or study.experiments
         ]
         assert len(of_sets) == len(set(of_sets)), table.title
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_repeats_no_setting_of_the_data_of_its_base(name: str) -> None:
+    """A reader would look for a difference."""
+    tree = read_tree(description_path(name))
+    if isinstance(tree["base"], str):
+        base = load_experiment(tree["base"]).model_dump(mode="json")
+        repeated = [key for key, value in tree.get("set", {}).items() if key.startswith("data.") and _at(base, key) == value]
+        assert repeated == []
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part)
+    return tree
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name not in STUDIES])
