@@ -185,7 +185,7 @@ def test_an_application(enter, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"applications.run: students are trained on features of a frozen image tower"):
         load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override])
     _, graph, store = run(tmp_path, override, *FROZEN)
-    planned = plan_document(plan(graph.experiment, Store("memory://plan")))
+    planned = plan_document(plan(graph.experiment, None))
     (work,) = (one for one in planned["work"] if one["kind"] == "application")
     assert (work["unknown_units"], work["pflop"] > 0) == (0, True)
     found = facts(graph, store, "application")

@@ -137,7 +137,7 @@ def test_the_operations_of_a_plan_are_those_of_the_run(number: int, store: Store
 
 def planned_document(described: Experiment) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """The need and the work of the applications, and the notes of a plan for an empty store."""
-    document = plan_document(plan(described, Store("memory://plan")))
+    document = plan_document(plan(described, None))
     (need,), (work,) = ([one for one in document[name] if one["kind"] == "application"] for name in ("needs", "work"))
     return need, work, document["notes"]
 

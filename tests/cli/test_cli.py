@@ -36,10 +36,18 @@ def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "store").exists()
 
 
+def test_a_plan_without_a_store_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("run", SCENES, "--plan", capsys=capsys)
+    assert (code, out.splitlines()[0]) == (0, "Plan of scenes for an empty store")
+    assert "memory://" not in out
+
+
 def test_a_plan_until_a_stage_has_what_runs_until_then(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = vldd("run", SCENES, "--plan", "--until", "experts", "--json", capsys=capsys)
     assert code == 0
-    stages = {stage["kind"] for stage in json.loads(out)["stages"]}
+    document = json.loads(out)
+    assert document["store"] is None
+    stages = {stage["kind"] for stage in document["stages"]}
     assert "expert" in stages
     assert not {"distillation", "evaluation"} & stages
     code, _, err = vldd("run", SCENES, "--plan", "--until", "expert", capsys=capsys)

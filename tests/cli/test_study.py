@@ -112,7 +112,7 @@ def test_a_plan_works_without_missing_data_and_refuses_damaged_data(tmp_path: Pa
     data = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path)}
     sets = [*SETS, "--set", f"data.source={json.dumps(data)}"]
     code, out, _ = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
-    assert (code, "the data are not here, so the plan uses the numbers in the description" in out) == (0, True)
+    assert (code, "The data cannot be read here, so the plan uses the numbers of images in the description" in out) == (0, True)
     (tmp_path / "data.json").write_text("{")
     code, _, err = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
     assert (code, "data.json: not JSON" in err) == (4, True)

@@ -42,7 +42,7 @@ def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) ->
     def is_noted(augment: str) -> bool:
         notes = plan(load_experiment("applications-scenes", [*small, f"experts.augment={augment}"]), store).notes
         return any(
-            note.startswith("experts encode augmented images in every epoch: with experts.augment: null") for note in notes
+            note.startswith("Experts encode augmented images in every epoch: with experts.augment: null") for note in notes
         )
 
     assert is_noted("{}")

@@ -253,7 +253,7 @@ def test_a_number_of_captions_that_is_not_known_is_noted(store: Store, tmp_path:
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / split / f"{number}.png")
         (tmp_path / split / f"{number}.txt").write_text("the only caption")
     photos = load_experiment("scenes", [*TINY, f"data.source={{name: folder, path: {tmp_path}}}"])
-    note = "the number of captions is not known until the data are prepared; 5 an image are assumed"
+    note = "The number of captions is not known until the data are prepared; 5 per image are assumed"
     assert note in plan(photos, store).notes
     prepare(store, photos.data)
     assert note not in plan(photos, store).notes

@@ -57,7 +57,7 @@ def test_an_experiment_that_does_not_fit_is_shown_before_one_that_needs_more_and
 
 def test_a_plan_names_the_stages_whose_memory_is_not_estimated(tmp_path: Path) -> None:
     planned = plan.plan(load_experiment("scenes", []), Store(str(tmp_path / "store")))
-    (note,) = [note for note in planned.notes if "memory of these is not estimated" in note]
+    (note,) = [note for note in planned.notes if "memory of these stages is not estimated" in note]
     named, estimated = note.partition(": ")[2].split(", "), [need.stage.title for need in planned.needs]
     assert {"expert features", "coresets"} <= set(named)
     assert sorted([*named, *estimated]) == sorted(one.stage.title for one in planned.stages)

@@ -136,8 +136,7 @@ def _plan(description: "Described", store: str | None, until: str | None, as_jso
     from vldd_dist.store.store import Store
 
     with nothing_on_stdout(as_json):
-        # Without --store, plan for an empty store.
-        planned = plan(description, Store(store or "memory://plan"), until)
+        planned = plan(description, None if store is None else Store(store), until)
     if as_json:
         say_json(plan_document(planned))
     else:

@@ -48,6 +48,6 @@ def _normalisation(experiment: Experiment) -> Iterable[str]:
 def _augmentation(experiment: Experiment) -> Iterable[str]:
     if experiment.experts.augment is not None and experiment.model.has_features:
         yield (
-            "experts encode augmented images in every epoch: with experts.augment: null they train on features that are "
+            "Experts encode augmented images in every epoch: with experts.augment: null they train on features that are "
             "computed once"
         )

@@ -84,7 +84,7 @@ class Plan:
     unknown figures."""
 
     name: str
-    store: str
+    store: str | None
     stages: list[StageUnits]
     model: ModelSize | None
     sharing: Sharing | None
@@ -93,10 +93,11 @@ class Plan:
     notes: list[str]
 
 
-def plan(described: Described, store: Store, until: str | None = None) -> Plan:
+def plan(described: Described, store: Store | None, until: str | None = None) -> Plan:
     """Plan a run in the store, without running anything. The first samples of each source are read.
 
     Args:
+        store: None: plan for an empty store.
         until: a milestone, as in `Graph.units`.
 
     Raises:
@@ -107,7 +108,7 @@ def plan(described: Described, store: Store, until: str | None = None) -> Plan:
     experiments, notes = with_stated_data(described.experiments)
     graph = graph_of(described.with_experiments(experiments))
     units, owners = graph.units(until), list(graph.owners(until))
-    done = committed_units(store, units)
+    done = set() if store is None else committed_units(store, units)
     for owner, _ in owners:
         _check_source(owner, done)
     planned, assumptions = _planned(owners, done, store)
@@ -116,12 +117,15 @@ def plan(described: Described, store: Store, until: str | None = None) -> Plan:
     work, uncounted = count_work(planned)
     notes += [*advice_on(described), *assumptions, *untraced]
     if others := [stage.title for stage in all_stages() if stage.kind in kinds and stage.memory is None]:
-        notes.append(f"The memory of these is not estimated: {', '.join(others)}")
+        notes.append(f"The memory of these stages is not estimated: {', '.join(others)}")
     if any(one.data is None for one in planned):
-        notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
+        notes.append(
+            'In the column "reads", "data" are images and caption embeddings, whose number will be known once the dataset is '
+            "prepared"
+        )
     return Plan(
         name=described.name,
-        store=store.url,
+        store=None if store is None else store.url,
         stages=_stages(units, done),
         model=_model_size(planned[0]) if isinstance(graph, Graph) else None,
         sharing=Sharing(len(owners), len(graph.shared(until)), graph.asked(until)) if isinstance(graph, StudyGraph) else None,
@@ -156,7 +160,7 @@ def _stages(units: list[WorkUnit], done: set[str]) -> list[StageUnits]:
 
 
 def _planned(
-    owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: Store
+    owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: Store | None
 ) -> tuple[list[PlannedExperiment], list[str]]:
     """What is planned of each experiment; sentences about assumptions."""
     estimators: dict[int, Estimator] = {}
@@ -167,7 +171,7 @@ def _planned(
     planned: list[PlannedExperiment] = []
 
     def reader_if_done(unit: WorkUnit) -> UnitReader | None:
-        return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
+        return UnitReader(store, unit.kind, unit.id) if store is not None and unit.id in done else None
 
     for graph, units in owners:
         dataset = graph.unit("dataset")
@@ -179,9 +183,11 @@ def _planned(
         to_run = [unit for unit in units if unit.id not in done]
         estimator = estimators.setdefault(dim, Estimator(dim))
         planned.append(PlannedExperiment(graph.experiment, to_run, sizes[dataset.id], estimator))
-    notes = [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
+    notes = [f"The size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
     if any(one.data and not one.data.measured and one.experiment.data.source.captions_per_image() is None for one in planned):
-        notes.append(f"the number of captions is not known until the data are prepared; {COMMON_CAPTIONS} an image are assumed")
+        notes.append(
+            f"The number of captions is not known until the data are prepared; {COMMON_CAPTIONS} per image are assumed"
+        )
     return planned, notes
 
 

@@ -33,7 +33,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     _print_needs(plan, console)
     _print_work(plan.work, console)
     for note in plan.notes:
-        _say(note, console)
+        _say(f"{note}.", console)
 
 
 def _table(title: str, *heads: str, names: int = 1) -> Table:
@@ -51,7 +51,8 @@ def _say(sentence: str, console: Console, style: str = "") -> None:
 
 def _print_units(plan: Plan, console: Console) -> None:
     # Not as the title of the table, which would break a long URL into lines.
-    _say(f"Plan of {plan.name} in {plan.store}", console, "bold")
+    where = "for an empty store" if plan.store is None else f"in {plan.store}"
+    _say(f"Plan of {plan.name} {where}", console, "bold")
     table = _table("", "stage", "units", "done", "to run", "workers", "CPUs", "GPUs")
     for one in plan.stages:
         figures = (one.units, one.done, one.units - one.done, one.workers, f"{one.cpus:g}", f"{one.gpus:g}")

@@ -32,8 +32,8 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
             data = experiment.data.model_copy(update={"source": stand_in})
             plannable[name] = experiment.model_copy(update={"data": data})
     assumption = (
-        "the data are not here, so the plan uses the numbers in the description, and "
-        f"{stand_in.captions_per_image()} captions an image"
+        "The data cannot be read here, so the plan uses the numbers of images in the description, and "
+        f"{stand_in.captions_per_image()} captions per image"
     )
     return plannable, [f"{assumption} ({error})" for error in set(missing.values())]
 
