@@ -9,9 +9,4 @@ from vldd_dist.cli.main import app
 def commands_page() -> str:
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="vldd")
-    page = get_docs_for_click(obj=command, ctx=context, name="vldd", title="Commands")
-    codes = (
-        "0: done; 2: the description or the command line is wrong; 3: interrupted, and the same command resumes the run; "
-        "4: a problem of the data or the store; 1: any other failure."
-    )
-    return f"{page}\n## Exit codes\n\n{codes}\n"
+    return get_docs_for_click(obj=command, ctx=context, name="vldd", title="Commands")

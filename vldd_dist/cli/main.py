@@ -22,8 +22,13 @@ from vldd_dist.cli.tables import published, report, table
 from vldd_dist.errors import VlddError
 from vldd_dist.logs import is_json, start_logging
 
+# The end of `vldd --help`, which is part of the site's page of commands too.
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 the description or the command line is wrong; 3 interrupted (the same command resumes the run); "
+    "4 a problem of the data or the store; 1 any other failure."
+)
 # Without markup, because usage errors quote what was typed, and `[/b]` in a path must not be read as markup.
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=EXIT_CODES)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
@@ -66,8 +71,7 @@ def vldd(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. A failure prints one sentence on standard error and sets the exit code (0 done, 2 usage or configuration,
-    3 interrupted and resumable, 4 data or storage, 1 anything else)."""
+    """Run a command. A failure prints one sentence on standard error and sets the exit code (`EXIT_CODES`)."""
     # Otherwise the interpreter searches all modules for garbage when it exits, which takes a second if torch is loaded.
     atexit.register(garbage.freeze)
     for stream in (sys.stdout, sys.stderr):
