@@ -1,4 +1,4 @@
-"""Vision-language dataset distillation at cluster scale.
+"""Vision-language dataset distillation on one machine or a Ray cluster.
 
     from vldd_dist import load_distilled, train_on
     distilled = load_distilled("s3://bucket/distilled/NAME")
