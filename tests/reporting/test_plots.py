@@ -112,7 +112,11 @@ def test_recall_of_one_number_of_pairs_is_a_bar_for_each_method() -> None:
     ]
     full, random, *_ = (float(one.get("cx", "")) for one in circles)
     assert full > random
-    assert "Dashed" in recall_plot([*rows, row("random", 10, 10.0)]).caption
+    # Full data are no students of this protocol.
+    assert plot.caption.endswith(" Full data: the experts, trained on all images.")
+    lines = [*rows, row("random", 10, 10.0)]
+    assert recall_plot(lines).caption.endswith(" Dashed: full data (the experts, trained on all images).")
+    assert "ull data" not in recall_plot([one for one in lines if one.method != "full"]).caption
 
 
 def test_a_plot_can_be_saved_as_a_standalone_svg_file():

@@ -89,7 +89,8 @@ class ArchitectureSearch(Application):
         return [
             f"{self.candidates} heads and sizes of the joint space on frozen towers, ranked by validation recall of students "
             f"trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
-            "Tau is the rank correlation with full data, 1 for equal orders; full data, another seed, is what can be reached.",
+            "Tau is the rank correlation with full data, 1 for equal orders; full data, another seed, shows how well two "
+            "rankings by the same data agree.",
             "Recall of its choice: test recall of the candidate it ranks first, trained on full data. Regret: how much lower "
             "that is than the recall of full data's own choice; it can be negative.",
             "CPU s: time to train and validate all candidates, without the time to make the pairs.",

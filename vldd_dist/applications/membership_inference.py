@@ -9,7 +9,7 @@ The attacker has the released pairs, the frozen towers, and other real pairs of 
   number of random training pairs (Carlini et al. 2112.03570, offline and with one variance for all pairs; the reference
   students replace shadow distillations).
 
-The result is no bound on other attackers and no statement about differential privacy.
+Other attacks may find more, and the result says nothing about differential privacy.
 """
 
 from collections.abc import Iterator
@@ -102,14 +102,15 @@ class MembershipInference(Application):
     def notes(self) -> list[str]:
         return [
             "AUC: how well the score separates members from pairs of the test split. Guessing gives 0.5; below it, the score "
-            "separates them with the opposite sign. TPR: share of members found when k, at most 1 %, of the n test pairs are "
-            "taken for members. Guessing finds (k + 1)/(n + 1), which is more than 1 % on few pairs: 1.5 % on 200. A lower TPR "
-            "is more private; the lowest is marked.",
+            "separates them with the opposite sign.",
+            "TPR: share of the members that are found if at most 1 % of the test pairs (k of n) are taken for members. "
+            "Guessing finds (k + 1)/(n + 1), which is above 1 % if there are few test pairs: 1.5 % for 200. A lower TPR is "
+            "more private; the lowest is marked.",
             "Random: the same number of real training pairs, released unchanged. The other training pairs had no influence on "
             "them, so that row is a control.",
             "Nearest is its start: share of released pairs whose nearest training image is the one they started from.",
-            f"Three attackers, {self.references} reference students and no shadow distillation: no bound on other attackers, "
-            "and no statement about differential privacy.",
+            f"Three attacks, with {self.references} reference students and no shadow distillation. Other attacks may find "
+            "more; nothing is said about differential privacy.",
         ]
 
     def flops(self, planned: Planned) -> float:

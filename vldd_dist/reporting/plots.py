@@ -66,12 +66,15 @@ def recall_plot(rows: list[Row]) -> Plot:
     own = [row for row in rows if row.image_model is None]
     limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
     budgets = sorted({row.pairs for row in limited})
-    title, x, dashed = "Recall against pairs", " against the number of pairs they were trained on", " Dashed: all real pairs."
+    title, x = "Recall against pairs", " against the number of pairs they were trained on"
+    full = " Dashed: full data (the experts, trained on all images)."
     if len(budgets) == 1:
-        title, x, dashed = f"Recall of {budgets[0]:,} pairs", "", ""
+        title, x, full = f"Recall of {budgets[0]:,} pairs", "", " Full data: the experts, trained on all images."
+    if all(row.method != FULL for row in own):
+        full = ""
     plot = Plot(
         title,
-        f"Mean test recall of students{x}. Error bars: {SPREAD}.{dashed}",
+        f"Mean test recall of students{x}. Error bars: {SPREAD}.{full}",
         "; ".join(
             f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
             for row in own

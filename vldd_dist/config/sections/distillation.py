@@ -73,9 +73,10 @@ class DistillationSettings(Section):
     )
     sharding: Annotated[Sharding, HOW_TO_RUN] = Field(
         "none",
-        description="How the student is distributed over the ranks. none: replicated; zero1, zero2: replicated, and DeepSpeed shards "
-        "its gradients; zero3: DeepSpeed shards its parameters; fsdp: torch's FSDP2 shards them. All but none also shard the "
-        "snapshots and the adjoint (the gradient that is propagated back through the inner steps).",
+        description="How the student is distributed over the ranks. none: replicated; zero1: replicated by DeepSpeed, which saves "
+        "hardly any memory of a student; zero2: replicated, and DeepSpeed shards its gradients; zero3: DeepSpeed shards its "
+        "parameters; fsdp: torch's FSDP2 shards them. With several ranks, the snapshots and the adjoint (the gradient that is "
+        "propagated back through the inner steps) are sharded in any case.",
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,
