@@ -15,13 +15,15 @@ import typer
 import yaml
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from docs_site import results
+from docs_site.commands import commands_page
 from docs_site.links import translate_all
 from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
 from tests.test_readme import distilled_set
-from vldd_dist.cli.main import app
+from vldd_dist.cli.main import EXIT_CODES, app
 from vldd_dist.config.base import Plugin, Section, choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
@@ -71,7 +73,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
     [
         "with adam of the order of 0.01 to 0.1, with sgd hundreds",
         "Momentum of sgd; no effect with adam.",
-        "the adjoint (the gradient that is propagated back through the inner steps)",
+        "the adjoint (the gradient that is propagated back through the inner steps) are sharded in any case",
         "`resources` is also for `expert features`",
         "and for `image weights` (the starting weights of an image tower), unless model.image.weights is attributes",
         "`resources` is also for `feature groups`",
@@ -91,6 +93,13 @@ def test_no_value_is_called_as_in_python() -> None:
 def test_the_help_of_until_names_every_value() -> None:
     (until,) = (option for option in typer.main.get_command(app).commands["run"].params if option.name == "until")
     assert f"Stop after this stage: {', '.join(milestones()[:-1])} or {milestones()[-1]}." in (until.help or "")
+
+
+def test_the_exit_codes_are_at_the_end_of_the_help_and_on_the_page_of_commands() -> None:
+    said = CliRunner().invoke(app, ["--help"])
+    assert said.exit_code == 0
+    assert " ".join(said.output.split()).endswith(EXIT_CODES)
+    assert commands_page().count(EXIT_CODES) == 1
 
 
 def test_the_reference_has_every_plugin() -> None:
@@ -175,7 +184,8 @@ def test_the_yaml_loads(page: str, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("concepts.md", ["*similarity*", "*backbone*", "*head*", "*features*", "*frozen*"]),
+        ("concepts.md", ["*similarity*", "*backbone*", "*head*", "*features*", "*frozen*", "*in feature space*"]),
+        ("concepts.md", ["*recipe*", "*checkpoint*", "*group*"]),
         ("methods.md", ["`vldd run` makes images"]),
         ("hyperparameters.md", ["`resume_from`"]),
     ],
