@@ -7,7 +7,7 @@ from vldd_dist.reporting.data import MissingRow, Row, SplitSize, aggregate
 from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
+from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
 
 
@@ -72,6 +72,19 @@ def test_no_value_is_the_best_of_different_test_splits() -> None:
         found.append([line[-2] for line in lines(table) if "**" in line[-2]])
     # The rows with 20 pairs are all of one variant.
     assert found == [["**21.0 ±1.0**", "**32.0 ±0.0**"], ["**32.0 ±0.0**"]]
+
+
+def test_variants_named_like_methods_keep_their_order() -> None:
+    full = row("full", 800, (30.0,))
+    results = {name: [full, row("random", 10, (8.0,)), row("distilled", 10, (20.0,))] for name in ("random", "noise")}
+    layout = Layout("T", ["random", "noise"], ["full", "random", "distilled"], metrics=["mean"])
+    assert [(key.variant, key.method) for key, _ in results_in_table(layout, results)] == [
+        ("", "full"),
+        ("random", "random"),
+        ("random", "distilled"),
+        ("noise", "random"),
+        ("noise", "distilled"),
+    ]
 
 
 def test_of_many_incomplete_rows_the_first_are_named() -> None:

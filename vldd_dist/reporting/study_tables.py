@@ -190,11 +190,11 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
     if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
         common = RowKey(ALL_VARIANTS, FULL, full[0].pairs, full[0].image_model)
         rows = [(common, full[0]), *((key, row) for key, row in rows if key.method != FULL)]
-    order = {name: number for number, name in enumerate([ALL_VARIANTS, *layout.variants, *layout.methods])}
+    variants = [ALL_VARIANTS, *layout.variants]
 
     def sort_key(result: tuple[RowKey, Row]) -> tuple[bool, int, int, int]:
         key, _ = result
-        return key.method != FULL, layout.budget(key.pairs), order[key.variant], order[key.method]
+        return key.method != FULL, layout.budget(key.pairs), variants.index(key.variant), layout.methods.index(key.method)
 
     yield from sorted(rows, key=sort_key)
 
