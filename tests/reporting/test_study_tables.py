@@ -104,9 +104,9 @@ def test_rows_of_one_budget_are_compared() -> None:
     table = study_table(layout, results, nothing)
     assert [len(section.rows) for section in table.sections] == [1, 3]
     assert lines(table)[3:] == [
-        ["100", "vldd", "random", "8.0", "20"],
-        ["", "", "distilled", "27.0", "68"],
-        ["99", "ptm-st", "distilled", "**29.0**", "72"],
+        ["100", "vldd", "random", "8.0", "20.0"],
+        ["", "", "distilled", "27.0", "67.5"],
+        ["99", "ptm-st", "distilled", "**29.0**", "72.5"],
     ]
     assert "Compared as equal in size: 99 pairs with 100." in table.notes
     columns = study_table(replace(layout, across="variant", methods=["distilled"]), results, nothing)
@@ -151,9 +151,9 @@ def test_rows_compare_variants_and_methods_of_one_size_with_their_share_of_full_
         [":---", ":---", ":---", "---:", "---:"],
         ["800", "nfnet", "full data", "**42.0 ±2.0**", ""],
         ["", "vit", "full data", "20.0", ""],
-        ["10", "nfnet", "random", "6.0 ±1.0", "14"],
-        ["", "", "distilled", "**21.0 ±1.0**", "50"],
-        ["", "vit", "distilled", "16.0 ±1.0", "80"],
+        ["10", "nfnet", "random", "6.0 ±1.0", "14.3"],
+        ["", "", "distilled", "**21.0 ±1.0**", "50.0"],
+        ["", "vit", "distilled", "16.0 ±1.0", "80.0"],
     ]
 
 
@@ -206,6 +206,6 @@ def test_full_data_shared_by_all_variants_is_one_row() -> None:
     layout = Layout("T", ["texts", "nfnet"], ["full", "distilled"], pairs=[10], metrics=["mean"])
     assert lines(study_table(layout, shared, nothing))[2:] == [
         ["800", "", "full data", "42.0 ±2.0", ""],
-        ["10", "texts", "distilled", "12.0", "29"],
-        ["", "nfnet", "distilled", "**21.0 ±1.0**", "50"],
+        ["10", "texts", "distilled", "12.0", "28.6"],
+        ["", "nfnet", "distilled", "**21.0 ±1.0**", "50.0"],
     ]

@@ -15,8 +15,8 @@ RUNS = {
     "": ("coresets", "selections", "one selection"),
     DISTILLED: ("distilled pairs", "distillations", "one distilled set"),
 }
-OF_FULL_DATA = "of full data, %"
-OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
+SHARE = Column(key="of_full_data", head="of full data, %", figures=True)
+SHARE_NOTE = f"{SHARE.head.capitalize()}: the mean divided by that of full data with the same towers."
 
 FULL_DATA_NOTE = "Full data: the experts; in place of pairs, the row has the number of training images."
 
@@ -131,6 +131,12 @@ def of_full_data(row: Row, rows: list[Row]) -> float | None:
     return 100 * row.metrics["mean"].mean / full[0].metrics["mean"].mean
 
 
+def share_cell(row: Row, rows: list[Row]) -> Cell:
+    """The cell of the column SHARE; empty for full data themselves, and where `of_full_data` is None."""
+    share = None if row.method == FULL else of_full_data(row, rows)
+    return Text() if share is None else Number(value=share, decimals=1)
+
+
 def spread_note(rows: list[Row], test_split: SplitSize | None = None) -> str:
     """The sentence that says on what recall is measured, and what ± means for which rows: the spread over experts, selections
     or distillations or, where there is only one, over its students."""
@@ -159,7 +165,7 @@ def summary(data: ReportData) -> dict[str, Any]:
     rows = []
     for row in (row for budget in budgets(data.rows) for row in budget.rows):
         part = of_full_data(row, data.rows)
-        rows.append(row.model_dump(exclude_none=True, exclude={"metrics"}) | ({} if part is None else {"of_full_data": part}))
+        rows.append(row.model_dump(exclude_none=True, exclude={"metrics"}) | ({} if part is None else {SHARE.key: part}))
         rows[-1]["metrics"] = {name: stat.model_dump() for name, stat in row.metrics.items()}
     return {"rows": rows}
 
@@ -174,9 +180,9 @@ def recall_table(data: ReportData) -> Table:
     notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished]
     notes += [*remarks(data.rows), *full_data_note(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
-    if any(of_full_data(row, data.rows) is not None for row in data.rows):
-        columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
-        notes.append(OF_FULL_DATA_NOTE)
+    if any(share_cell(row, data.rows) != Text() for row in data.rows):
+        columns.insert(metrics.index("mean") + 1, SHARE)
+        notes.append(SHARE_NOTE)
     return Table(
         title=f"{data.name}: recall",
         columns=[
@@ -211,9 +217,8 @@ def recall_table(data: ReportData) -> Table:
 
 def _figure(key: str, budget: Budget, row: Row, rows: list[Row]) -> Cell:
     """The cell for a metric of a row, or for its recall in percent of full data."""
-    if key == "of_full_data":
-        part = of_full_data(row, rows)
-        return Text() if part is None else Number(value=part, decimals=1)
+    if key == SHARE.key:
+        return share_cell(row, rows)
     if key not in row.metrics:
         return Text()
     return Statistic(**row.metrics[key].model_dump(), best=budget.is_best(row, key))

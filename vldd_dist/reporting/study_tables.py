@@ -9,12 +9,12 @@ from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import coarseness, measured_on
 from vldd_dist.reporting.data import MissingRow, Row, SplitSize, metric_name
 from vldd_dist.reporting.recall_table import (
-    OF_FULL_DATA,
-    OF_FULL_DATA_NOTE,
+    SHARE,
+    SHARE_NOTE,
     full_data_note,
     incomplete,
-    of_full_data,
     remarks,
+    share_cell,
     spread_note,
 )
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
@@ -95,7 +95,8 @@ def study_table(
     sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
     figures = list(_figures(layout, list(row_of), published))
     heads = [head for head in _heads(layout) if head.key != layout.across]
-    shares = layout.across is None and any(_share(key, row_of, results) is not None for key in row_of)
+    share_of = {key: share_cell(row, results.get(key.variant, [])) for key, row in row_of.items()}
+    shares = layout.across is None and any(cell != Text() for cell in share_of.values())
     sections = []
 
     def compared_with(line: list[RowKey]) -> tuple[bool, int]:
@@ -114,7 +115,7 @@ def study_table(
                         cells=[
                             *(_label(head, line[0]) for head in heads),
                             *(figure.cell(line, row_of, best, published) for figure in figures),
-                            *([_share_cell(line[0], row_of, results)] if shares else []),
+                            *([share_of[line[0]]] if shares else []),
                         ],
                         accent=line[0].method == DISTILLED and layout.across != "method",
                     )
@@ -124,13 +125,13 @@ def study_table(
         )
     columns = [*heads, *(figure.column for figure in figures)]
     if shares:
-        columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
+        columns.append(SHARE)
     rows = list(row_of.values())
     absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
     measured = _measured_notes(rows, sizes)
-    further = [*remarks(rows), *shared, *full_data_note(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
+    further = [*remarks(rows), *shared, *full_data_note(rows), *([SHARE_NOTE] if shares else [])]
     notes = [*measured, *unfinished, *further]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
@@ -271,12 +272,3 @@ def _budget_note(layout: Layout, shown: set[int]) -> list[str]:
     """A sentence on the numbers of pairs that are compared with another; none if no row has such a number."""
     equal = [f"{pairs:,} pairs with {budget:,}" for pairs, budget in sorted(layout.budgets.items()) if pairs in shown]
     return [f"Compared as equal in size: {', '.join(equal)}."] if equal else []
-
-
-def _share(key: RowKey, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> float | None:
-    return None if key.method == FULL else of_full_data(row_of[key], results[key.variant])
-
-
-def _share_cell(key: RowKey, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> Cell:
-    share = _share(key, row_of, results)
-    return Text() if share is None else Number(value=share)
