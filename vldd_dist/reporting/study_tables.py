@@ -1,6 +1,6 @@
 """The tables of a study: the results of several variants, with published figures beside them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
@@ -21,6 +21,20 @@ from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic
 
 # In place of a variant's name.
 ALL_VARIANTS = ""
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """Identifies the set of students from which a figure was measured.
+
+    Attributes:
+        variant: a name, or ALL_VARIANTS.
+    """
+
+    variant: str
+    method: str
+    pairs: int
+    image_model: str | None
 
 
 @dataclass(frozen=True)
@@ -49,27 +63,13 @@ class Layout:
         """The number of pairs with which this number is compared."""
         return self.budgets.get(pairs, pairs)
 
-    def shows(self, row: "Row | MissingRow | RowKey") -> bool:
+    def shows(self, row: Row | MissingRow | RowKey) -> bool:
         """Whether the row has a place in the table, if it is one of `variants`."""
         return (
             row.method in self.methods
             and (row.method == FULL or self.pairs is None or row.pairs in self.pairs)
             and (row.image_model is None or self.other_image_models)
         )
-
-
-@dataclass(frozen=True)
-class RowKey:
-    """Identifies the set of students from which a figure was measured.
-
-    Attributes:
-        variant: a name, or ALL_VARIANTS.
-    """
-
-    variant: str
-    method: str
-    pairs: int
-    image_model: str | None
 
 
 # (key, metric) -> the published figure, or None.
@@ -93,46 +93,20 @@ def study_table(
     """
     row_of = dict(results_in_table(layout, results))
     sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
-    figures = list(_figures(layout, list(row_of), published))
-    heads = [head for head in _heads(layout) if head.key != layout.across]
-    share_of = {key: share_cell(row, results.get(key.variant, [])) for key, row in row_of.items()}
-    shares = layout.across is None and any(cell != Text() for cell in share_of.values())
-    sections = []
+    heads = _heads(layout)
+    figures: list[_Figure | _Share] = [*_figures(layout, row_of, published), *_share(layout, row_of, results)]
 
     def compared_with(line: list[RowKey]) -> tuple[bool, int]:
         return line[0].method == FULL, layout.budget(line[0].pairs)
 
+    sections = []
     for _, lines in groupby(_lines(list(row_of), layout), key=compared_with):
         compared = list(lines)
-        keys = [key for line in compared for key in line]
-        is_comparable = len({sizes.get(key.variant) for key in keys}) == 1
-        rows = [row_of[key] for key in keys]
-        best = {metric: _best(rows, metric) if is_comparable else None for metric in layout.metrics}
-        sections.append(
-            TableSection(
-                rows=[
-                    TableRow(
-                        cells=[
-                            *(_label(head, line[0]) for head in heads),
-                            *(figure.cell(line, row_of, best, published) for figure in figures),
-                            *([share_of[line[0]]] if shares else []),
-                        ],
-                        accent=line[0].method == DISTILLED and layout.across != "method",
-                    )
-                    for line in compared
-                ]
-            )
-        )
-    columns = [*heads, *(figure.column for figure in figures)]
-    if shares:
-        columns.append(SHARE)
-    rows = list(row_of.values())
+        best = _best_of(layout, compared, row_of, sizes)
+        sections.append(TableSection(rows=[_row(layout, line, heads, figures, best) for line in compared]))
     absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
-    unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
-    shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    measured = _measured_notes(rows, sizes)
-    further = [*remarks(rows), *shared, *full_data_note(rows), *([SHARE_NOTE] if shares else [])]
-    notes = [*measured, *unfinished, *further]
+    columns = [*heads, *(figure.column for figure in figures)]
+    notes = [*_notes(layout, row_of, absent, sizes), *([SHARE_NOTE] if SHARE in columns else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
@@ -143,39 +117,78 @@ class _Figure:
     Attributes:
         metric: name of the metric.
         value: the method or variant whose results the column shows; None: that of each row.
+        published: for a column of published figures; None: the column shows ours.
     """
 
     column: Column
     metric: str
     value: str | None
     across: str | None
-    is_published: bool
+    row_of: dict[RowKey, Row]
+    published: PublishedOf | None
 
-    def cell(
-        self, line: list[RowKey], row_of: dict[RowKey, Row], best: dict[str, float | None], published: PublishedOf
-    ) -> Cell:
+    def cell(self, line: list[RowKey], best: dict[str, float | None]) -> Cell:
         key = next((of_row for of_row in line if self.value in (None, _value(of_row, self.across))), None)
         if key is None:
             return Text()
-        if self.is_published:
-            return published(key, self.metric) or Text()
-        stat = row_of[key].metrics[self.metric]
+        if self.published:
+            return self.published(key, self.metric) or Text()
+        stat = self.row_of[key].metrics[self.metric]
         spreads = stat.model_dump(include={"std_runs", "std_students"})
         return Statistic(mean=stat.mean, best=stat.mean == best[self.metric], **spreads)
 
 
-def _figures(layout: Layout, keys: list[RowKey], published: PublishedOf) -> Iterator[_Figure]:
+@dataclass(frozen=True)
+class _Share:
+    """The column of shares of full data, with a single key in each line."""
+
+    cells: dict[RowKey, Cell]
+    column: Column = SHARE
+
+    def cell(self, line: list[RowKey], best: dict[str, float | None]) -> Cell:
+        return self.cells[line[0]]
+
+
+def _figures(layout: Layout, row_of: dict[RowKey, Row], published: PublishedOf) -> Iterator[_Figure]:
     """For each metric one column, or one for each value of `layout.across`; beside it the column of published figures, if there
     are any."""
     names = {"method": layout.methods, "variant": layout.variants}.get(layout.across or "")
-    values = [name for name in names if any(_value(key, layout.across) == name for key in keys)] if names else [None]
+    values = [name for name in names if any(_value(key, layout.across) == name for key in row_of)] if names else [None]
     for metric in layout.metrics:
         for value in values:
-            of_column = [key for key in keys if value in (None, _value(key, layout.across))]
+            of_column = [key for key in row_of if value in (None, _value(key, layout.across))]
             is_known = any(published(key, metric) is not None for key in of_column)
-            for is_published in (False, True) if is_known else (False,):
-                column = _column(metric, value, is_known, is_published)
-                yield _Figure(column, metric, value, layout.across, is_published)
+            for source in (None, published) if is_known else (None,):
+                column = _column(metric, value, is_known, is_published=source is not None)
+                yield _Figure(column, metric, value, layout.across, row_of, source)
+
+
+def _share(layout: Layout, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> list[_Share]:
+    """The column of shares, if any row has one. Lines of several methods or variants have none."""
+    cells = {key: share_cell(row, results.get(key.variant, [])) for key, row in row_of.items()}
+    return [_Share(cells)] if layout.across is None and any(cell != Text() for cell in cells.values()) else []
+
+
+def _best_of(
+    layout: Layout, lines: list[list[RowKey]], row_of: dict[RowKey, Row], sizes: Mapping[str, SplitSize]
+) -> dict[str, float | None]:
+    """Metric -> the highest mean of a section; None if it has only one result, or results on test splits of several sizes."""
+    keys = [key for line in lines for key in line]
+    is_comparable = len(keys) > 1 and len({sizes.get(key.variant) for key in keys}) == 1
+    return {
+        metric: max(row_of[key].metrics[metric].mean for key in keys) if is_comparable else None for metric in layout.metrics
+    }
+
+
+def _row(
+    layout: Layout,
+    line: list[RowKey],
+    heads: list[Column],
+    figures: Sequence[_Figure | _Share],
+    best: dict[str, float | None],
+) -> TableRow:
+    cells = [*(_label(head, line[0]) for head in heads), *(figure.cell(line, best) for figure in figures)]
+    return TableRow(cells=cells, accent=line[0].method == DISTILLED and layout.across != "method")
 
 
 def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[RowKey, Row]]:
@@ -212,7 +225,7 @@ def _lines(keys: list[RowKey], layout: Layout) -> list[list[RowKey]]:
 
 
 def _heads(layout: Layout) -> list[Column]:
-    """The columns of labels. A label that is the same in all rows is left out."""
+    """The columns of labels. A label is left out if it is the same in all rows, or stands above the columns of figures."""
     heads = [Column(key="pairs", head="pairs", once=True)]
     if len(layout.variants) > 1:
         heads.append(Column(key="variant", head="variant", once=True))
@@ -220,7 +233,7 @@ def _heads(layout: Layout) -> list[Column]:
         heads.append(Column(key="image_model", head="students' image tower"))
     if len(layout.methods) > 1:
         heads.append(Column(key="method", head="method"))
-    return heads
+    return [head for head in heads if head.key != layout.across]
 
 
 def _label(head: Column, key: RowKey) -> Cell:
@@ -247,9 +260,22 @@ def _value(key: RowKey, across: str | None) -> str | None:
     return {"method": key.method, "variant": key.variant}.get(across or "")
 
 
-def _best(rows: list[Row], metric: str) -> float | None:
-    """The highest mean of the rows; None if there is only one row."""
-    return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
+def _notes(
+    layout: Layout,
+    row_of: dict[RowKey, Row],
+    absent: list[tuple[str, MissingRow]],
+    sizes: Mapping[str, SplitSize],
+) -> list[str]:
+    """The sentences below the table, without that on shares.
+
+    Args:
+        absent: (variant, row) of the rows that have no result yet.
+        sizes: variant -> the size of its test split, for the variants of the table.
+    """
+    rows = list(row_of.values())
+    unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
+    shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
+    return [*_measured_notes(rows, sizes), *unfinished, *remarks(rows), *shared, *full_data_note(rows)]
 
 
 def _measured_notes(rows: list[Row], sizes: Mapping[str, SplitSize]) -> list[str]:
