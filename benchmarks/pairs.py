@@ -81,7 +81,6 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         batch_size=MINIBATCH,
         outer_steps=outer_steps,
         validate_every=10**6,
-        checkpoint_every=10**6,
     )
     store, loss, no_data = Store(url), InfoNCE(), cast(Any, None)
     context = RunContext(
@@ -106,7 +105,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         settings.rates() | {name: one.lr for name, one in learned.items()},
         context,
         validate=lambda given: 0.0,
-        writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world_size}", {}, {}),
+        writer=None,
     )
 
 

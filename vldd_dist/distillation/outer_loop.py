@@ -38,6 +38,7 @@ class Distillation:
         pairs: this rank's rows at their start, on the student's device; updated in place.
         rates: the outer learning rate of each tensor of the pairs, by name.
         validate: measures the pairs to find the best ones; all ranks call it together, and must get the same answer.
+        writer: stores the checkpoints; None: there are none.
         should_stop: asked before each outer step; must answer the same on all ranks.
 
     Attributes:
@@ -52,14 +53,14 @@ class Distillation:
         context: RunContext,
         *,
         validate: Validate,
-        writer: UnitWriter,
+        writer: UnitWriter | None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.problem, self.pairs, self.validate, self.should_stop = problem, pairs, validate, should_stop
         self.settings, self.report, self.choices = context.settings, context.report, context.choices
         self.outer = OuterOptimiser(pairs, rates, self.settings)
         self.average = RunningAverage(pairs, self.settings.ema)
-        self.checkpoints = RunCheckpoints(writer, context.ranks, context.total)
+        self.checkpoints = RunCheckpoints(writer, context.ranks, context.total) if writer else None
         self.best = pairs.clone()
         self.history = History()
 
@@ -163,6 +164,8 @@ class Distillation:
             self.best.copy_(self.average.value)
 
     def _checkpoint(self, step: int, uploads: AsyncWriter) -> None:
+        if self.checkpoints is None:
+            return
         facts = {"validation": list(self.history.validation), "objective": self.problem.state(), "choices": self.choices}
         self.checkpoints.save(step, self._state(), self.history.as_tensors(), facts, uploads)
 
@@ -171,7 +174,7 @@ class Distillation:
 
     def _restore(self) -> int:
         """Returns the number of outer steps done; 0 without a checkpoint."""
-        checkpoint = self.checkpoints.restore(self._state())
+        checkpoint = self.checkpoints.restore(self._state()) if self.checkpoints else None
         if checkpoint is None:
             return 0
         step, curves, facts = checkpoint

@@ -1,7 +1,6 @@
 """Distils a part of the training pairs inside an application, with an objective that needs no expert. Image features of the
 frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
-import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import PairNumbers, Students, first_captions
-from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.coresets.random import RandomPairs
@@ -27,7 +25,6 @@ from vldd_dist.models.losses import Loss
 from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
-from vldd_dist.store.store import Store
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -120,8 +117,6 @@ class PartDistillation(Section):
             objective=self.objective,
             outer_steps=self.outer_steps,
             validate_every=self.validate_every,
-            # More than all outer steps: no checkpoint is written, because a run takes only minutes.
-            checkpoint_every=self.outer_steps + 1,
             lr_images=lr_images,
             lr_texts=self.lr,
             ema=self.ema,
@@ -135,7 +130,7 @@ def distill_in_memory(
     students: Students,
     validation: RetrievalSplit,
 ) -> tuple[TrainingPairs, float]:
-    """Run the outer loop of a distillation that is not a unit; its files are temporary.
+    """Run the outer loop of a distillation that is not a unit. It has no checkpoints, because it takes only minutes.
 
     Args:
         context: has the objective in its settings, and a model on features.
@@ -150,9 +145,8 @@ def distill_in_memory(
     def validate(learned: SyntheticPairs) -> float:
         return students.on_pairs(_training_pairs(learned), validation).validation
 
-    with tempfile.TemporaryDirectory() as folder, context.settings.objective.open(context) as problem:
-        writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
-        distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=writer)
+    with context.settings.objective.open(context) as problem:
+        distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=None)
         facts = distillation.run()
     return _training_pairs(distillation.best), facts.best_validation
 
