@@ -18,6 +18,7 @@ class ParameterView:
     Attributes:
         names: as in `model.named_parameters()`.
         towers: "image" or "text", for each parameter.
+        tower_indices: 0 (image) or 1 (text), for each parameter.
         count: total number of elements.
     """
 
@@ -25,6 +26,7 @@ class ParameterView:
         trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.names = sorted(trainable, key=lambda name: (TOWERS.index(_tower_of(name)), name))
         self.towers = [_tower_of(name) for name in self.names]
+        self.tower_indices = [TOWERS.index(tower) for tower in self.towers]
         self.parameters = [trainable[name] for name in self.names]
         self.count = sum(parameter.numel() for parameter in self.parameters)
 

@@ -1,18 +1,18 @@
 """The student's unroll in one process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.distillation.real_data.real_rows import RealRows
-from vldd_dist.distillation.student.student import Student
+from vldd_dist.distillation.student.student import StepInputs, Student
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
     FeatureLoss,
     Segment,
+    Unrolling,
     UnrollSettings,
     in_mode,
 )
@@ -23,6 +23,7 @@ from vldd_dist.distillation.unroll import (
     OuterLoss,
     Params,
     SnapshotStack,
+    Unroll,
     UnrollResult,
     choose_epsilon,
     inner_products,
@@ -33,24 +34,17 @@ from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.fresh_weights import FreshWeights
-from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import call
 from vldd_dist.plugins import GRADIENTS
 
 
-class LocalUnrolling:
-    """Implements `Unrolling` in one process, for any gradient."""
-
-    snapshot_slices: ShardSlices | None = None
+class LocalUnrolling(Unrolling):
+    """The unroll in one process, for any gradient."""
 
     def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
-        self.model, self.settings, self.snapshots = model, settings, snapshots
-        # Made before the student, which may switch off fused attention for its second derivatives; the tower can keep it.
-        self.tower = frozen_tower(model)
-        self.method: Gradient = GRADIENTS.load(settings.gradient)
+        super().__init__(model, settings, snapshots)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.method.first_order_only)
-        self.towers: Sequence[int] = self.student.towers
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         device = self.model.mean.device
@@ -81,9 +75,6 @@ class LocalUnrolling:
 
         return outer
 
-    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        return self._gradient(self.method, segment, relative_epsilon)
-
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         small_segment = segment.of_few_pairs(CHECKED_PAIRS)
         # The reference must be more exact than the differences: TF32 convolutions are not.
@@ -91,8 +82,8 @@ class LocalUnrolling:
             exact = self._gradient(GRADIENTS.load("exact"), small_segment)
         return choose_epsilon(partial(self.gradient, small_segment), exact, inner_products, epsilon_in_use)
 
-    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
-        unroll, step_inputs = segment.prepared()
+    def _unrolled(
+        self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
+    ) -> UnrollResult:
         student = self.student.with_inputs(step_inputs)
-        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
         return unrolled_gradient(unroll, method, student, differences, snapshots=self.snapshots)

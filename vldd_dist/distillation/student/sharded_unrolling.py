@@ -1,6 +1,6 @@
 """The student's unroll on several ranks, or on an engine that shards its parameters."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -8,14 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.sharded_derivatives import ShardedDoubleBackward, ShardedFirstOrder
+from vldd_dist.distillation.student.student import StepInputs
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
     FeatureLoss,
     Segment,
+    Unrolling,
     UnrollSettings,
     in_mode,
 )
@@ -28,6 +29,7 @@ from vldd_dist.distillation.unroll import (
     Params,
     SnapshotStack,
     StepDerivatives,
+    Unroll,
     UnrollResult,
     choose_epsilon,
     swept_gradient,
@@ -37,7 +39,6 @@ from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.fresh_weights import FreshWeights
-from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.plugins import GRADIENTS
@@ -46,8 +47,8 @@ from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
 
 
-class ShardedUnrolling:
-    """Implements `Unrolling` on several ranks, or with an engine on one; for any gradient except `full`.
+class ShardedUnrolling(Unrolling):
+    """The unroll on several ranks, or with an engine on one; for any gradient except `full`.
 
     Args:
         model: the same on every rank; it is replicated or sharded here.
@@ -64,13 +65,11 @@ class ShardedUnrolling:
         sharding: Sharding,
         batch_size: int,
     ) -> None:
-        self.model, self.settings, self.snapshots, self.ranks = model, settings, snapshots, ranks
-        self.tower = frozen_tower(model)
-        self.method: Gradient = GRADIENTS.load(settings.gradient)
+        super().__init__(model, settings, snapshots)
+        self.ranks = ranks
         model.train(settings.dropout)
         model.gather_rows = ranks.rows_gatherer(batch_size)
         view = ParameterView(model)
-        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in view.towers]
         self.names = view.names
         self.skeleton = Skeleton(model)
         set_unfused_attention(self.skeleton.model)
@@ -80,7 +79,7 @@ class ShardedUnrolling:
         self.layout = sharded.layout
         self.first_order = ShardedFirstOrder(sharded, model, loss, ranks)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
-        self.snapshot_slices: ShardSlices | None = {
+        self.snapshot_slices = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
 
@@ -124,9 +123,6 @@ class ShardedUnrolling:
 
         return outer
 
-    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        return self._gradient(self.method, segment, relative_epsilon)
-
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         world_size = self.ranks.world_size
         smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.unroll.batches))
@@ -140,11 +136,11 @@ class ShardedUnrolling:
             by_differences, inner_products = partial(self.gradient, small_segment), self.first_order.inner_products
             return choose_epsilon(by_differences, exact, inner_products, epsilon_in_use)
 
-    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
+    def _unrolled(
+        self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
+    ) -> UnrollResult:
         assert method.derivatives is not None, "`full` needs one process: the description was checked for that"
-        unroll, step_inputs = segment.prepared()
         passes = _ShardedPasses(self.first_order.with_inputs(step_inputs), self.skeleton)
-        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
         derivatives = method.derivatives(passes, differences)
         result = swept_gradient(unroll, derivatives, update_adjoint=method.update_adjoint, snapshots=self.snapshots)
         # Each rank has the gradient of its own share of the loss.

@@ -12,7 +12,7 @@ from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
-from vldd_dist.models.parameters import TOWERS, ParameterView, call
+from vldd_dist.models.parameters import ParameterView, call
 
 # Position in the batch -> tensor, for those tensors of an inner step's batch that are not learned. The unroll does not see
 # them.
@@ -93,7 +93,7 @@ class Student:
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
         self.model, self.layout, self.step_inputs = model, BatchLayout(loss), StepInputs()
         self.view = ParameterView(model)
-        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
+        self.towers: Sequence[int] = self.view.tower_indices
         model.train(dropout)
         if not fused_attention:
             set_unfused_attention(model)

@@ -1,5 +1,6 @@
 """The interface through which objectives use the student: a start and batches in, gradients out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,20 @@ from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import StepInputs, without_fixed
-from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll, UnrollResult
+from vldd_dist.distillation.unroll import (
+    DifferenceSettings,
+    EpsilonChoice,
+    Gradient,
+    OuterLoss,
+    Params,
+    SnapshotStack,
+    Unroll,
+    UnrollResult,
+)
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.plugins import GRADIENTS
 
 # Pairs of an inner step in the small unroll on which finite differences are checked. Few, so that the memory of `exact` fits
 # wherever the unroll fits, and the check costs less than an outer step.
@@ -73,42 +85,42 @@ class Segment:
 FeatureLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Unrolling(Protocol):
+class Unrolling(ABC):
     """The student's unroll.
 
+    Args:
+        snapshots: where the unroll keeps its snapshots; None: on the student's device.
+
     Attributes:
-        model: the student's model.
         tower: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
             the backbone is trained.
         snapshot_slices: the slices of a snapshot that this rank needs; None: everything.
         towers: for each parameter of the student 0 (image) or 1 (text).
     """
 
-    @property
-    def model(self) -> DualEncoder: ...
+    snapshot_slices: ShardSlices | None = None
 
-    @property
-    def tower(self) -> FrozenTower | None: ...
+    def __init__(self, model: DualEncoder, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
+        self.model, self.settings, self.snapshots = model, settings, snapshots
+        # Made before the student, which may switch off fused attention for its second derivatives; the tower can keep it.
+        self.tower = frozen_tower(model)
+        self.method: Gradient = GRADIENTS.load(settings.gradient)
+        self.towers: Sequence[int] = ParameterView(model).tower_indices
 
-    @property
-    def snapshot_slices(self) -> ShardSlices | None: ...
-
-    @property
-    def towers(self) -> Sequence[int]: ...
-
+    @abstractmethod
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         """The student's parameters, or this rank's shards of them, from the image and the text tower of a snapshot."""
-        ...
 
+    @abstractmethod
     def fresh_starts(self) -> Callable[[int], Params]:
         """A function: seed -> the model's weights at the time of this call with `FreshWeights` of the seed, in the form of
         `theta`."""
-        ...
 
+    @abstractmethod
     def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
         """Joint features of the images and texts of all rows, (B, d) each, without dropout and without a graph."""
-        ...
 
+    @abstractmethod
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
         """An outer loss that measures the student on some rows: theta_T -> (1,). The student runs with its dropout there, even
         if `UnrollSettings.dropout` is off for its steps.
@@ -116,7 +128,6 @@ class Unrolling(Protocol):
         Args:
             seed: seed of the dropout masks.
         """
-        ...
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
         """The gradient of the outer loss with respect to the learned tensors of this rank's rows of the inner batches, the
@@ -125,15 +136,25 @@ class Unrolling(Protocol):
         Args:
             relative_epsilon: epsilon of finite differences, see `Differences`.
         """
-        ...
+        return self._gradient(self.method, segment, relative_epsilon)
 
+    @abstractmethod
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         """Compare finite differences with `exact` over all inner steps, on a few pairs of each batch.
 
         Args:
             epsilon_in_use: the relative epsilon to check; None: choose the best of several.
         """
-        ...
+
+    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
+        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
+        return self._unrolled(method, *segment.prepared(), differences)
+
+    @abstractmethod
+    def _unrolled(
+        self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
+    ) -> UnrollResult:
+        """`gradient` of a prepared segment, by this method."""
 
 
 @contextmanager
