@@ -10,7 +10,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.limits import NO_LIMITS, RunClock
-from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS
+from vldd_dist.scheduler.submitting.capacity_notices import WORKER_START_SECONDS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
 

@@ -8,7 +8,7 @@ import pytest
 from vldd_dist.config.base import Resources
 from vldd_dist.events import Notice, Progress, UnitReported, WorkerStarted
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
+from vldd_dist.scheduler.failures.health import stalled
 from vldd_dist.scheduler.failures.stragglers import (
     CONSECUTIVE_CHECKS,
     MAX_MOVES,
@@ -51,13 +51,12 @@ def test_a_unit_stalls_when_it_reports_nothing() -> None:
         running.start(unit)
         if unit is not queued:
             running.report(UnitReported(unit.id, WorkerStarted(), "n1"))
-    timeout, never = StallTimeout(120, running), StallTimeout(None, running)
     clock.now = 119
     running.report(UnitReported(units[1].id, Notice("still here")))
-    assert timeout.stalled() == []
+    assert stalled(running, 120) == []
     clock.now = 180
-    assert timeout.stalled() == [(units[0], "it has reported nothing for 3 min")]
-    assert never.stalled() == []
+    assert stalled(running, 120) == [(units[0], "it has reported nothing for 3 min")]
+    assert stalled(running, None) == []
 
 
 def fleet(clock: Clock, speeds: list[float], kind: str = "expert") -> tuple[RunningUnits, list[WorkUnit]]:

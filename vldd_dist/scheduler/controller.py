@@ -21,11 +21,10 @@ from vldd_dist.scheduler.observer import RunObserver
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.capacity_notices import WORKER_START_SECONDS, CapacityNotices
 from vldd_dist.scheduler.submitting.capacity_timeout import CapacityTimeout
-from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS, LateWorkers
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 from vldd_dist.scheduler.submitting.submission import Submission
-from vldd_dist.scheduler.submitting.unused_gpus import UnusedGpus
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25
@@ -96,8 +95,7 @@ class Controller:
         submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
         ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
         health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits.stall_timeout_seconds)
-        late_workers = LateWorkers(self._running, self._admission, emit)
-        unused_gpus = UnusedGpus(missing, self._admission, emit)
+        notices = CapacityNotices(missing, self._running, self._admission, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
                 raise KeyboardInterrupt
@@ -115,8 +113,7 @@ class Controller:
             ends.decide_paused()
             if health.check() or ended:
                 self._capacity_timeout.reset()
-            late_workers.check()
-            unused_gpus.check()
+            notices.check()
             self._observer.refresh()
 
     def _take_report(self, reported: UnitReported, submission: Submission) -> None:

@@ -1,9 +1,9 @@
 """Stopping units that hang, and moving units that are much slower than others of their kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.executor import Executor
-from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
 from vldd_dist.scheduler.failures.stragglers import Stragglers
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
@@ -17,7 +17,7 @@ class HealthChecks:
     """Checks the running units, and stops or moves those that need it.
 
     Args:
-        stall_timeout_seconds: see `StallTimeout`.
+        stall_timeout_seconds: see `stalled`.
         avoidance: learns on which nodes units were slow.
     """
 
@@ -32,7 +32,7 @@ class HealthChecks:
     ) -> None:
         self._executor, self._admission, self._running = executor, admission, running
         self._ends, self._avoidance = ends, avoidance
-        self._stall_timeout, self._stragglers = StallTimeout(stall_timeout_seconds, running), Stragglers(running)
+        self._stall_timeout_seconds, self._stragglers = stall_timeout_seconds, Stragglers(running)
         self._checked_at = -float("inf")
 
     def check(self) -> bool:
@@ -45,11 +45,11 @@ class HealthChecks:
         return any_stalled
 
     def _end_stalled(self) -> bool:
-        stalled = self._stall_timeout.stalled()
-        for unit, cause in stalled:
+        hanging = stalled(self._running, self._stall_timeout_seconds)
+        for unit, cause in hanging:
             ended = self._executor.stop(unit.id)
             self._ends.attempt_ended(unit, ended or Outcome("broken", cause, 1))
-        return bool(stalled)
+        return bool(hanging)
 
     def _move_stragglers(self) -> None:
         for unit, cause in self._stragglers.slow():
@@ -63,3 +63,21 @@ class HealthChecks:
             else:
                 self._stragglers.moved(unit)
                 self._ends.moved(unit, cause)
+
+
+def stalled(running: RunningUnits, timeout_seconds: float | None) -> list[tuple[WorkUnit, str]]:
+    """The units whose worker has reported nothing for longer than the timeout and is therefore assumed to hang, each with the
+    reason to stop it. A unit whose worker has not started yet waits for a machine.
+
+    Args:
+        timeout_seconds: None: units are never assumed to hang.
+    """
+    if timeout_seconds is None:
+        return []
+    now = running.clock()
+    found = []
+    for unit in running:
+        silence = now - unit.heard_at
+        if unit.worker_started and silence >= timeout_seconds:
+            found.append((unit.unit, f"it has reported nothing for {silence / 60:.0f} min"))
+    return found
