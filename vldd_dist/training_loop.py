@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
 
+# Name of the row (M,) int64 with the phase of each pair, if the pairs were learned in phases: a student is trained on the pairs
+# of phase 0 for all epochs, then on those of phase 1, and so on.
+PHASE = "phase"
+
 
 class TrainingProtocol(Protocol):
     """The settings of training that a set's recipe and an evaluation have in common."""
@@ -89,12 +93,15 @@ def sgd(parameters: Iterable[nn.Parameter], protocol: TrainingProtocol, learning
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
 
 
-def phases_of(phase: Tensor) -> list[Tensor]:
+def phases_of(phase: Tensor | None, count: int) -> list[Tensor]:
     """The numbers of each phase's pairs, in the order of training.
 
     Args:
-        phase: (M,) int64, the phase of each pair.
+        phase: (M,) int64, the phase of each pair; None: there is a single one.
+        count: the number of pairs, M.
     """
+    if phase is None:
+        return [torch.arange(count)]
     return [(phase == number).nonzero().flatten() for number in phase.unique().tolist()]
 
 

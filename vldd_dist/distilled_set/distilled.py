@@ -20,7 +20,6 @@ from vldd_dist.distilled_set.manifest import (
     IMAGE_WEIGHTS,
     MANIFEST,
     PAIRS,
-    PHASE,
     SHARED,
     START_IMAGES,
     DistilledManifest,
@@ -34,7 +33,7 @@ from vldd_dist.plugins import LOSSES
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import ObjectInfo, sha256_hex
 from vldd_dist.store.store import Store
-from vldd_dist.training_loop import phases_of
+from vldd_dist.training_loop import PHASE, phases_of
 
 # A file of pairs is not larger than this, unless it has only one pair.
 LARGEST_FILE_BYTES = 1 << 30
@@ -129,7 +128,7 @@ class DistilledSet:
         a single one."""
         if PHASE not in self.rows:
             return [self.as_dataset()]
-        phases = phases_of(self.rows[PHASE])
+        phases = phases_of(self.rows[PHASE], len(self))
         return [PairDataset({name: rows[numbers] for name, rows in self.rows.items()}) for numbers in phases]
 
     @classmethod

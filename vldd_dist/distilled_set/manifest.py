@@ -27,9 +27,6 @@ from vldd_dist.strict_model import StrictModel
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 SHARED = "shared.safetensors"
 IMAGE_WEIGHTS = "image_weights.safetensors"
-# The phase (M,) int64 of each pair, if they were learned in phases: a student is trained on the pairs of phase 0 for all
-# epochs, then on those of phase 1, and so on.
-PHASE = "phase"
 # Rows that are stored with the pairs but not trained on.
 START_IMAGES = "start_images"
 

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.errors import DivergenceError
-from vldd_dist.training_loop import phases_of, sgd, train_epochs
+from vldd_dist.training_loop import PHASE, phases_of, sgd, train_epochs
 
 
 def train_on(
@@ -73,7 +72,7 @@ def train_on(
         optimiser.step()
         optimiser.zero_grad()
 
-    phases = phases_of(distilled.rows[PHASE]) if PHASE in distilled.rows else [torch.arange(len(distilled))]
+    phases = phases_of(distilled.rows.get(PHASE), len(distilled))
     losses = train_epochs(towers, loss_of, update, phases, protocol, seed, device)
     if not math.isfinite(losses[-1]):
         raise DivergenceError(f"the loss became {losses[-1]} at learning rate {rate:g}: give a lower learning_rate")

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
-from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
@@ -19,7 +19,7 @@ from vldd_dist.retrieval.recall import Recall
 from vldd_dist.sharding.engines.replicas import Replicas
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import SOLO, Ranks, rows_to_compute
-from vldd_dist.training_loop import phases_of, sgd, train_epochs
+from vldd_dist.training_loop import PHASE, phases_of, sgd, train_epochs
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def train_student(
     ranks = pairs.ranks
     rows = dict(pairs.rows)
     inputs, texts = rows.pop("images"), rows.pop("texts")
-    phases = _phases(rows.pop(PHASE, None), pairs)
+    own_phases = rows.pop(PHASE, None)
+    phase = None if own_phases is None else torch.tensor(list(chain(*ranks.all_gather(own_phases.tolist()))))
+    phases = phases_of(phase, pairs.total)
     replicas = Replicas(model, sgd(ParameterView(model).parameters, settings, learning_rate), ranks)
 
     def partial_loss(batch: Tensor) -> Tensor:
@@ -138,14 +140,3 @@ def train_student(
 
     losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device, is_finite)
     return is_finite(losses[-1])
-
-
-def _phases(own_phases: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
-    """For each phase the indices of its pairs.
-
-    Args:
-        own_phases: the phase of each of this rank's pairs; None: there are no phases.
-    """
-    if own_phases is None:
-        return [torch.arange(pairs.total)]
-    return phases_of(torch.tensor([phase for part in pairs.ranks.all_gather(own_phases.tolist()) for phase in part]))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.facts import DistillationFacts
-from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.seeding import derive_seed
+from vldd_dist.training_loop import PHASE
 
 # The role of the previous phase's unit among a unit's inputs.
 EARLIER = "earlier"
