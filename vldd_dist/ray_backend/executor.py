@@ -99,8 +99,7 @@ class RayExecutor:
         ready = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
         ended = []
         for unit_id, attempt in self.running.items():
-            # A group may also end by a timeout of its own, without a reference becoming ready.
-            may_have_ended = isinstance(attempt, GroupAttempt) or not ready.isdisjoint(attempt.references)
+            may_have_ended = attempt.ends_without_reference or not ready.isdisjoint(attempt.references)
             if may_have_ended and (outcome := attempt.outcome()):
                 ended.append((unit_id, self._sent_or(unit_id, outcome)))
         for unit_id, _ in ended:
@@ -165,11 +164,8 @@ class RayExecutor:
         return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
     def close(self) -> None:
-        tasks = [attempt for attempt in self.running.values() if isinstance(attempt, TaskAttempt)]
-        stopping = [task for task in tasks if task.stores_when_asked]
-        for task in stopping:
-            task.ask_to_stop()
-        references = [reference for task in stopping for reference in task.references]
+        stopping = [attempt for attempt in self.running.values() if attempt.ask_to_stop()]
+        references = [reference for attempt in stopping for reference in attempt.references]
         if references:
             self._notice(f"waiting up to {STOP_SECONDS} s for the checkpoints of {len(stopping)} units; Ctrl-C again: at once")
         deadline = time.monotonic() + STOP_SECONDS

@@ -177,6 +177,8 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
     told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said)})]
 
     class Ended:
+        ends_without_reference = False
+
         def __init__(self) -> None:
             self.references: list[object] = ["its task"]
 
@@ -204,10 +206,11 @@ def test_a_run_that_ends_waits_for_checkpoints_unless_the_user_is_in_a_hurry(
         """Stores its checkpoint `needed` seconds after it was asked to stop."""
 
         def __init__(self) -> None:
-            self.references, self.stores_when_asked, self.calls = ["its task"], True, list[str]()  # type: ignore[list-item]
+            self.references, self.calls = ["its task"], list[str]()  # type: ignore[list-item]
 
-        def ask_to_stop(self) -> None:
+        def ask_to_stop(self) -> bool:
             self.calls.append("ask_to_stop")
+            return True
 
         def outcome(self) -> None:
             return None

@@ -1,10 +1,11 @@
 """An attempt at a unit on Ray: a task, an actor, or a group of actors in a placement group."""
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import ray
 import ray.cloudpickle
@@ -29,24 +30,32 @@ for module in (exceptions, start):
     ray.cloudpickle.register_pickle_by_value(module)
 
 
-class Attempt(Protocol):
+class Attempt(ABC):
     """A running attempt at a unit.
 
     Attributes:
         order: as it was submitted.
         references: Ray object references of the running calls; when one is ready, the attempt may have ended.
+        ends_without_reference: whether it may also end by a timeout of its own, without a reference becoming ready.
     """
 
-    order: UnitOrder
+    ends_without_reference: ClassVar[bool] = False
     references: list[ray.ObjectRef]
+
+    def __init__(self, order: UnitOrder) -> None:
+        self.order = order
 
     def outcome(self) -> Outcome | None:
         """How the attempt ended; None while it runs."""
-        ...
+        return outcome_of(self.references[0])
 
+    def ask_to_stop(self) -> bool:
+        """Interrupt the attempt, so that it stores a checkpoint and ends. Returns False if the unit stores none."""
+        return False
+
+    @abstractmethod
     def stop(self) -> None:
         """Stop the attempt if it is still running, and free its resources."""
-        ...
 
 
 @cache
@@ -64,22 +73,22 @@ def _actor(kind: type) -> Any:
     return ray.remote(max_restarts=0)(kind)
 
 
-class TaskAttempt:
+class TaskAttempt(Attempt):
     """A unit as a Ray task. Other units may use its process after it, unless it was given a GPU."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        super().__init__(order)
         task = _task(order.cpus, order.gpus).options(name=order.label, **placement_options(order))
-        self.order = order
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
-        self.stores_when_asked = order.stores_when_stopped
 
-    def ask_to_stop(self) -> None:
-        """Interrupt the attempt, so that it stores a checkpoint and ends."""
-        ray.cancel(self.references[0], force=False)
+    def ask_to_stop(self) -> bool:
+        if self.order.stores_when_stopped:
+            ray.cancel(self.references[0], force=False)
+        return self.order.stores_when_stopped
 
     def outcome(self) -> Outcome | None:
-        outcome = outcome_of(self.references[0])
+        outcome = super().outcome()
         self._ended = outcome is not None
         return outcome
 
@@ -89,27 +98,27 @@ class TaskAttempt:
             ray.cancel(self.references[0], force=True)
 
 
-class ActorAttempt:
+class ActorAttempt(Attempt):
     """A unit in a process of its own, which ends with it."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        super().__init__(order)
         # Keep the handle: Ray ends an actor that has none.
         actor = _actor(start.UnitActor)
         self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **placement_options(order)).remote()
-        self.order = order
         self.references = [self.actor.run.remote(_payload(order, store), events)]
-
-    def outcome(self) -> Outcome | None:
-        return outcome_of(self.references[0])
 
     def stop(self) -> None:
         ray.kill(self.actor)
 
 
-class GroupAttempt:
+class GroupAttempt(Attempt):
     """A unit of several ranks. If one rank fails, all are stopped."""
 
+    ends_without_reference = True
+
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        super().__init__(order)
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
         # Placement groups have no fallback, so a node that is not avoided strictly is not avoided.
         required = labels_without(order.avoid.strictly)
@@ -129,7 +138,6 @@ class GroupAttempt:
         self._node_of_rank = [actor.node.remote() for actor in self.actors]
         rendezvous = self.actors[0].open.remote(order.workers)
         payload = _payload(order, store)
-        self.order = order
         self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
         self._timeout = timedelta(seconds=order.rank_timeout_seconds)
