@@ -1,4 +1,3 @@
-from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,6 +8,7 @@ from tests.reporting.sample import report, row
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.plugins import CORESETS
 from vldd_dist.reporting import plots as plots_module
+from vldd_dist.reporting import recall_figures
 from vldd_dist.reporting.data import DistillationCurve
 from vldd_dist.reporting.drawing import INK, as_file
 from vldd_dist.reporting.plots import loss_plot, plots, recall_plot, validation_plot
@@ -57,20 +57,21 @@ def test_recall_during_distillation_is_compared_with_validation_recalls() -> Non
     assert plot.summary == "Best validation recall 10.0 %; full data 40.0 %, random 6.7 %, herding 6.7 %."
 
 
-def looks_in_legends(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[tuple[str, str]]:
-    """A list that gets the (colour, line style) of each line in the legends below the plots that this module draws."""
+def looks_in_legends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A list that gets the (colour, line style) of each line in the legends below the plots."""
     looks: list[tuple[str, str]] = []
 
     def record(axes: Axes) -> None:
         lines = [handle[0] if isinstance(handle, tuple) else handle for handle in axes.get_legend_handles_labels()[0]]
         looks.extend((line.get_color(), line.get_linestyle()) for line in lines)
 
-    monkeypatch.setattr(module, "legend_below", record)
+    for module in (plots_module, recall_figures):
+        monkeypatch.setattr(module, "legend_below", record)
     return looks
 
 
 def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = looks_in_legends(monkeypatch, plots_module)
+    looks = looks_in_legends(monkeypatch)
     methods = [*CORESETS, "full", "distilled"]
     recall_plot([row(method, pairs, 5.0) for method in methods for pairs in (10, 20)])
     assert len(set(looks)) == len(methods)
@@ -80,7 +81,7 @@ def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_coresets_of_an_experiment_by_default_have_different_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = looks_in_legends(monkeypatch, plots_module)
+    looks = looks_in_legends(monkeypatch)
     methods = [method.name for method in CoresetSettings().methods]
     recall_plot([row(method, pairs, 5.0) for method in methods for pairs in (10, 20)])
     assert len({colour for colour, _ in looks}) == len(methods) + 1, "and distilled pairs have one of their own"

@@ -6,7 +6,6 @@ import pytest
 
 from tests.reporting.test_plots import looks_in_legends
 from tests.reporting.test_study_tables import RESULTS, row
-from vldd_dist.reporting import study_plots as study_plots_module
 from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
 from vldd_dist.reporting.study_tables import Layout
 
@@ -40,7 +39,7 @@ def test_the_lines_of_full_data_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert plot is not None
     assert all(f">{variant}, full data</text>" in plot.svg for variant in layout.variants)
     assert plot.caption.endswith("Horizontal: full data.")
-    looks = looks_in_legends(monkeypatch, study_plots_module)
+    looks = looks_in_legends(monkeypatch)
     study_plot(layout, RESULTS)
     assert len(set(looks)) == len(looks) == 5
     looks.clear()
@@ -84,7 +83,7 @@ def test_tables_of_other_figures_have_plots_of_their_own() -> None:
 
 
 def test_lines_of_one_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = looks_in_legends(monkeypatch, study_plots_module)
+    looks = looks_in_legends(monkeypatch)
     methods = [*COLOURS, "one", "more"]
     study_plot(Layout("T", ["a"], methods), {"a": [row(name, pairs, (1.0,)) for name in methods for pairs in (10, 20)]})
     assert len(set(looks)) == len(looks) == len(methods)

@@ -35,8 +35,6 @@ STYLE: dict[Any, Any] = {
 POINTS_PER_INCH = 72
 # Radius in points of the area around a point in which its value is shown, and the largest number of such areas of a curve.
 VALUE_RADIUS, VALUES_OF_A_CURVE = 5, 60
-# Inches.
-BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
 # (line style, marker) of lines, and of horizontal lines, each time that their colours repeat.
 LINES = (("-", "o"), ("-.", "s"), (":", "^"))
 LEVELS = (("--", ""), ("-.", ""), (":", ""))
@@ -67,16 +65,6 @@ class Plot:
             self.values.append((x, y, f"{name}, {x_name} {x:,g}: {y:.4g}{unit}"))
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A horizontal bar, as long as its mean, with the spread at its end."""
-
-    name: str
-    mean: float
-    spread: float
-    colour: str
-
-
 @contextmanager
 def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
     """Yields axes to draw on, and sets `plot.svg` afterwards. `height` is that of the figure, in inches."""
@@ -91,18 +79,6 @@ def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iter
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
         plot.svg = _inline(file.getvalue()).replace("</svg>", f"{_areas(plot, axes, height)}</svg>")
-
-
-def draw_bars(plot: Plot, x_label: str, unit: str, bars: Sequence[Bar]) -> None:
-    """Draw the bars from top to bottom, and make each show its value."""
-    with drawing(plot, x_label, "", height=FRAME_HEIGHT + BAR_HEIGHT * len(bars)) as axes:
-        places, means, spreads = range(len(bars)), [bar.mean for bar in bars], [bar.spread for bar in bars]
-        axes.barh(places, means, xerr=spreads, color=[bar.colour for bar in bars], ecolor=INK, height=0.7)
-        axes.set_axisbelow(True)
-        axes.set_yticks(places, [bar.name for bar in bars])
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        plot.values += [(bar.mean, place, f"{bar.name}: {bar.mean:.4g}{unit}") for place, bar in enumerate(bars)]
 
 
 def as_file(plot: Plot) -> bytes:

@@ -5,8 +5,7 @@ from itertools import chain, cycle
 from statistics import fmean
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row
@@ -20,21 +19,18 @@ from vldd_dist.reporting.drawing import (
     ORANGE,
     PURPLE,
     RED,
-    Bar,
     Plot,
-    draw_bars,
     drawing,
     legend_below,
     line_looks,
 )
+from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Colours of coresets, in the order of the description; after the last they repeat in another line style. There is one for each
 # coreset that an experiment has by default.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE, OLIVE)
 SMOOTHED_FRACTION = 0.05
-# What the error bars in plots of recall show.
-SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
 
 
 def plots(data: ReportData) -> list[Plot]:
@@ -89,11 +85,6 @@ def recall_plot(rows: list[Row]) -> Plot:
     return plot
 
 
-def colour_of(method: str) -> str:
-    """The colour of a method's bar."""
-    return {FULL: GREY, DISTILLED: BLUE}.get(method, ORANGE)
-
-
 def _recall_bars(plot: Plot, own: list[Row]) -> None:
     """A bar for each row: full data first, distilled pairs last."""
     bars = [
@@ -105,46 +96,34 @@ def _recall_bars(plot: Plot, own: list[Row]) -> None:
         )
         for row in sorted(own, key=lambda row: (row.method != FULL, row.method == DISTILLED))
     ]
-    draw_bars(plot, "mean recall, %", " %", bars)
+    draw_bars(plot, bars)
 
 
 def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], budgets: list[int]) -> None:
+    """A line for each method, distilled pairs last."""
     methods = [*dict.fromkeys(row.method for row in own if row.method not in (FULL, DISTILLED)), DISTILLED]
-    last = limited[-1].pairs
-    with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
-        looks = line_looks(CORESET_COLOURS, LINES)
-        for method in methods:
-            line = [row for row in limited if row.method == method]
-            means = [row.metrics["mean"].mean for row in line]
-            spreads = [row.metrics["mean"].spread or 0.0 for row in line]
-            pairs = [row.pairs for row in line]
-            is_main = method == DISTILLED
-            look = {"color": BLUE, "marker": "o"} if is_main else next(looks)
-            axes.errorbar(
-                pairs, means, spreads, **look, markersize=5 if is_main else 3,
-                linewidth=2.2 if is_main else 1.2, capsize=2, label=display_name(method),
-            )  # fmt: skip
-            plot.say_values(display_name(method), zip(pairs, means, strict=True), "pairs", " %")
-        for row in own:
-            if row.method == FULL:
-                level = row.metrics["mean"].mean
-                axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=_full_data_name(row))
-                plot.values.append((last, level, f"full data, {row.pairs:,} images: {level:.4g} %"))
-        label_budgets(axes, budgets)
-        axes.set_ylim(bottom=0)
-        legend_below(axes)
+    looks, lines = line_looks(CORESET_COLOURS, LINES), []
+    for method in methods:
+        stats = [(row.pairs, row.metrics["mean"]) for row in limited if row.method == method]
+        points = [(pairs, stat.mean, stat.spread or 0.0) for pairs, stat in stats]
+        is_main = method == DISTILLED
+        look = {"color": BLUE, "marker": "o"} if is_main else next(looks)
+        lines.append(Line(display_name(method), points, look, is_main))
+    levels = [
+        Level(
+            _full_data_name(row),
+            f"full data, {row.pairs:,} images",
+            row.metrics["mean"].mean,
+            {"color": GREY, "linestyle": "--"},
+        )
+        for row in own
+        if row.method == FULL
+    ]
+    draw_lines(plot, lines, levels, budgets)
 
 
 def _full_data_name(row: Row) -> str:
     return f"full data ({row.pairs:,})"
-
-
-def label_budgets(axes: Axes, budgets: list[int]) -> None:
-    """Make the x axis logarithmic, with ticks at these numbers of pairs."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(budgets))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda pairs, _: f"{pairs:,.0f}"))
 
 
 def loss_plot(run: DistillationCurve) -> Plot:

@@ -13,14 +13,10 @@ from vldd_dist.reporting.drawing import (
     ORANGE,
     PURPLE,
     RED,
-    Bar,
     Plot,
-    draw_bars,
-    drawing,
-    legend_below,
     line_looks,
 )
-from vldd_dist.reporting.plots import SPREAD, colour_of, label_budgets
+from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
@@ -66,35 +62,30 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
 
 
 def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequence[Measured]) -> None:
-    lines: dict[str, list[Measured]] = {}
+    of_name: dict[str, list[Measured]] = {}
     for key, stat in limited:
-        lines.setdefault(_name(key, layout), []).append((key, stat))
+        of_name.setdefault(_name(key, layout), []).append((key, stat))
+    is_main = {name: measured[0][0].method == DISTILLED for name, measured in of_name.items()}
     # Distilled pairs get the first colours, as in the report of an experiment.
-    named = sorted(lines, key=lambda name: lines[name][0][0].method != DISTILLED)
-    looks = dict(zip(named, line_looks(COLOURS, LINES), strict=False))
-    with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
-        for name, line in lines.items():
-            pairs, means = [key.pairs for key, _ in line], [stat.mean for _, stat in line]
-            is_main = line[0][0].method == DISTILLED
-            axes.errorbar(
-                pairs, means, [stat.spread or 0.0 for _, stat in line], **looks[name], label=name,
-                markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
-            )  # fmt: skip
-            plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
-        # More lines than there are styles would not be distinguished in the legend.
-        are_named = len(full) <= len(LEVELS)
-        for (key, stat), look in zip(full, line_looks((GREY,), LEVELS if are_named else LEVELS[:1]), strict=False):
-            axes.axhline(stat.mean, **look, linewidth=1.2, label=_name(key, layout) if are_named else None)
-            plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(key, layout)}: {stat.mean:.4g} %"))
-        label_budgets(axes, sorted({layout.budget(key.pairs) for key, _ in limited}))
-        axes.set_ylim(bottom=0)
-        legend_below(axes)
+    looks = dict(zip(sorted(of_name, key=lambda name: not is_main[name]), line_looks(COLOURS, LINES), strict=False))
+    lines = [
+        Line(name, [(key.pairs, stat.mean, stat.spread or 0.0) for key, stat in measured], looks[name], is_main[name])
+        for name, measured in of_name.items()
+    ]
+    # More lines than there are styles would not be distinguished in the legend.
+    are_named = len(full) <= len(LEVELS)
+    level_looks = line_looks((GREY,), LEVELS if are_named else LEVELS[:1])
+    levels = [
+        Level(_name(key, layout) if are_named else None, _name(key, layout), stat.mean, look)
+        for (key, stat), look in zip(full, level_looks, strict=False)
+    ]
+    draw_lines(plot, lines, levels, sorted({layout.budget(key.pairs) for key, _ in limited}))
 
 
 def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
     """One bar for each row of the table, in the order of the rows."""
     bars = [Bar(_name(key, layout), stat.mean, stat.spread or 0.0, colour_of(key.method)) for key, stat in measured]
-    draw_bars(plot, "mean recall, %", " %", bars)
+    draw_bars(plot, bars)
 
 
 def _name(key: RowKey, layout: Layout) -> str:
