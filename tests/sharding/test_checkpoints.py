@@ -34,7 +34,7 @@ def test_all_ranks_stop_at_a_commit_or_none_does(committed: bool, store: Store) 
     writer = UnitWriter(store, "thing", "u", {}, {})
 
     def save() -> None:
-        save_together(writer, SecondRank(committed), 1, {"state": b"1"}, dict, AsyncWriter())
+        save_together(writer, SecondRank(committed), 1, {"state": b"1"}, lambda: ({}, {}), AsyncWriter())
 
     if committed:
         with pytest.raises(AlreadyCommitted):

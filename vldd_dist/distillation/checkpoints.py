@@ -55,7 +55,7 @@ class RunCheckpoints:
         objects = {row_file_name(ROWS, self.ranks.rank, self.ranks.world_size): tensors.encode(_rows(state))}
         if self.ranks.is_main:
             objects[SHARED] = tensors.encode(_shared(state) | _prefixed("curves", curves))
-        save_together(self.writer, self.ranks, step, objects, lambda: facts, uploads)
+        save_together(self.writer, self.ranks, step, objects, lambda: (facts, {}), uploads)
 
     def restore(self, state: LoopState) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """Load the newest complete checkpoint into the state.

@@ -7,7 +7,7 @@ Objects of a checkpoint (`row_files` of them if there are several ranks):
     forgetting.safetensors                counts, equal on all ranks
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,22 +70,17 @@ class ExpertState:
             objects |= {snapshot_name(epoch, tower, rank, world): data for tower, data in parameters.items()}
         elif world == 1:
             # Uploads run one at a time in this order, so the snapshots are written before the checkpoint lists them.
-            uploads.submit(lambda: self._add(write_snapshots(self.writer, epoch, parameters)))
+            uploads.submit(lambda: self.snapshots.update(write_snapshots(self.writer, epoch, parameters)))
         else:
             for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, parameters, rank, world)):
-                self._add(infos)
+                self.snapshots.update(infos)
 
-        def complete_facts() -> dict[str, Any]:
-            return facts | {"snapshots": {name: info.model_dump() for name, info in self.snapshots.items()}}
-
-        def snapshots_of_epoch() -> dict[str, ObjectInfo]:
+        def record() -> tuple[dict[str, Any], Mapping[str, ObjectInfo]]:
             stems = tuple(snapshot_stem(epoch, tower) for tower in TOWERS)
-            return {name: info for name, info in self.snapshots.items() if name.startswith(stems)}
+            of_epoch = {name: info for name, info in self.snapshots.items() if name.startswith(stems)}
+            return facts | {"snapshots": {name: info.model_dump() for name, info in self.snapshots.items()}}, of_epoch
 
-        save_together(self.writer, self.ranks, epoch, objects, complete_facts, uploads, snapshots_of_epoch)
-
-    def _add(self, infos: dict[str, ObjectInfo]) -> None:
-        self.snapshots |= infos
+        save_together(self.writer, self.ranks, epoch, objects, record, uploads)
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
         shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))

@@ -18,23 +18,22 @@ def save_together(
     ranks: Ranks,
     step: int,
     objects: dict[str, bytes],
-    facts: Callable[[], dict[str, Any]],
+    record: Callable[[], tuple[dict[str, Any], Mapping[str, ObjectInfo]]],
     uploads: AsyncWriter,
-    stored: Callable[[], Mapping[str, ObjectInfo]] = dict,
 ) -> None:
     """Save the objects of all ranks as one checkpoint. A single process uploads in the background. Several ranks upload before
     this returns, because the record may be written only after the objects of all ranks.
 
     Args:
         objects: name -> content of this rank's objects; no two ranks use the same name.
-        facts: returns the facts for the record; called on rank 0, after the objects are written.
-        stored: returns objects of all ranks that are in the store already (blobs), for the record; called likewise.
+        record: returns the facts for the record, and the objects of all ranks that are in the store already (blobs). It is
+            called on rank 0, in a single process after everything that was submitted to `uploads` before.
 
     Raises:
         AlreadyCommitted: another attempt has committed the unit.
     """
     if ranks.world_size == 1:
-        uploads.submit(lambda: writer.checkpoints.save(step, objects, facts(), stored()))
+        uploads.submit(lambda: writer.checkpoints.save(step, objects, *record()))
         return
     # One rank asks for all: if each asked by itself, some could find a manifest that others do not, and those would wait.
     if ranks.broadcast(ranks.is_main and writer.checkpoints.is_committed()):
@@ -42,7 +41,8 @@ def save_together(
     written = ranks.all_gather(writer.checkpoints.write_objects(step, objects))
     if ranks.is_main:
         infos = {name: info for rank_infos in written for name, info in rank_infos.items()}
-        writer.checkpoints.write_record(step, infos | dict(stored()), facts())
+        facts, stored = record()
+        writer.checkpoints.write_record(step, infos | dict(stored), facts)
 
 
 def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True) -> Checkpoint | None:
