@@ -76,9 +76,9 @@ class CountingStore(Store):
 
     requests = writes = 0
 
-    def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
+    def _guarded(self, key: str, operation: Callable[[str, Limit], Out], size: int = 0) -> Out:
         self.requests += 1
-        return super()._guarded(key, operation, missing_is_error, size)
+        return super()._guarded(key, operation, size)
 
     def write(self, key: str, data: bytes) -> None:
         super().write(key, data)

@@ -188,7 +188,8 @@ class Store:
         """
         try:
             found, page = self._page(prefix, temporary, None)
-        except FileNotFoundError:
+        except MissingObject:
+            # Where there is no folder yet, there is no first page.
             return {}
         while page is not None:
             more, page = self._page(prefix, temporary, page)
@@ -199,8 +200,8 @@ class Store:
         """Remove objects; objects that do not exist are ignored."""
         self.require_writable()
         for key in keys:
-            with contextlib.suppress(FileNotFoundError):
-                self._guarded(key, lambda path, limit: self.fs.rm_file(path, **limit), missing_is_error=False)
+            with contextlib.suppress(MissingObject):
+                self._guarded(key, lambda path, limit: self.fs.rm_file(path, **limit))
 
     def check_writable(self) -> None:
         """Raises StoreError unless an object can be written, read back and removed."""
@@ -227,18 +228,12 @@ class Store:
 
     def _page(self, prefix: str, temporary: bool, page: str | None) -> Page:
         """A page of a listing. Each has a deadline of its own, because a listing of hundreds of pages takes longer than one."""
-        return self._guarded(
-            prefix,
-            lambda path, limit: self.backend.find(path, temporary, page, limit),
-            # Where there is no folder yet, there is no first page.
-            missing_is_error=page is not None,
-        )
+        return self._guarded(prefix, lambda path, limit: self.backend.find(path, temporary, page, limit))
 
-    def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
+    def _guarded(self, key: str, operation: Callable[[str, Limit], Out], size: int = 0) -> Out:
         """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.
 
         Args:
-            missing_is_error: False: a FileNotFoundError is not turned into MissingObject.
             size: bytes that the operation sends or receives, if known; they extend the deadline.
         """
         path = self.backend.path_of(_checked(key))
@@ -248,23 +243,25 @@ class Store:
             return operation(path, self.backend.limit(seconds))
 
         try:
-            try:
-                return retried(attempt, size)
-            except OSError as error:
-                if not token_expired(error):
-                    raise
-                self.backend.renew()
-                return retried(attempt, size)
+            return self._retried(attempt, size)
         except FileNotFoundError as error:
             if says_no_bucket(error):
                 raise StoreError(f"{self.url}: the bucket does not exist: create it, or correct the URL") from None
-            if not missing_is_error:
-                raise
             raise MissingObject(f"{self.url_of(key)}: no such object") from None
         except StoreError:
             raise
         except Exception as error:
             raise store_error(error, self.url, key, time.monotonic() - started) from None
+
+    def _retried(self, attempt: Callable[[float], Out], size: int) -> Out:
+        """`retried`, and once more with a new token if the token has expired."""
+        try:
+            return retried(attempt, size)
+        except OSError as error:
+            if not token_expired(error):
+                raise
+            self.backend.renew()
+            return retried(attempt, size)
 
 
 def _checked(key: str) -> str:
