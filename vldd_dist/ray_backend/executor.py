@@ -22,7 +22,7 @@ from vldd_dist.store.store import Store
 
 # How long a distillation that is stopped may take to end its outer step and store a checkpoint. `ray job stop` waits 60 s for
 # the driver (`submitting.runtime_env`); the rest is for its last status.
-STOP_SECONDS = 40
+CHECKPOINT_SECONDS = 40
 
 # Time between two checks whether nodes are left for the units that must not run on all of them.
 NODES_SECONDS = 10.0
@@ -167,8 +167,10 @@ class RayExecutor:
         stopping = [attempt for attempt in self.running.values() if attempt.ask_to_stop()]
         references = [reference for attempt in stopping for reference in attempt.references]
         if references:
-            self._notice(f"waiting up to {STOP_SECONDS} s for the checkpoints of {len(stopping)} units; Ctrl-C again: at once")
-        deadline = time.monotonic() + STOP_SECONDS
+            self._notice(
+                f"waiting up to {CHECKPOINT_SECONDS} s for the checkpoints of {len(stopping)} units; Ctrl-C again: at once"
+            )
+        deadline = time.monotonic() + CHECKPOINT_SECONDS
         while references and not self._hurry() and time.monotonic() < deadline:
             _, references = ray.wait(references, num_returns=len(references), timeout=1)
         for attempt in self.running.values():

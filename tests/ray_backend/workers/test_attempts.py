@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.ray_backend import executor as executor_module
-from vldd_dist.ray_backend.executor import STOP_SECONDS, RayExecutor
+from vldd_dist.ray_backend.executor import CHECKPOINT_SECONDS, RayExecutor
 from vldd_dist.ray_backend.workers import attempts as ray_work
 from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt, outcome_of, worst
 from vldd_dist.ray_backend.workers.errors import LOST
@@ -198,7 +198,7 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
     assert executor.running == {}
 
 
-@pytest.mark.parametrize(("needed", "hurry_at", "waited"), [(20, 1e9, 20), (1e9, 1e9, STOP_SECONDS), (20, 3, 3)])
+@pytest.mark.parametrize(("needed", "hurry_at", "waited"), [(20, 1e9, 20), (1e9, 1e9, CHECKPOINT_SECONDS), (20, 3, 3)])
 def test_a_run_that_ends_waits_for_checkpoints_unless_the_user_is_in_a_hurry(
     needed: float, hurry_at: float, waited: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

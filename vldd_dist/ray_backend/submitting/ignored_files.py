@@ -13,14 +13,15 @@ from pathspec import GitIgnoreSpec
 from vldd_dist.artifacts.units import STORE_MARK
 from vldd_dist.control_characters import is_text
 from vldd_dist.errors import ConfigError, first_line
+from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES
 
 # Ray reads both, also in folders below.
 IGNORE_FILES = (".rayignore", ".gitignore")
 
 
-def check_not_ignored(root: Path, names: dict[str, str]) -> None:
-    """Refuse a description that names a file of the working directory that is not uploaded. A file with an absolute path may
-    exist on the nodes too.
+def check_uploaded(root: Path, names: dict[str, str]) -> None:
+    """Refuse a description that names a file of the working directory that is not uploaded: one that looks like a secret, or
+    one that an ignore file lists. A file of the latter kind with an absolute path may exist on the nodes too.
 
     Args:
         names: key of the description -> path of a file, absolute or relative to `root`.
@@ -28,17 +29,20 @@ def check_not_ignored(root: Path, names: dict[str, str]) -> None:
     Raises:
         ConfigError: it names such a file.
     """
-    specs = _ignore_specs(root)
+    secrets, specs = GitIgnoreSpec.from_lines(EXCLUDES), _ignore_specs(root)
     for where, name in names.items():
         path = (root / name).resolve()
-        if Path(name).is_absolute() or not path.is_relative_to(root) or not path.is_file():
+        if not path.is_relative_to(root) or not path.is_file():
             continue
-        for ignore_file, spec in specs.items():
-            if spec.match_file(path.relative_to(root)):
-                raise ConfigError(
-                    f"{where}: {name} is not uploaded, because {ignore_file} lists it: put it into the bucket and write its "
-                    f"URL, or change {ignore_file}"
-                )
+        place = path.relative_to(root)
+        if secrets.match_file(place):
+            raise ConfigError(f"{where}: {name} is named like a file with secrets, which is never uploaded: rename it")
+        ignoring = [ignore_file for ignore_file, spec in specs.items() if spec.match_file(place)]
+        if ignoring and not Path(name).is_absolute():
+            raise ConfigError(
+                f"{where}: {name} is not uploaded, because {ignoring[0]} lists it: put it into the bucket and write its "
+                f"URL, or change {ignoring[0]}"
+            )
 
 
 def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:

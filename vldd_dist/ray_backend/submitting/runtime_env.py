@@ -14,7 +14,7 @@ from vldd_dist.ray_backend.submitting.ignored_files import never_sent
 from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES
 
 # How long Ray waits for a driver to end after `ray job stop`, as text.
-STOP_SECONDS = "60"
+JOB_STOP_SECONDS = "60"
 
 
 def runtime_env(root: Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def runtime_env(root: Path) -> dict[str, Any]:
     """
     environment = _environment(root / "jobs" / "runtime_env.yaml")
     # Ray otherwise kills a driver three seconds after `ray job stop`, before the units have stored their checkpoints.
-    variables = {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **(environment.get("env_vars") or {})}
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP_SECONDS, **(environment.get("env_vars") or {})}
     if VARIABLE in os.environ:
         # The driver and the workers log in the same format as this command.
         variables[VARIABLE] = os.environ[VARIABLE]

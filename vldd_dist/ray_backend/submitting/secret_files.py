@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pathspec import GitIgnoreSpec
-
 from vldd_dist.errors import ConfigError
 
 _TEXT = ("json", "yaml", "yml", "toml", "ini", "cfg", "conf", "csv", "txt", "xml")
@@ -57,22 +55,6 @@ def check_working_dir(root: Path) -> None:
             f"--working-dir {root}: contains your home directory, all of which would be uploaded: "
             "put the description and the code in a folder of their own"
         )
-
-
-def check_named_files(root: Path, names: dict[str, str]) -> None:
-    """Refuse a description that names a file that is never uploaded.
-
-    Args:
-        names: key of the description -> path of a file, absolute or relative to `root`.
-
-    Raises:
-        ConfigError: it names such a file.
-    """
-    spec = GitIgnoreSpec.from_lines(EXCLUDES)
-    for where, name in names.items():
-        path = (root / name).resolve()
-        if path.is_relative_to(root) and path.is_file() and spec.match_file(path.relative_to(root)):
-            raise ConfigError(f"{where}: {name} is named like a file with secrets, which is never uploaded: rename it")
 
 
 def texts_of(description: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

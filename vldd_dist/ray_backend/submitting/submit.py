@@ -16,9 +16,9 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from vldd_dist.config.described import Described
 from vldd_dist.errors import MOST_CHARACTERS, ConfigError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
-from vldd_dist.ray_backend.submitting.ignored_files import check_not_ignored
+from vldd_dist.ray_backend.submitting.ignored_files import check_uploaded
 from vldd_dist.ray_backend.submitting.runtime_env import runtime_env
-from vldd_dist.ray_backend.submitting.secret_files import check_named_files, check_working_dir, texts_of
+from vldd_dist.ray_backend.submitting.secret_files import check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
 # Ray's variable for the URL of a cluster's dashboard. Its commands prefer it, and RAY_ADDRESS, to their `--address`.
@@ -71,8 +71,7 @@ def submit(
     named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
         named_files["the description"] = description
-    check_named_files(root, named_files)
-    check_not_ignored(root, named_files)
+    check_uploaded(root, named_files)
     environment = runtime_env(root)
     entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
