@@ -1,7 +1,7 @@
 """Bytes that a distillation reads from the store and writes to it."""
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, SplitRead, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.objectives import Objective
 
@@ -27,17 +27,17 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     checkpoint = trace.pair_bytes + (1 + len(settings.moments()) + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
-    features = experiment.model.has_features
-    splits: dict[str, bool | None] = {"val": features}
+    stored, reads_batches = stored_inputs(experiment.model), "real_batches" in objective.needed()
+    splits: dict[str, SplitRead] = {"val": stored}
     if settings.initialise.reads_real_pairs():
         # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
-        splits["train"] = False
-        if "real_batches" in objective.needed() and features and data is not None:
+        splits["train"] = "images"
+        if reads_batches and stored == "features" and data is not None:
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
-    elif "real_batches" in objective.needed():
-        splits["train"] = features
+    elif reads_batches:
+        splits["train"] = stored
     elif settings.initialise.reads_captions():
-        splits["train"] = None
+        splits["train"] = "captions"
     if "features" in settings.initialise.all_needs() and data is not None:
         # Joint features of the images and of one caption each, and the captions' numbers.
         reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)

@@ -1,6 +1,7 @@
 """Bytes that one unit reads from the store and writes to it. Each object is counted once, because the node's cache keeps it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -17,6 +18,9 @@ JPEG_BYTES_PER_PIXEL, PNG_BYTES_PER_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
 COMMON_CAPTIONS = 5
 # Used if the size of the text encoder's embeddings is unknown: that of BERT base.
 COMMON_TEXT_DIM = 768
+
+# What a unit reads of a split: the images or their stored features, each with the embeddings of the captions; or only these.
+SplitRead = Literal["images", "features", "captions"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,16 @@ def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tupl
     return (COMMON_TEXT_DIM, False) if architecture is None else (architecture.dim, True)
 
 
-def traffic_of(
-    splits: dict[str, bool | None], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int
-) -> Traffic:
-    """The traffic of a unit that reads splits with the embeddings of their captions.
+def stored_inputs(model: ModelSettings) -> SplitRead:
+    """In which form a unit reads images that it does not augment."""
+    return "features" if model.has_features else "images"
+
+
+def traffic_of(splits: dict[str, SplitRead], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
+    """The traffic of a unit.
 
     Args:
-        splits: split -> whether the stored features of a frozen backbone are read in place of its images; None: only the
-            embeddings are read.
+        splits: split -> what is read of it.
         reads: bytes read of other things.
         writes: bytes written.
     """
@@ -98,10 +104,10 @@ def traffic_of(
     # Bytes of the caption embeddings of one image.
     texts = round(data.captions_per_image * 4 * trace.text_dim)
     data_bytes = 0
-    for split, has_features in splits.items():
+    for split, read in splits.items():
         count = data.images[split]
-        images = count * (trace.input_bytes - 4 * trace.text_dim) if has_features else data.shards[split]
-        data_bytes += (0 if has_features is None else images) + count * texts
+        features = count * (trace.input_bytes - 4 * trace.text_dim)
+        data_bytes += {"images": data.shards[split], "features": features, "captions": 0}[read] + count * texts
     return Traffic(data_bytes, reads, writes)
 
 

@@ -170,7 +170,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     elif any("distilled" in application.needs for application in experiment.applications.run):
         reads = max(experiment.distill.pairs)
     reads = reads * trace.pair_bytes + weights_bytes(experiment.model, trace)
-    return traffic_of(dict.fromkeys(SPLITS, True), data, trace, reads=reads, writes=0)
+    return traffic_of(dict.fromkeys(SPLITS, "features"), data, trace, reads=reads, writes=0)
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:

@@ -11,7 +11,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import student_flops
@@ -141,7 +141,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     for model in models:
         trace = traces(model, experiment.data.image_size)
         reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(model, trace)
-        of_models.append(traffic_of(dict.fromkeys(["val", "test"], model.has_features), data, trace, reads=reads, writes=0))
+        of_models.append(traffic_of(dict.fromkeys(["val", "test"], stored_inputs(model)), data, trace, reads=reads, writes=0))
     return max(of_models, key=lambda traffic: traffic.reads + (traffic.data or 0))
 
 

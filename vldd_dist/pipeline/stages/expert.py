@@ -7,7 +7,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.experts import ExpertSettings
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, SplitRead, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, TrainingStep, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import expert_flops, training_entries
@@ -110,8 +110,8 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     # What `ForgettingCounts` holds of an entry: an int64 and two booleans.
     counts = 0 if data is None else round(10 * training_entries(settings, data))
     writes = (settings.epochs + 1) * (snapshot + counts) + (settings.epochs * snapshot if settings.momentum else 0)
-    features = experiment.model.has_features
-    splits: dict[str, bool | None] = {"train": features and settings.augment is None, "val": features}
+    stored = stored_inputs(experiment.model)
+    splits: dict[str, SplitRead] = {"train": stored if settings.augment is None else "images", "val": stored}
     return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 
 
