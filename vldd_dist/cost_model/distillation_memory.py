@@ -159,7 +159,7 @@ def distillation_memory(
     pair: PairSize,
     settings: DistillationSettings,
     validation: Terms,
-    held: int = 2,
+    held: int,
 ) -> Terms:
     """The peak of a distillation of M pairs, the maximum over the parts of an outer step and validation.
 

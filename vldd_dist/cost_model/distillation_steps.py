@@ -25,7 +25,7 @@ from vldd_dist.models.image.frozen_tower import largest_chunk
 IMAGES = frozenset({"images"})
 
 
-def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: int = 0) -> Terms:
+def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: int) -> Terms:
     """The peak for the largest number of pairs: the maximum over the unroll, the check of finite differences, the update of the
     pairs, and validation.
 

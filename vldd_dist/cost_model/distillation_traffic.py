@@ -6,7 +6,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.objectives import Objective
 
 
-def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataSize | None, earlier: int = 0) -> Traffic:
+def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataSize | None, earlier: int) -> Traffic:
     """Reads: each snapshot that can be drawn, once; what the starting pairs are made of; the pairs of earlier phases. Writes:
     checkpoints (the pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the
     best and the starting pairs, including those of earlier phases. Of several numbers of pairs, for the largest.

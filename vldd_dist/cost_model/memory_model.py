@@ -129,7 +129,7 @@ def expert_memory(sizes: Sizes, step: TrainingStep, settings: ExpertSettings) ->
     return student_memory(sizes, workers, sharding) | {"momentum": momentum, "batch": step.batch, "activations": activations}
 
 
-def evaluation_memory(sizes: Sizes, step: TrainingStep, settings: EvaluationProtocol, workers: int = 1) -> Terms:
+def evaluation_memory(sizes: Sizes, step: TrainingStep, settings: EvaluationProtocol, workers: int) -> Terms:
     """The peak of training a student on pairs, without the pairs and the dual encoder that the caller holds. Each rank has the
     whole student.
 

@@ -18,7 +18,7 @@ def replace_file(path: str, data: bytes) -> None:
     os.replace(_temporary_beside(path, data), path)
 
 
-def create_file(path: str, data: bytes, fall_back: bool = True) -> None:
+def create_file(path: str, data: bytes, fall_back: bool) -> None:
     """Create a file.
 
     Args:

@@ -72,7 +72,7 @@ def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
 class ResumingStream(io.RawIOBase):
     """A remote object of `size` bytes, read sequentially from byte `start` on."""
 
-    def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int = 0) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int) -> None:
         self._filesystem, self._path = filesystem, path
         ranges = ((first, min(first + RANGE_BYTES, size)) for first in range(start, size, RANGE_BYTES))
         self._ranges = in_order(self._range, ranges, threads=RANGES_AHEAD, ahead=RANGES_AHEAD)
