@@ -11,11 +11,8 @@ from contextlib import contextmanager
 from vldd_dist.errors import StoreOutage, StoreUnreachable, short
 from vldd_dist.store.retry import is_transient, token_expired
 
-# The machine lacks file descriptors, memory or space on a disk, or a network file system was mounted again.
-OF_THE_MACHINE = {
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-}
+# The machine lacks file descriptors, memory or space on a disk.
+OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def check_reachable(what: str, error: Exception, or_else: str = "") -> None:

@@ -76,7 +76,7 @@ def test_images_of_a_split_that_has_reached_its_limit_are_not_decoded(
         decoded.append(source)
         return decode(data, source)
 
-    monkeypatch.setattr("vldd_dist.data.preparation.prepare.decode", counted)
+    monkeypatch.setattr("vldd_dist.data.sources.sample.decode", counted)
     dataset = prepare(store, one_split(tmp_path, 400, train_images=10, val_images=6, test_images=5))
     assert {split: info.images for split, info in dataset.splits.items()} == {"train": 10, "val": 6, "test": 5}
     assert len(decoded) == 21

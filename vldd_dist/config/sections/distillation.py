@@ -141,6 +141,10 @@ class DistillSection(DistillationSettings):
         "for all epochs.",
     )
 
+    def sets(self) -> list[tuple[int, int]]:
+        """(number of pairs, seed) of each distillation."""
+        return [(pairs, seed) for pairs in self.pairs for seed in self.seeds]
+
     def pairs_of_phases(self, pairs: int) -> list[int]:
         """The number of pairs of each phase, of M pairs in all; without phases, M itself."""
         stated = [phase.pairs for phase in self.phases if phase.pairs is not None]

@@ -16,7 +16,7 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import BadFacts, GroupSplitFacts, ShardFacts, ShardGroupFacts
-from vldd_dist.data.images import decode, encode, resize
+from vldd_dist.data.images import encode, resize
 from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.prepared.image_lines import ImageLine, encode_lines
@@ -146,8 +146,7 @@ class _Preparation:
         return limit is None or self.counts[split] < limit
 
     def _member(self, sample: RawSample) -> Member:
-        image = decode(sample.image, sample.source) if isinstance(sample.image, bytes) else sample.image
-        extension, data = encode(resize(image, self.settings.image_size, self.settings.resize))
+        extension, data = encode(resize(sample.decoded(), self.settings.image_size, self.settings.resize))
         description = {"id": sample.key, "captions": sample.captions, **sample.extra}
         fingerprint = _fingerprint(sample.image if isinstance(sample.image, bytes) else data)
         return Member(sample.key, extension, data, description, sample.identity, fingerprint)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from PIL import Image
 
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.images import decode, resize
+from vldd_dist.data.images import resize
 from vldd_dist.data.preparation.bad_samples import ONCE
 from vldd_dist.data.preparation.groups import expected_images
 from vldd_dist.data.sources.base import SPLITS, Part, Source
@@ -93,7 +93,7 @@ def _add(result: Survey, sample: RawSample | UnreadableSample, digests: set[byte
     try:
         if isinstance(sample, UnreadableSample):
             raise sample.error
-        image = _image(sample)
+        image = sample.decoded()
     except DataError as error:
         result.bad += 1
         if len(result.errors) < ERRORS:
@@ -108,10 +108,6 @@ def _add(result: Survey, sample: RawSample | UnreadableSample, digests: set[byte
     digests.add(digest)
     if len(result.thumbnails) < thumbnails:
         result.thumbnails.append((resize(image, THUMBNAIL_SIDE, "crop"), sample.captions[0]))
-
-
-def _image(sample: RawSample) -> Image.Image:
-    return decode(sample.image, sample.source) if isinstance(sample.image, bytes) else sample.image
 
 
 def contact_sheet(surveys: list[Survey]) -> Image.Image:

@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image
 
+from vldd_dist.data.images import decode
 from vldd_dist.errors import DataError
 
 
@@ -29,6 +30,10 @@ class RawSample:
     captions: list[str]
     identity: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def decoded(self) -> Image.Image:
+        """The image, decoded."""
+        return decode(self.image, self.source) if isinstance(self.image, bytes) else self.image
 
 
 @dataclass(frozen=True)

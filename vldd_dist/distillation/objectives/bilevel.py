@@ -125,9 +125,6 @@ class BilevelCosts(UnrolledCosts[Bilevel]):
     def held_snapshots(self, experts: int) -> int:
         return experts if self.objective.teacher else 0
 
-    def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        return self.held_snapshots(experts)
-
     def teacher_flops(self, passes: PassCosts, experts: int) -> float:
         # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
         one = passes.training / 3 if passes.frozen_backbone else passes.encoding

@@ -69,8 +69,8 @@ class ObjectiveCosts(Generic[SomeObjective]):
         return 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """The largest number of expert snapshots that a run reads; each is read once."""
-        return 0
+        """The largest number of expert snapshots that a run reads; each is read once. By default those that it holds."""
+        return self.held_snapshots(experts)
 
     def held_snapshots(self, experts: int) -> int:
         """The number of expert snapshots that a run holds in memory at once."""

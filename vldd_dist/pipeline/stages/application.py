@@ -70,7 +70,7 @@ def keys_of(experiment: Experiment, number: int) -> list[Key]:
     """Keys of the units of the application with this index in the description."""
     if "distilled" not in experiment.applications.run[number].needs:
         return [(number,)]
-    return [(number, pairs, seed) for pairs in experiment.distill.pairs for seed in experiment.distill.seeds]
+    return [(number, pairs, seed) for pairs, seed in experiment.distill.sets()]
 
 
 def run(context: StageContext) -> ApplicationFacts:

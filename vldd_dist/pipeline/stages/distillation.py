@@ -84,8 +84,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
 
 def wanted(graph: Units) -> Iterable[Key]:
     """Each number of pairs with each seed."""
-    settings = graph.experiment.distill
-    return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
+    return graph.experiment.distill.sets()
 
 
 def run(context: StageContext) -> DistillationFacts:

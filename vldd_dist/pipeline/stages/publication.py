@@ -67,8 +67,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
 
 def wanted(graph: Units) -> Iterable[Key]:
     """Each distillation."""
-    settings = graph.experiment.distill
-    return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
+    return graph.experiment.distill.sets()
 
 
 def publish(context: StageContext) -> PublicationFacts:

@@ -62,6 +62,5 @@ def _coresets(experiment: Experiment, models: tuple[str, ...]) -> Iterator[Evalu
 
 
 def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[EvaluatedSet]:
-    for pairs in experiment.distill.pairs:
-        for seed in experiment.distill.seeds:
-            yield EvaluatedSet(DISTILLED, pairs, seed, ("distillation", pairs, seed), seeds, models)
+    for pairs, seed in experiment.distill.sets():
+        yield EvaluatedSet(DISTILLED, pairs, seed, ("distillation", pairs, seed), seeds, models)
