@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vldd_dist.distillation.batch_exchange import rank_rows
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
-from vldd_dist.distillation.student.batch_exchange import rank_rows
 from vldd_dist.sharding.ranks import rows_of
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings
+from vldd_dist.distillation.batch_exchange import BatchExchange
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.batch_exchange import BatchExchange
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import Unroll, scatter_to_pairs

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.batch_exchange import ImageInputs
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.batch_exchange import ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:

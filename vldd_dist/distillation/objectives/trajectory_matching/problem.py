@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vldd_dist.distillation.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
@@ -18,7 +19,6 @@ from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs,
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
-from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.student.unrolling import Segment, Unrolling
 from vldd_dist.distillation.unroll import EpsilonChoice, Unroll
