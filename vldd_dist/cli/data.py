@@ -40,7 +40,7 @@ def init(
     from vldd_dist.cli.first_experiment import check_weights, describe_experiment, is_offline
     from vldd_dist.config.base import choose
     from vldd_dist.config.loading.load import load_experiment
-    from vldd_dist.data.preparation.survey import few_test_images
+    from vldd_dist.data.preparation.groups import few_test_images
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
 
@@ -87,7 +87,8 @@ def data(
     from rich.table import Table
 
     from vldd_dist.config.loading.load_study import load_description
-    from vldd_dist.data.preparation.survey import carved_splits, few_test_images, remarks, rows, survey
+    from vldd_dist.data.preparation.groups import carved_splits, few_test_images
+    from vldd_dist.data.preparation.survey import remarks, rows, survey
 
     described = load_description(config, overrides)
     settings, *others = described.experiments.values()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.preparation.survey import few_test_images
+from vldd_dist.data.preparation.groups import few_test_images
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.

@@ -1,4 +1,4 @@
-"""Groups: the part of a source that one work unit prepares."""
+"""Groups: the part of a source that one work unit prepares. And what is known of the splits before an image is read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.sources.base import SPLITS, Part, Source
+from vldd_dist.recall_metrics import coarseness
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,21 @@ def expected_images(settings: DataSettings) -> dict[str, int] | None:
     from_train = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
     known["train"] -= sum(from_train.values())
     return {split: min(count, limits[split] or count) for split, count in (known | from_train).items()}
+
+
+def carved_splits(data: DataSettings) -> list[str]:
+    """A sentence for each split that the source lacks."""
+    missing = [split for split in SPLITS if split not in data.source.own_splits()]
+    expected = expected_images(data) if missing else None
+    about = {split: f", about {expected[split]:,}" if expected else "" for split in missing}
+    return [
+        f"{split}: {getattr(data.split, split):.3g} of the training images{about[split]}, by a hash of their names "
+        f"(data.split.{split})"
+        for split in missing
+    ]
+
+
+def few_test_images(data: DataSettings) -> str | None:
+    """A sentence if recall will be measured on few images; None if there are enough, or if their number is not known."""
+    expected = expected_images(data)
+    return coarseness(expected["test"]) if expected else None

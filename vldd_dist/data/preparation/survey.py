@@ -6,14 +6,11 @@ from hashlib import sha256
 
 from PIL import Image
 
-from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.images import resize
 from vldd_dist.data.preparation.bad_samples import ONCE
-from vldd_dist.data.preparation.groups import expected_images
-from vldd_dist.data.sources.base import SPLITS, Part, Source
+from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.recall_metrics import coarseness
 
 # The samples are taken from at most this many parts, which are spread evenly over the split.
 PARTS = 10
@@ -136,24 +133,6 @@ def _range(values: list[int]) -> str:
         return "-"
     low, median, high = min(values), sorted(values)[len(values) // 2], max(values)
     return f"{low:,}" if low == high else f"{low:,} .. {median:,} .. {high:,}"
-
-
-def carved_splits(data: DataSettings) -> list[str]:
-    """A sentence for each split that the source lacks."""
-    missing = [split for split in SPLITS if split not in data.source.own_splits()]
-    expected = expected_images(data) if missing else None
-    about = {split: f", about {expected[split]:,}" if expected else "" for split in missing}
-    return [
-        f"{split}: {getattr(data.split, split):.3g} of the training images{about[split]}, by a hash of their names "
-        f"(data.split.{split})"
-        for split in missing
-    ]
-
-
-def few_test_images(data: DataSettings) -> str | None:
-    """A sentence if recall will be measured on few images; None if there are enough, or if their number is not known."""
-    expected = expected_images(data)
-    return coarseness(expected["test"]) if expected else None
 
 
 def remarks(surveys: list[Survey], allowed: float) -> list[str]:
