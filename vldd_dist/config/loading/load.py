@@ -31,17 +31,18 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     return experiment_of(read_tree(path), path, overrides or [])
 
 
-def experiment_of(tree: dict[str, Any], path: Path, overrides: list[str]) -> Experiment:
-    """Check the description in a file, as `load_experiment` does.
+def experiment_of(tree: dict[str, Any], source: Path | str, overrides: list[str]) -> Experiment:
+    """Check a description, as `load_experiment` does.
 
     Args:
-        tree: the mapping in the file, which is changed.
+        tree: the mapping in the source, which is changed.
+        source: the file or whatever else has the description, for the error.
     """
     apply_overrides(tree, overrides)
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_problem(error)}") from None
+        raise ConfigError(f"{source}: {first_problem(error)}") from None
 
 
 def resource_overrides(gpus: float | None, gpu_memory: float | None = None) -> list[str]:

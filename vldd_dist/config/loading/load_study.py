@@ -91,12 +91,7 @@ def read_description(tree: dict[str, Any], source: str) -> Experiment | LoadedSt
     Raises:
         ConfigError: this version cannot read the description; the sentence names the source.
     """
-    if STUDY_KEYS & tree.keys():
-        return _checked_study(tree, source)
-    try:
-        return Experiment.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {first_problem(error)}") from None
+    return _checked_study(tree, source) if STUDY_KEYS & tree.keys() else experiment_of(tree, source, [])
 
 
 def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
