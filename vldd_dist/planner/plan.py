@@ -191,6 +191,29 @@ def _planned(
     return planned, notes
 
 
+@dataclass(frozen=True)
+class _Estimate:
+    """The memory that an experiment's units of a stage need.
+
+    Attributes:
+        terms: bytes by name; None: unknown.
+        limit: bytes that they have; None: unknown.
+    """
+
+    of: PlannedExperiment
+    terms: Terms | None
+    limit: int | None
+
+    @property
+    def peak(self) -> int:
+        """Bytes; -1 if unknown."""
+        return -1 if self.terms is None else peak(self.terms)
+
+    @property
+    def is_too_much(self) -> bool:
+        return self.terms is not None and self.limit is not None and self.peak > self.limit
+
+
 def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tuple[list[Need], list[str]]:
     """The need of each stage that has units; sentences about the passes that cannot be traced."""
     needs: list[Need] = []
@@ -205,33 +228,30 @@ def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tup
 
 def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | None, list[str]]:
     """The need of the experiment of `Need`; None if no experiment has such units. And why passes cannot be traced."""
-    # (whether it is too much, peak bytes or -1 if unknown, the experiment, memory by name).
-    estimates: list[tuple[bool, int, PlannedExperiment, Terms | None]] = []
+    estimates: list[_Estimate] = []
     notes: list[str] = []
     for one in planned:
+        terms = None
         try:
             terms = one.estimator.memory(one.experiment, stage)
         except ConfigError as error:
             notes.append(str(error))
-            estimates.append((False, -1, one, None))
-        else:
-            if terms:
-                limit = memory_limit(stage.resources(one.experiment))
-                estimates.append((limit is not None and peak(terms) > limit, peak(terms), one, terms))
+        # No terms: the experiment has no such units.
+        if terms is None or terms:
+            estimates.append(_Estimate(one, terms, memory_limit(stage.resources(one.experiment))))
     if not estimates:
         return None, notes
-    too_much, _, most, largest = max(estimates, key=lambda estimate: estimate[:2])
-    experiment, data, estimator = most.experiment, most.data, most.estimator
-    limit = memory_limit(stage.resources(experiment))
+    most = max(estimates, key=lambda estimate: (estimate.is_too_much, estimate.peak))
+    experiment, data, estimator = most.of.experiment, most.of.data, most.of.estimator
     need = Need(
         stage=stage,
         experiment=experiment.name,
-        terms=largest,
-        limit=limit,
+        terms=most.terms,
+        limit=most.limit,
         host=stage.host_memory(experiment, estimator.trace, data) if stage.host_memory and data is not None else None,
         moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         measured=data is not None and data.measured,
-        suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and too_much else None,
+        suggestion=suggest(experiment, stage, most.limit, estimator) if most.limit is not None and most.is_too_much else None,
     )
     return need, notes
 
