@@ -1,6 +1,7 @@
 """Suggests settings to change if a unit does not fit its GPU. Each change is checked with the memory estimate, so that what is
 suggested does fit."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -52,7 +53,7 @@ class _Search:
 
     def sentence(self) -> str:
         alternatives: list[str] = []
-        groups = self._groups()
+        groups = [kept for group in self._groups() if (kept := [series for series in group if series])]
         for group in groups:
             if fitting := next((change for series in group if (change := self._first_that_fits(series))), None):
                 alternatives.append(f"{_said(fitting)} ({self._gib(fitting)})")
@@ -101,44 +102,40 @@ class _Search:
         except (ValidationError, ConfigError):
             return None
 
-    def _groups(self) -> list[list[Series]]:
+    def _groups(self) -> Iterator[list[Series]]:
         """Groups of changes, the least intrusive first. Of each group at most one change is suggested: that of the first series
-        that has one that is enough."""
+        that has one that is enough. A series is empty if its setting cannot be lowered."""
         if self.stage.kind in ENCODED_AT_ONCE:
-            batch = self._halved(ENCODED_AT_ONCE[self.stage.kind])
-            return [[batch]] if batch else []
+            yield [self._halved(ENCODED_AT_ONCE[self.stage.kind])]
+            return
         image, distill = self.experiment.model.image, self.experiment.distill
-        groups: list[list[Series]] = []
-        checkpointing: list[Change] = []
+        is_distillation, objective = self.stage.kind == "distillation", distill.objective
+        is_unrolled = is_distillation and isinstance(objective, UnrolledObjective)
+        if is_unrolled and objective.offload_snapshots == "none":
+            yield [[{"distill.objective.offload_snapshots": "cpu"}]]
+        if is_distillation and (image.freezes_backbone or not is_unrolled) and distill.tower_graph_mib:
+            yield [[{"distill.tower_graph_mib": 0}]]
+        checkpointing: Series = []
         if not image.grad_checkpointing and not image.freezes_backbone:
             checkpointing = [{"model.image.grad_checkpointing": True}]
-            groups.append([checkpointing])
-        batch = self._halved(f"{self.section}.batch_size")
-        if self.stage.kind != "distillation":
-            workers = self._more_workers() if self.stage.kind == "expert" else []
-            return [group for group in (*groups, workers, [batch] if batch else []) if group]
-        is_frozen = image.freezes_backbone or not isinstance(distill.objective, UnrolledObjective)
-        if is_frozen and distill.tower_graph_mib:
-            groups.insert(0, [[{"distill.tower_graph_mib": 0}]])
-        gradients: Series = []
-        if isinstance(objective := distill.objective, UnrolledObjective):
-            if objective.offload_snapshots == "none":
-                groups.insert(0, [[{"distill.objective.offload_snapshots": "cpu"}]])
-            if objective.gradient == "full":
-                gradients.append({"distill.objective.gradient": "exact"})
+        yield [checkpointing]
+        if is_unrolled:
+            gradients: Series = [{"distill.objective.gradient": "exact"}] if objective.gradient == "full" else []
             if objective.gradient != "finite_difference" and objective.allows_differences():
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]
-        validations = self._halved("evaluation.batch_size")
-        both = [one | other for one, other in zip(batch, validations, strict=False)]
-        smaller = [series for series in (batch, validations, both) if series]
-        return [group for group in (*groups, [gradients] if gradients else [], self._more_workers(), smaller) if group]
+            yield [gradients]
+        if self.stage.kind in ("distillation", "expert"):
+            yield self._more_workers()
+        batch = self._halved(f"{self.section}.batch_size")
+        validations = self._halved("evaluation.batch_size") if is_distillation else []
+        yield [batch, validations, [one | other for one, other in zip(batch, validations, strict=False)]]
 
     def _more_workers(self) -> list[Series]:
         section = getattr(self.experiment, self.section)
         more = [{f"{self.section}.workers": n} for n in WORKERS if n > section.workers]
         sharded = [change | {f"{self.section}.sharding": "fsdp"} for change in more]
-        return [series for series in (more, sharded if not is_in_shards(section.sharding) else []) if series]
+        return [more, [] if is_in_shards(section.sharding) else sharded]
 
     def _halved(self, key: str) -> Series:
         section, name = key.split(".")
