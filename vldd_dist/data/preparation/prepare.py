@@ -5,8 +5,8 @@ content.
 import io
 import json
 import tarfile
-from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -69,6 +69,28 @@ def _samples(source: Source, group: Group, settings: DataSettings, seed: int) ->
         yield from source.samples(group.split, part, image_size=settings.image_size, seed=seed)
 
 
+@dataclass
+class _Split:
+    """The images of a group that one split gets.
+
+    Attributes:
+        limit: their largest number; None: there is no limit.
+        waiting: those of the shard that is being filled.
+        images, names: the fingerprints of all of them so far, and of their names.
+    """
+
+    name: str
+    limit: int | None
+    waiting: list[Member] = field(default_factory=list)
+    shards: list[ShardFacts] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    names: list[int] = field(default_factory=list)
+
+    @property
+    def takes_more(self) -> bool:
+        return self.limit is None or len(self.images) < self.limit
+
+
 class _Preparation:
     """Puts the samples of a group into shards.
 
@@ -80,10 +102,8 @@ class _Preparation:
         self.settings, self.group, self.writer, self.uploads = settings, group, writer, uploads
         self.bad, self.seen, self.processed = BadSamples(group.split, settings.max_bad_fraction), 0, 0
         self.keys: set[str] = set()
-        self.waiting: dict[str, list[Member]] = {split: [] for split in group.splits}
-        self.shards: dict[str, list[ShardFacts]] = {split: [] for split in group.splits}
-        self.counts = dict.fromkeys(group.splits, 0)
-        self.fingerprints: defaultdict[str, list[int]] = defaultdict(list)
+        limits = dict(group.limits)
+        self.splits = {name: _Split(name, limits.get(name)) for name in group.splits}
 
     def run(self, samples: Samples, report: Report) -> None:
         """Write all shards, and then the fingerprints; then there are `facts`. Raises DataError as `prepare_group` does."""
@@ -92,7 +112,7 @@ class _Preparation:
             report(Progress(self.processed, self.group.samples))
         self._finish()
 
-    def _members(self, samples: Samples) -> Iterator[tuple[str, Member | None]]:
+    def _members(self, samples: Samples) -> Iterator[tuple[_Split, Member | None]]:
         """(split, image) of the usable samples, until every split has reached its limit. Of a split that has reached it, images
         are None, because they need not be decoded."""
         for sample in samples:
@@ -104,46 +124,43 @@ class _Preparation:
                 if sample.key in self.keys:
                     raise DataError(f"{sample.source}: another image has the key {sample.key!r} too: rename one of them")
                 self.keys.add(sample.key)
-                split = self.group.split_of(sample.identity or sample.key)
-                member = self._member(sample) if self._takes_more(split) else None
+                split = self.splits[self.group.split_of(sample.identity or sample.key)]
+                member = self._member(sample) if split.takes_more else None
             except DataError as error:
                 self.bad.add(error, sample.container, self.seen)
                 continue
             yield split, member
-            if len(self.group.limits) == len(self.group.splits) and not any(map(self._takes_more, self.group.splits)):
+            if not any(one.takes_more for one in self.splits.values()):
                 return
 
-    def _add(self, split: str, member: Member | None) -> None:
+    def _add(self, split: _Split, member: Member | None) -> None:
         """Put an image into its split; None: count it only."""
         self.processed += 1
         if member is None:
             return
-        self.counts[split] += 1
-        self.fingerprints[f"{split}.images"].append(member.fingerprint)
-        self.fingerprints[f"{split}.names"].append(_fingerprint(member.identity.encode()) if member.identity else NAMELESS)
-        waiting = self.waiting[split]
-        waiting.append(member)
-        if len(waiting) == self.settings.shard_images:
+        split.images.append(member.fingerprint)
+        split.names.append(_fingerprint(member.identity.encode()) if member.identity else NAMELESS)
+        split.waiting.append(member)
+        if len(split.waiting) == self.settings.shard_images:
             self._write(split)
 
     def _finish(self) -> None:
-        for split, waiting in self.waiting.items():
-            if waiting:
+        fingerprints = {}
+        for split in self.splits.values():
+            if split.waiting:
                 self._write(split)
-        fingerprints = {name: torch.tensor(values, dtype=torch.int64) for name, values in self.fingerprints.items()}
+            if split.images:
+                fingerprints[f"{split.name}.images"] = torch.tensor(split.images, dtype=torch.int64)
+                fingerprints[f"{split.name}.names"] = torch.tensor(split.names, dtype=torch.int64)
         self.writer.put("fingerprints.safetensors", tensors.encode(fingerprints))
 
     def facts(self) -> ShardGroupFacts:
         worst, most = (self.bad.of_container.most_common(1) or [("", 0)])[0]
         return ShardGroupFacts(
-            splits={split: GroupSplitFacts(shards=shards) for split, shards in self.shards.items()},
+            splits={name: GroupSplitFacts(shards=split.shards) for name, split in self.splits.items()},
             samples=self.seen,
             bad=BadFacts(count=self.bad.count, worst=worst, in_worst=most),
         )
-
-    def _takes_more(self, split: str) -> bool:
-        limit = dict(self.group.limits).get(split)
-        return limit is None or self.counts[split] < limit
 
     def _member(self, sample: RawSample) -> Member:
         extension, data = encode(resize(sample.decoded(), self.settings.image_size, self.settings.resize))
@@ -151,14 +168,14 @@ class _Preparation:
         fingerprint = _fingerprint(sample.image if isinstance(sample.image, bytes) else data)
         return Member(sample.key, extension, data, description, sample.identity, fingerprint)
 
-    def _write(self, split: str) -> None:
-        members, self.waiting[split] = self.waiting[split], []
-        name = f"{split}-{len(self.shards[split]):06d}"
+    def _write(self, split: _Split) -> None:
+        members, split.waiting = split.waiting, []
+        name = f"{split.name}-{len(split.shards):06d}"
         data, lines = tar_of(members)
         self.uploads.submit(lambda: self.writer.put(f"{name}.tar", data))
         self.uploads.submit(lambda: self.writer.put(f"{name}.jsonl", encode_lines(lines)))
         captions = sum(len(line.captions) for line in lines)
-        self.shards[split].append(ShardFacts(name=name, images=len(members), captions=captions, bytes=len(data)))
+        split.shards.append(ShardFacts(name=name, images=len(members), captions=captions, bytes=len(data)))
 
 
 def tar_of(members: list[Member]) -> tuple[bytes, list[ImageLine]]:
