@@ -42,25 +42,28 @@ def push_to_hub(
     """
     name, revision = name_on_hub(url)
     with _hub_errors(url):
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+        from huggingface_hub import HfApi
 
         api = HfApi() if api is None else api
         where: dict[str, Any] = {"repo_id": name, "repo_type": "dataset", "revision": revision}
         api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
-        head = api.repo_info(**where).sha
-        present = set(api.list_repo_files(**where | {"revision": head})) - OF_THE_HUB
-        old_manifest = _read(api, where | {"revision": head}, MANIFEST) if MANIFEST in present else None
+        at_head = where | {"revision": api.repo_info(**where).sha}
+        present = set(api.list_repo_files(**at_head)) - OF_THE_HUB
+        old_manifest = _read(api, at_head, MANIFEST) if MANIFEST in present else None
         if replace or old_manifest != files[MANIFEST].read_bytes():
             if present and not replace:
                 others = f"other files ({', '.join(sorted(present)[:3])}) are"
                 what = others if old_manifest is None else "another distilled set is"
                 raise StoreError(f"{url}: {what} there: name another data set, or give --replace")
-            operations: list[Any] = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-            operations += [CommitOperationDelete(path) for path in sorted(listed_objects(old_manifest) & present - set(files))]
-            message = f"{manifest.pairs} distilled image-text pairs"
-            # With its parent, so that a commit that was made in the meantime is not overwritten.
-            head = api.create_commit(operations=operations, commit_message=message, parent_commit=head, **where).oid
-        infos = {info.path: info for info in api.get_paths_info(paths=list(files), **where | {"revision": head})}
+            commit = api.create_commit(
+                operations=_operations(files, sorted(listed_objects(old_manifest) & present - set(files))),
+                commit_message=f"{manifest.pairs} distilled image-text pairs",
+                # So that a commit that was made in the meantime is not overwritten.
+                parent_commit=at_head["revision"],
+                **where,
+            )
+            at_head = where | {"revision": commit.oid}
+        infos = {info.path: info for info in api.get_paths_info(paths=list(files), **at_head)}
         for path, file in files.items():
             if not _matches(infos.get(path), file.read_bytes()):
                 raise DamagedObject(f"{url}/{path}: the hub does not hold what was sent: push again with --replace")
@@ -72,6 +75,13 @@ def name_on_hub(url: str) -> tuple[str, str | None]:
     if match is None:
         raise StoreError(f"{url}: a distilled set on the hub is at hf://datasets/USER/NAME or hf://datasets/USER/NAME@REVISION")
     return match[1], match[2]
+
+
+def _operations(files: Mapping[str, Path], removed: list[str]) -> list[Any]:
+    """What a commit does: adds or replaces the files, and removes those that only the earlier set has."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    return [*(CommitOperationAdd(path, str(file)) for path, file in files.items()), *map(CommitOperationDelete, removed)]
 
 
 def _read(api: "HfApi", where: Mapping[str, Any], path: str) -> bytes:
