@@ -22,6 +22,7 @@ from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.config.base import Distinct, Positive, Rate, TrainedPairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.method_names import DISTILLED
+from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -141,29 +142,40 @@ class OneShotFederated(Application):
         self, given: Inputs, students: Students, parts: list[RetrievalSplit]
     ) -> Iterator[tuple[int, float, int]]:
         """(rounds, test recall, bytes uploaded) for each number of rounds, at the learning rate that validates best for it."""
-        total_images = sum(len(part.inputs) for part in parts)
         # Rounds -> (validation recall, test recall) at the best learning rate so far.
         best: dict[int, tuple[float, float]] = {}
         for rate in students.protocol.learning_rates:
             student = students.build()
             view = ParameterView(student)
             for round_number in range(1, max(self.rounds) + 1):
-                common, average = view.read(), None
-                for client, part in enumerate(parts):
-                    view.write(common)
-                    client_students = students.with_seed(derive_seed(students.seed, "round", round_number, client))
-                    for _ in client_students.epochs_on_split(student, part, rate, 1):
-                        pass
-                    weighted = [parameter * (len(part.inputs) / total_images) for parameter in view.read()]
-                    average = weighted if average is None else [a + b for a, b in zip(average, weighted, strict=True)]
-                assert average is not None
-                view.write(average)
+                view.write(_averaged_round(students, student, parts, rate, round_number))
                 if round_number in self.rounds:
                     validated = students.recall(student, given.validation)
                     if round_number not in best or validated > best[round_number][0]:
                         best[round_number] = validated, students.recall(student, given.test)
         for rounds in self.rounds:
             yield rounds, best[rounds][1], rounds * len(parts) * view.count * 4
+
+
+def _averaged_round(
+    students: Students, student: DualEncoder, parts: list[RetrievalSplit], rate: float, round_number: int
+) -> list[Tensor]:
+    """The parameters after a round: each client trains the student for an epoch on its part, from the student's present
+    parameters, and the results are averaged with the clients' numbers of images as weights.
+
+    Args:
+        student: left with the parameters of the last client.
+    """
+    view, total_images = ParameterView(student), sum(len(part.inputs) for part in parts)
+    common, average = view.read(), list[Tensor]()
+    for client, part in enumerate(parts):
+        view.write(common)
+        client_students = students.with_seed(derive_seed(students.seed, "round", round_number, client))
+        for _ in client_students.epochs_on_split(student, part, rate, 1):
+            pass
+        weighted = [parameter * (len(part.inputs) / total_images) for parameter in view.read()]
+        average = [a + b for a, b in zip(average, weighted, strict=True)] if average else weighted
+    return average
 
 
 def _held_back(images: int) -> int:
