@@ -72,22 +72,12 @@ def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
         depth: of the node in the document.
 
     Raises:
-        ValueError: the tree is too deep or too large, a key is written twice, or `_check_scalar` refuses a value.
+        ValueError: the tree is too deep or too large, or `_children` refuses a node.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or in itself")
     if id(node) not in checked:
-        children: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-            if repeated := [key for key, times in keys.items() if times > 1 and key != "<<"]:
-                raise ValueError(f"the key {repeated[0]!r} is written twice: remove one of them")
-            children = [child for pair in node.value for child in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            children = node.value
-        elif isinstance(node, yaml.ScalarNode):
-            _check_scalar(node)
-        extents = [_check(child, checked, depth + 1) for child in children]
+        extents = [_check(child, checked, depth + 1) for child in _children(node)]
         checked[id(node)] = _Extent(
             1 + sum(extent.nodes for extent in extents), 1 + max((extent.height for extent in extents), default=0)
         )
@@ -97,6 +87,20 @@ def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
     if extent.height > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return extent
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    """The nodes directly below a node. Raises ValueError if a key is written twice, or as `_check_scalar` does."""
+    if isinstance(node, yaml.MappingNode):
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := [key for key, times in keys.items() if times > 1 and key != "<<"]:
+            raise ValueError(f"the key {repeated[0]!r} is written twice: remove one of them")
+        return [child for pair in node.value for child in pair]
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node)
+    return []
 
 
 def _check_scalar(node: yaml.ScalarNode) -> None:
