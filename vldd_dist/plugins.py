@@ -76,7 +76,7 @@ STAGES = Registry(
         "feature_group": "vldd_dist.pipeline.stages.data.feature_group:STAGE",
         "image_features": "vldd_dist.pipeline.stages.data.image_features:STAGE",
         "expert": "vldd_dist.pipeline.stages.expert:STAGE",
-        "features": "vldd_dist.pipeline.stages.features:STAGE",
+        "features": "vldd_dist.pipeline.stages.expert_features:STAGE",
         "coreset": "vldd_dist.pipeline.stages.coreset:STAGE",
         "distillation": "vldd_dist.pipeline.stages.distillation:STAGE",
         "evaluation": "vldd_dist.pipeline.stages.evaluation:STAGE",

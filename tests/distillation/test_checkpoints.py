@@ -6,7 +6,7 @@ import torch
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
-from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
+from vldd_dist.distillation.checkpoints import LoopState, OuterLoopCheckpoints
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.sharding.ranks import SOLO, rows_of
@@ -28,7 +28,7 @@ def saved(store: Store) -> tuple[UnitWriter, LoopState, dict[str, bytes]]:
     """Save a checkpoint of one rank; returns the unit's writer, the stored state, and the objects."""
     writer, written = UnitWriter(store, "distillation", "u", {}, {}), state(1.0)
     with AsyncWriter() as uploads:
-        RunCheckpoints(writer, SOLO, TOTAL).save(3, written, {"loss": torch.ones(3)}, {"a": 1}, uploads)
+        OuterLoopCheckpoints(writer, SOLO, TOTAL).save(3, written, {"loss": torch.ones(3)}, {"a": 1}, uploads)
     (key,) = writer.checkpoints.keys()
     checkpoint = writer.checkpoints.read(key, lambda name: True)
     assert checkpoint is not None
@@ -47,7 +47,7 @@ def test_row_files_of_any_number_of_ranks_are_read(count: int, store: Store) -> 
             objects[name] = tensors.encode({key: value[first:end] for key, value in rows.items()})
         writer.checkpoints.save(4, objects, {"a": 1})
     read = state(7.0)
-    found = RunCheckpoints(writer, SOLO, TOTAL).restore(read)
+    found = OuterLoopCheckpoints(writer, SOLO, TOTAL).restore(read)
     assert found is not None
     step, curves, facts = found
     assert (step, facts, curves["loss"].tolist()) == (3 if count == 1 else 4, {"a": 1}, [1.0] * 3)
@@ -63,6 +63,6 @@ def test_a_checkpoint_of_an_earlier_version_is_ignored(store: Store, caplog: pyt
     writer.checkpoints.save(4, objects, {"a": 1})
     read = state(7.0)
     before = read.pairs.clone()
-    assert RunCheckpoints(writer, SOLO, TOTAL).restore(read) is None
+    assert OuterLoopCheckpoints(writer, SOLO, TOTAL).restore(read) is None
     assert "the checkpoint of outer step 4 is of an earlier version and is ignored" in caplog.text
     assert torch.equal(read.pairs.images, before.images)

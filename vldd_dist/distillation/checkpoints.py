@@ -40,7 +40,7 @@ class LoopState(NamedTuple):
         return {"best": self.best} | ({} if self.average is None else {"average": self.average})
 
 
-class RunCheckpoints:
+class OuterLoopCheckpoints:
     """Writes and reads a run's checkpoints.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.averaging import RunningAverage
-from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
+from vldd_dist.distillation.checkpoints import LoopState, OuterLoopCheckpoints
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.history import History
@@ -60,7 +60,7 @@ class Distillation:
         self.settings, self.report, self.choices = context.settings, context.report, context.choices
         self.outer = OuterOptimiser(pairs, rates, self.settings)
         self.average = RunningAverage(pairs, self.settings.ema)
-        self.checkpoints = RunCheckpoints(writer, context.ranks, context.total) if writer else None
+        self.checkpoints = OuterLoopCheckpoints(writer, context.ranks, context.total) if writer else None
         self.best = pairs.clone()
         self.history = History()
 

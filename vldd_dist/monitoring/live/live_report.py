@@ -26,7 +26,7 @@ LISTED = 12
 logger = logging.getLogger(__name__)
 
 
-class Reports(Protocol):
+class ReportWriter(Protocol):
     """Writes the report of an experiment or of a study."""
 
     @property
@@ -46,7 +46,7 @@ class LiveReport(View):
         status: the view with the run's status, which must end before this view.
     """
 
-    def __init__(self, reporter: Reports, status: StatusWriter) -> None:
+    def __init__(self, reporter: ReportWriter, status: StatusWriter) -> None:
         self._reporter, self._status = reporter, status
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None

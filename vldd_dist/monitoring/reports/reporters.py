@@ -2,13 +2,13 @@
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.loading.load_study import LoadedStudy
-from vldd_dist.monitoring.live.live_report import Reports
+from vldd_dist.monitoring.live.live_report import ReportWriter
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.store.store import Store
 
 
-def reporter_of(described: Described, graph: Graph | StudyGraph, store: Store) -> Reports:
+def reporter_of(described: Described, graph: Graph | StudyGraph, store: Store) -> ReportWriter:
     """The reporter of an experiment or of a study, whose graph is given.
 
     Raises:
