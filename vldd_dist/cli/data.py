@@ -15,6 +15,7 @@ from vldd_dist.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vldd_dist.config.experiment import Experiment
     from vldd_dist.data.preparation.survey import Survey
 
 
@@ -84,11 +85,9 @@ def data(
     ] = None,
 ) -> None:
     """Show what the source of an experiment or study contains: counts, captions, sizes, unreadable samples, some images."""
-    from rich.table import Table
-
     from vldd_dist.config.loading.load_study import load_description
     from vldd_dist.data.preparation.groups import carved_splits, few_test_images
-    from vldd_dist.data.preparation.survey import remarks, rows, survey
+    from vldd_dist.data.preparation.survey import remarks
 
     described = load_description(config, overrides)
     settings, *others = described.experiments.values()
@@ -97,15 +96,37 @@ def data(
             f"{config}: the variants of this study do not have the same data: look at those of one, "
             f"`vldd config {config} --variant NAME > one.yaml`"
         )
-    source, size = settings.data.source, settings.data.image_size
+    source, surveys = settings.data.source, _surveys(settings, limit)
+    few = few_test_images(settings.data)
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *filter(None, [few])]
+    notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
+    _print(f"{described.name}: {source.label}", surveys, notes)
+    if out is not None:
+        _write(out, f"{described.name}: {source.name}", surveys, notes)
+        say(f"{out / 'data.html'} and {out / 'contact-sheet.png'} are written.")
+
+
+def _surveys(experiment: "Experiment", limit: int) -> list["Survey"]:
+    """A survey of each of the source's own splits. Raises DataError if one has no readable sample."""
+    from vldd_dist.data.preparation.survey import survey
+
+    data = experiment.data
     surveys = [
-        survey(source, split, limit=limit, seed=settings.seed, image_size=size, images=settings.data.shard_images)
-        for split in source.own_splits()
+        survey(data.source, split, limit=limit, seed=experiment.seed, image_size=data.image_size, images=data.shard_images)
+        for split in data.source.own_splits()
     ]
     bad = [result for result in surveys if result.read == result.bad]
     if bad:
         reason = bad[0].errors[0] if bad[0].errors else "it is empty"
         raise DataError(f"data: the {bad[0].split} split has no readable sample: {reason}")
+    return surveys
+
+
+def _print(title: str, surveys: list["Survey"], notes: list[str]) -> None:
+    from rich.table import Table
+
+    from vldd_dist.data.preparation.survey import rows
+
     table = Table()
     for column in ("", *(result.split for result in surveys)):
         table.add_column(column, justify="right" if column else "left")
@@ -113,16 +134,10 @@ def data(
         table.add_row(name, *cells)
     console = SafeConsole()
     # Not as the table's title, which would be folded to the width of the table.
-    console.print(f"{described.name}: {source.label}", highlight=False, soft_wrap=True)
+    console.print(title, highlight=False, soft_wrap=True)
     console.print(table)
-    few = few_test_images(settings.data)
-    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *filter(None, [few])]
-    notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
-    if out is not None:
-        _write(out, f"{described.name}: {source.name}", surveys, notes)
-        say(f"{out / 'data.html'} and {out / 'contact-sheet.png'} are written.")
 
 
 def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) -> None:
