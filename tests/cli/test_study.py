@@ -83,6 +83,8 @@ def test_a_variant_is_printed_as_a_description(study: str, tmp_path: Path, capsy
     code, _, err = vldd("config", study, "--variant", "vitt", capsys=capsys)
     assert code == 2
     assert f"the variants of {study} are nfnet, vit" in err
+    code, _, err = vldd("config", "scenes", "--variant", "vit", capsys=capsys)
+    assert (code, err.count("\n"), "--variant vit: scenes is not a study" in err) == (2, 1, True)
 
 
 def test_an_experiment_is_no_study(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,14 @@ def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
 
 
+def test_published_sets_are_not_removed_without_a_description_to_keep(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    committed(store, "name=kept")
+    before = store.keys("distilled")
+    code, said, err = vldd("gc", store.url, "--published", "--delete", *NOW, capsys=capsys)
+    assert (code, said, "--published: requires --keep CONFIG" in err) == (2, "", True)
+    assert store.keys("distilled") == before != []
+
+
 def test_units_that_no_kept_description_needs_are_removed(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,6 +96,16 @@ def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.Ca
     assert f"the report that the run last wrote is {store.url}" in err
 
 
+@pytest.mark.parametrize(("damaged", "said"), [(b"{", "not JSON"), (b"[]", "is not a description")])
+def test_a_damaged_description_is_named(damaged: bytes, said: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.write("report/scenes/description.json", damaged)
+    code, _, err = vldd("report", store.url, capsys=capsys)
+    assert (code, err.count("\n")) == (4, 1)
+    assert "report/scenes/description.json: " in err
+    assert said in err
+    assert "run the experiment again to have it rewritten" in err
+
+
 def test_a_study_is_read_as_it_ran(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     tree = {"name": "epochs", "base": "scenes", "set": {"experts.epochs": 9}, "vary": {"distill.pairs": [[3], [4]]}}
