@@ -1,6 +1,8 @@
-"""Faults around a unit, with real Ray processes: a removed working directory, failed imports, a worker that is killed."""
+"""Faults around a unit, with real Ray processes: a removed working directory, failed imports, a worker or the process of the
+queue for reports that is killed."""
 
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -15,14 +17,19 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import ray.cloudpickle
+from ray.exceptions import RayError
 
 from vldd_dist.artifacts.units import is_done, mark_store
 from vldd_dist.config.base import Resources
+from vldd_dist.events import Progress
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import start_ray
+from vldd_dist.ray_backend.workers import attempts, start
+from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.limits import RunLimits
@@ -34,9 +41,9 @@ from vldd_dist.testing.scripted_executor import Notices
 
 pytestmark = pytest.mark.ray
 
-# A unit takes seconds. After this time the removed directory is restored, because the unit waits for another process.
-RESCUE_SECONDS = 60.0
 PACKAGE = Path(__file__).parents[3] / "vldd_dist"
+SOON = RetryBudget(pauses=(0.1,))
+NO_RETRY = RetryBudget(lost=0, crashed=0, broken=0, unreachable=0, killed=0)
 
 
 class Joined(RayExecutor):
@@ -71,12 +78,12 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
         yield executor
 
 
-def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
+def run(unit: WorkUnit, store: Store, executor: Joined, budget: RetryBudget = SOON) -> tuple[RunResult, list[str]]:
     """Runs the unit; returns the result and the notices to the user, without that of the node's unused GPU."""
     view, executor.store = Notices(), store
     # As a run does before its first unit.
     mark_store(store)
-    controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(RetryBudget(pauses=(0.1,))))
+    controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(budget))
     result = controller.run()
     return result, [notice for notice in view.notices if "no unit asks for a GPU" not in notice]
 
@@ -109,57 +116,41 @@ def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
 
 
 @pytest.mark.parametrize("made_again", [True, False])
-def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, tmp_path: Path) -> None:
-    """Ray removes its package and unpacks it again when another node of the machine shares the session's directory. On a busy
-    machine the unit may run in another process than the one that lost its directory. Such a try proves nothing, and is
-    repeated."""
-    found = []
-    for number in range(3):
-        found.append(without_working_directory(made_again, executor, Store(str(tmp_path / str(number)))))
-        if found[-1] == "done by the process without a directory":
-            return
-    pytest.fail(f"the unit never ran without its directory: {found}")
-
-
-def without_working_directory(made_again: bool, executor: Joined, store: Store) -> str:
-    """Run a unit in a process that has lost its working directory; returns what happened."""
-    pid, folder, loaded = in_the_worker(lambda: (os.getpid(), os.getcwd(), "torch" in sys.modules))
+def test_a_unit_needs_no_working_directory(
+    made_again: bool, executor: Joined, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray removes its package and unpacks it again when another node of the machine shares the session's directory."""
+    folder = in_the_worker(lambda: os.getcwd())
     assert "working_dir_files" in folder
-    assert not loaded
     kept = f"{folder}-kept"
     shutil.copytree(folder, kept)
-    # Not renamed: the process would keep the same directory under another name.
-    shutil.rmtree(folder)
-    # Another process cannot start without the directory, and Ray would try without end.
-    back = threading.Timer(0 if made_again else RESCUE_SECONDS, shutil.move, (kept, folder))
-    back.start()
-    if made_again:
-        back.join()
+    # Loaded by the worker without a directory.
+    run_task = ray.cloudpickle.dumps(start.run_task)
+
+    def run_without_directory(payload: bytes, unit_id: str, events: Any) -> Any:
+        assert "torch" not in sys.modules
+        assert os.getcwd() == folder
+        # Not renamed: the process would keep the same directory under another name.
+        shutil.rmtree(folder)
+        if made_again:
+            shutil.move(kept, folder)
+        return pickle.loads(run_task)(payload, unit_id, events)
+
+    # The process ends after the call, so that the next unit gets one without its imports.
+    options = {"max_retries": 0, "max_calls": 1}
+    monkeypatch.setattr(
+        attempts, "_task", lambda cpus, gpus: ray.remote(num_cpus=cpus, num_gpus=gpus, **options)(run_without_directory)
+    )
     unit = Graph(experiment()).unit("dataset").inputs["group_000000"]
     try:
-        result, notices = run(unit, store, executor)
-        back.cancel()
-        back.join()
-        after = in_the_worker(lambda: (os.getpid(), "torch" in sys.modules))
+        # Without the directory no other process can start, and Ray would try without end.
+        result, notices = run(unit, store, executor, NO_RETRY)
+        assert os.path.isdir(folder) == made_again
     finally:
-        back.cancel()
-        back.join()
         if not os.path.isdir(folder):
             shutil.move(kept, folder)
-    end_process(after[0])
-    if after[0] != pid:
-        end_process(pid)
-        return f"done by another process, {notices}"
     assert (result.failed, notices) == ([], [])
     assert is_done(store, unit.kind, unit.id)
-    assert after == (pid, True)
-    return "done by the process without a directory"
-
-
-def end_process(pid: int) -> None:
-    """End the process, so that the next task gets a new one."""
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).kill()
 
 
 def test_no_other_unit_uses_a_process_that_was_given_a_gpu(executor: Joined, store: Store) -> None:
@@ -217,3 +208,32 @@ def assert_said(result: RunResult, notices: list[str], how: str) -> None:
         "; killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size, "
         "or raise experts.resources.cpus so that fewer units share a machine"
     )
+
+
+def test_units_go_on_reporting_when_the_process_of_the_queue_was_killed(executor: Joined) -> None:
+    # Nested, and so sent by value.
+    @ray.remote
+    def reporting(events: Any, message: Any) -> None:
+        """A unit that reports ten times a second to the queue that it was given."""
+        while True:
+            with suppress(RayError):
+                ray.get(events.actor.put_nowait.remote(message))
+            time.sleep(0.1)
+
+    unit = reporting.remote(executor.queue, ("a", encode(Progress(1, 9), "n")))
+    await_reports(executor)
+    pid = ray.get(executor.queue.actor.__ray_call__.remote(lambda self: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    # What was read before the process died does not count.
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.05)
+    executor.reports()
+    await_reports(executor)
+    ray.cancel(unit, force=True)
+
+
+def await_reports(executor: RayExecutor) -> None:
+    deadline = time.monotonic() + HANG_SECONDS
+    while not executor.reports():
+        assert time.monotonic() < deadline, "no report arrives"
+        time.sleep(0.1)
