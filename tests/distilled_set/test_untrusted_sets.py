@@ -1,12 +1,9 @@
 """Malicious content in a bucket, with valid checksums and seals, is rejected with a one-sentence error, and never executed."""
 
-import io
 import os
 import pickle
 import struct
-import tarfile
 import threading
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
+from tests.store.new_bucket import new_bucket
 from tests.test_readme import distilled_set
 from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
@@ -29,16 +26,14 @@ from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.testing.bad_input.cases.files import bomb, image, tar
 from vldd_dist.testing.experiments.prepared_data import prepare
 from vldd_dist.testing.servers.s3_server import S3Server
 
 
 @pytest.fixture
-def bucket(s3: S3Server, request: pytest.FixtureRequest) -> Store:
-    name = f"hostile-{abs(hash(request.node.name)) % 10**9}"
-    store = Store(f"s3://{name}/x")
-    store.fs.mkdir(name)
-    return store
+def bucket(s3: S3Server) -> Store:
+    return new_bucket()
 
 
 class Payload:
@@ -182,44 +177,20 @@ def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp
         UnitReader(bucket, "thing", "e")
 
 
-def tiny_png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def bomb() -> bytes:
-    """A PNG of a few bytes whose header claims 30000 x 30000 pixels."""
-    whole = bytearray(tiny_png())
-    whole[16:24] = struct.pack(">II", 30_000, 30_000)
-    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
-    return bytes(whole)
-
-
-def tar(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     ("members", "sentence"),
     [
-        ({"../../a.png": tiny_png(), "../../a.txt": b"x"}, "points outside the shard"),
-        ({"/a.png": tiny_png(), "/a.txt": b"x"}, "points outside the shard"),
-        ({"a.png": bomb(), "a.txt": b"x"}, "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
-        ({"a.pkl": b"PICKLE", "a.txt": b"x"}, "a: no image"),
+        ([("../../a.png", image()), ("../../a.txt", b"x")], "points outside the shard"),
+        ([("/a.png", image()), ("/a.txt", b"x")], "points outside the shard"),
+        ([("a.png", bomb()), ("a.txt", b"x")], "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
+        ([("a.pkl", b"PICKLE"), ("a.txt", b"x")], "a: no image"),
     ],
 )
 def test_a_shard_that_is_not_to_be_trusted_is_refused(
-    bucket: Store, tmp_path: Path, members: dict[str, bytes], sentence: str
+    bucket: Store, tmp_path: Path, members: list[tuple[str, bytes]], sentence: str
 ) -> None:
     ran = tmp_path / "ran"
-    data = tar({name: pickle.dumps(Payload(ran)) if data == b"PICKLE" else data for name, data in members.items()})
+    data = tar([(name, pickle.dumps(Payload(ran)) if data == b"PICKLE" else data) for name, data in members])
     for split in ("train", "val", "test"):
         bucket.write(f"{split}.tar", data)
     urls = {split: bucket.url_of(f"{split}.tar") for split in ("train", "val", "test")}

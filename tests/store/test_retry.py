@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from tests.store.new_bucket import new_bucket
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable
@@ -25,17 +26,21 @@ from vldd_dist.testing.servers.s3_server import ACCESS_KEY, SECRET, S3Server
 
 PASSING = ["SlowDown", "ServiceUnavailable", "InternalError", "ConditionalRequestConflict", "BadDigest", "cut", "cut upload"]
 OF_UPLOADS = ["BadDigest", "cut upload"]
-# Of 11 MiB in parts of 5 MiB: head, begin, three parts, complete, head.
+# Of an object in three parts: head, begin, three parts, complete, head.
 UPLOAD_REQUESTS = 7
 AFTERWARDS = ["cut body", "answer lost", "delay"]
 
 
 @pytest.fixture
-def s3_store(proxy: FaultyProxy, request: pytest.FixtureRequest) -> Store:
-    bucket = f"faults-{abs(hash(request.node.name)) % 10**9}"
-    store = Store(f"s3://{bucket}/experiment")
-    store.fs.mkdir(bucket)
-    return store
+def s3_store(proxy: FaultyProxy) -> Store:
+    return new_bucket()
+
+
+def in_three_parts(monkeypatch: pytest.MonkeyPatch, part_bytes: int = 64 << 10) -> bytes:
+    """Data that are uploaded in three parts from now on. The server accepts parts smaller than S3's."""
+    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", part_bytes)
+    monkeypatch.setattr("vldd_dist.store.backends.s3.SMALL_BYTES", part_bytes)
+    return random.Random(0).randbytes(2 * part_bytes + part_bytes // 5)
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -175,8 +180,7 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
 def test_an_expired_token_is_renewed_in_a_write_in_parts(
     s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
-    before, data = s3_store.backend.fs_for_parts, random.Random(0).randbytes(11 << 20)
+    before, data = s3_store.backend.fs_for_parts, in_three_parts(monkeypatch)
     # After the HEAD request, when the upload starts.
     proxy.faults = ["", "ExpiredToken"]
     s3_store.write("large", data)
@@ -190,9 +194,8 @@ def test_a_multipart_upload_retries_a_fault_in_any_request(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of the requests of an upload meets the fault in turn."""
-    # The smallest parts that S3 accepts.
-    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
-    data = random.Random(0).randbytes(11 << 20)
+    # Large parts are still being sent when the connection ends in the middle of one.
+    data = in_three_parts(monkeypatch, 5 << 20) if fault == "cut upload" else in_three_parts(monkeypatch)
     for place in range(UPLOAD_REQUESTS):
         proxy.faults = [""] * place + [fault]
         s3_store.write("large", data)
@@ -204,9 +207,8 @@ def test_a_multipart_upload_retries_a_fault_in_any_request(
 def test_a_fault_in_a_part_repeats_the_part_and_not_the_upload(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
     proxy.faults = ["", "", "", fault, *[""] * 20]
-    s3_store.write("large", random.Random(0).randbytes(11 << 20))
+    s3_store.write("large", in_three_parts(monkeypatch))
     assert 24 - len(proxy.faults) == UPLOAD_REQUESTS + bool(fault)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.store.new_bucket import new_bucket
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
 from vldd_dist.store.backends.local_files import replace_file
+from vldd_dist.store.backends.s3 import PART_BYTES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import SECRET, S3Server
 
@@ -25,13 +27,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         return Store(f"memory://{tmp_path.name}")
     request.getfixturevalue("s3")
-    return s3_store(f"bucket-{abs(hash(tmp_path.name)) % 10**9}")
-
-
-def s3_store(bucket: str) -> Store:
-    store = Store(f"s3://{bucket}/experiment")
-    store.fs.mkdir(bucket)
-    return store
+    return new_bucket()
 
 
 def test_write_read_list_delete(any_store: Store) -> None:
@@ -191,7 +187,7 @@ def test_support_of_conditional_puts_is_detected(any_store: Store) -> None:
 
 
 def test_without_conditional_puts_a_create_checks_for_the_object_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = s3_store("no-conditions")
+    store = new_bucket()
     original = store.fs.pipe_file
 
     def refusing(path: str, data: bytes, mode: str = "overwrite", **options: object) -> object:
@@ -210,7 +206,7 @@ def test_a_server_or_client_that_ignores_the_condition_does_not_replace_an_objec
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As s3fs before 2024.12 did, which dropped the argument."""
-    store = s3_store("ignored-conditions")
+    store = new_bucket()
     original = store.fs.pipe_file
     monkeypatch.setattr(store.fs, "pipe_file", lambda path, data, mode="", **options: original(path, data, **options))
     assert not store.creates_conditionally()
@@ -236,7 +232,8 @@ def test_a_link_whose_answer_was_lost_is_found_to_be_ones_own(tmp_path: Path, mo
 @pytest.mark.parametrize("size", [1, 40 << 20])
 def test_a_write_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """The object of 40 MiB is uploaded in parts."""
-    store, data = s3_store(f"compared-{size}"), b"x" * size
+    assert PART_BYTES >= 5 << 20, "S3's smallest part; the server of the tests accepts smaller ones"
+    store, data = new_bucket(), b"x" * size
     original, sent, read = store.fs.pipe_file, [], []
 
     def damaging(path: str, data: bytes, **options: object) -> object:
@@ -258,7 +255,7 @@ def test_a_write_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: p
 
 def test_a_create_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that was damaged on its way would be there for ever, and nobody could read it."""
-    store, data, sent = s3_store("compared-create"), b"the manifest", []
+    store, data, sent = new_bucket(), b"the manifest", []
     original = store.fs.pipe_file
 
     def damaging(path: str, data: bytes, **options: object) -> object:
@@ -306,15 +303,16 @@ def test_both_names_of_local_files_and_paths_are_the_same_store(tmp_path: Path) 
 
 def test_uploads_that_nobody_ends_are_found_and_aborted(s3: S3Server) -> None:
     """Moto reports that every upload was begun in 2010, but it reports the right times of parts."""
-    store = s3_store("unended")
+    store = new_bucket()
+    bucket = store.root.partition("/")[0]
     for key in ("experiment/units/a/dead", "experiment/units-old/of-a-neighbour", "another/experiment"):
-        begun = store.fs.call_s3("create_multipart_upload", Bucket="unended", Key=key)
-        store.fs.call_s3("upload_part", Bucket="unended", Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x")
+        begun = store.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        store.fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x")
     now = store.now()
     assert abs(now - datetime.now(UTC)) < timedelta(minutes=5)
     assert store.abort_uploads("units", now - timedelta(hours=1)) == []
     for abort in (False, True):
         assert store.abort_uploads("units", now + timedelta(hours=1), abort=abort) == ["units/a/dead"]
     assert store.abort_uploads("units", now + timedelta(hours=1)) == []
-    left = [upload["Key"] for upload in store.fs.list_multipart_uploads("unended")]
+    left = [upload["Key"] for upload in store.fs.list_multipart_uploads(bucket)]
     assert sorted(left) == ["another/experiment", "experiment/units-old/of-a-neighbour"]

@@ -68,6 +68,7 @@ rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 32
 rgw dynamic resharding = false
+rgw multipart min part size = 1
 # The space of deleted objects is freed within seconds, because all objects are kept in memory.
 rgw gc obj min wait = 5
 rgw gc processor period = 5
@@ -95,7 +96,8 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A running server with an empty store. Prints one line when it is only the mock."""
+    """A running server with an empty store. Unlike S3 it accepts parts of less than 5 MiB. Prints one line when it is only the
+    mock."""
     missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
     if not missing:
         with (
@@ -128,7 +130,7 @@ def _moto() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    with patch.object(S3Response, "put_object", put_object):
+    with patch.object(S3Response, "put_object", put_object), patch("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1):
         try:
             yield f"http://{host}:{port}"
         finally:
