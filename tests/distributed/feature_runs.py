@@ -9,8 +9,8 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
@@ -21,20 +21,11 @@ from vldd_dist.testing.unroll_problems import relative
 FIVE_PAIRS = ["distill.pairs=[5]", "model.image.head.kind=linear", "model.joint_dim=16"]
 
 
-def prepare(store: Store, overrides: list[str]) -> None:
-    """The inputs of a distillation."""
-    wanted = {f"{kind}/{unit_id}" for kind, unit_id in _inputs(overrides)}
-    run(store, [unit for unit in Graph(experiment(*overrides)).units() if f"{unit.kind}/{unit.id}" in wanted])
-
-
-def _inputs(overrides: list[str]) -> set[tuple[str, str]]:
+def with_inputs(store: Store, overrides: list[str]) -> Store:
+    """The store, with the direct and indirect inputs of the distillation."""
     (unit,) = units_of(experiment(*overrides), "distillation")
-    found, waiting = set(), list(unit.inputs.values())
-    while waiting:
-        one = waiting.pop()
-        found.add((one.kind, one.id))
-        waiting += one.inputs.values()
-    return found
+    run(store, in_dependency_order(list(unit.inputs.values())))
+    return store
 
 
 def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, RunContext, SyntheticPairs]:

@@ -2,17 +2,19 @@
 
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.distributed.feature_runs import found_gradient, prepare, start
+from tests.distributed.feature_runs import found_gradient, start, with_inputs
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -35,6 +37,9 @@ OVERRIDES = [
     "model.text.head={kind: projection, dropout: 0.2}",
 ]
 HEADS = ["model.image.train=head", "model.image.head={kind: projection, dropout: 0.2}", "model.joint_dim=16"]
+# By the trained part of the image tower.
+TRAINED = {"full": OVERRIDES, "head": [*OVERRIDES, *HEADS]}
+STEP = 3
 # (trained part of the image tower, world size, sharding). Sharding is rejected if only heads are trained.
 WAYS = [
     *(("head", world, "none") for world in (2, 3)),
@@ -47,21 +52,31 @@ WAYS = [
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     """The trained part of the image tower -> a prepared store."""
-    stores = {}
-    for train, overrides in (("head", HEADS), ("full", [])):
-        stores[train] = Store(str(tmp_path_factory.mktemp(train)))
-        prepare(stores[train], [*OVERRIDES, *overrides])
-    return stores
+    return {train: with_inputs(Store(str(tmp_path_factory.mktemp(train))), overrides) for train, overrides in TRAINED.items()}
+
+
+@pytest.fixture(scope="module")
+def of_one_process(prepared: dict[str, Store]) -> dict[str, OuterGradient]:
+    """The trained part of the image tower -> the gradient in one process."""
+    return {train: found_gradient(SOLO, prepared[train].url, overrides, STEP) for train, overrides in TRAINED.items()}
+
+
+@cache
+def of_ranks(group: Group, url: str, train: str, sharding: Sharding) -> list[OuterGradient]:
+    """Each rank's part of the gradient."""
+    return group.run(found_gradient, url, [*TRAINED[train], f"distill.sharding={sharding}"], STEP)
 
 
 @pytest.mark.parametrize(("train", "world_size", "sharding"), WAYS)
 def test_ranks_find_the_gradient_of_one_process(
-    train: str, world_size: int, sharding: Sharding, prepared: dict[str, Store], group: Callable[[int], Group]
+    train: str,
+    world_size: int,
+    sharding: Sharding,
+    prepared: dict[str, Store],
+    of_one_process: dict[str, OuterGradient],
+    group: Callable[[int], Group],
 ) -> None:
-    overrides = [*OVERRIDES, *(HEADS if train == "head" else [])]
-    wanted = found_gradient(SOLO, prepared[train].url, overrides, 3)
-    on_ranks = [*overrides, f"distill.sharding={sharding}"]
-    parts = group(world_size).run(found_gradient, prepared[train].url, on_ranks, 3)
+    wanted, parts = of_one_process[train], of_ranks(group(world_size), prepared[train].url, train, sharding)
     assert torch.cat([part.rows for part in parts]).tolist() == wanted.rows.tolist()
     for part in parts:
         assert part.terms["real_pairs"] == pytest.approx(wanted.terms["real_pairs"], rel=1e-5)
@@ -133,8 +148,7 @@ def test_ranks_have_the_shards_of_one_start(
 
 def test_a_second_outer_step_starts_as_the_first(prepared: dict[str, Store], group: Callable[[int], Group]) -> None:
     """The parameters that a step leaves in the model are not the start of the next student."""
-    overrides = list(OVERRIDES)
-    alone = group(2).run(found_gradient, prepared["full"].url, overrides, 3)
-    after_others = group(2).run(found_gradient, prepared["full"].url, overrides, 3, 2)
+    alone = of_ranks(group(2), prepared["full"].url, "full", "none")
+    after_others = group(2).run(found_gradient, prepared["full"].url, OVERRIDES, STEP, 2)
     for one, other in zip(alone, after_others, strict=True):
         assert relative(other.row_gradients["texts"], one.row_gradients["texts"]) < 1e-6

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.distributed.feature_runs import FIVE_PAIRS, compare, found_gradient, prepare, start
+from tests.distributed.feature_runs import FIVE_PAIRS, compare, found_gradient, start, with_inputs
 from tests.distributed.stopping import execute_until, rows_at_the_end
 from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
@@ -38,9 +38,7 @@ OVERRIDES = [
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(str(tmp_path_factory.mktemp("prepared")))
-    prepare(store, OVERRIDES)
-    return store
+    return with_inputs(Store(str(tmp_path_factory.mktemp("prepared"))), OVERRIDES)
 
 
 def discrepancy(a: Tensor, b: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ VIT_LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of an expert."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    kinds = DATA_KINDS
-    run(store, [unit for unit in Graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
+    run(store, [unit for unit in Graph(experiment(*EXPERTS)).units() if unit.kind in DATA_KINDS])
     return store
 
 

@@ -2,21 +2,22 @@
 
 import shutil
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.distributed.feature_runs import with_inputs
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
@@ -41,10 +42,7 @@ DISTILL = [
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of a distillation, made by one process."""
-    store = Store(str(tmp_path_factory.mktemp("prepared")))
-    kinds = (*DATA_KINDS, "expert")
-    run(store, [unit for unit in Graph(experiment(*DISTILL)).units() if unit.kind in kinds])
-    return store
+    return with_inputs(Store(str(tmp_path_factory.mktemp("prepared"))), DISTILL)
 
 
 def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> Tensor:
@@ -61,11 +59,21 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
 
 
 @pytest.fixture(scope="module")
-def alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Tensor]:
-    """An uninterrupted run of one process: its store, and the images at the end."""
-    folder = tmp_path_factory.mktemp("alone") / "store"
-    shutil.copytree(prepared.root, folder)
-    return Store(str(folder)), distil(SOLO, str(folder), [])
+def run_alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Store, Tensor]]:
+    """overrides -> an uninterrupted run of one process: its store, and the images at the end."""
+
+    @cache
+    def distilled(*overrides: str) -> tuple[Store, Tensor]:
+        folder = tmp_path_factory.mktemp("alone") / "store"
+        shutil.copytree(prepared.root, folder)
+        return Store(str(folder)), distil(SOLO, str(folder), list(overrides))
+
+    return distilled
+
+
+@pytest.fixture
+def alone(run_alone: Callable[..., tuple[Store, Tensor]]) -> tuple[Store, Tensor]:
+    return run_alone()
 
 
 def test_dropout_in_a_backbone_is_refused_also_if_only_validation_would_use_it(
@@ -118,15 +126,17 @@ def test_the_number_of_ranks_does_not_change_the_result(
 
 
 @pytest.mark.parametrize("sharding", ["none", "zero3"])
-def test_ranks_find_starts_and_shortcuts_together(sharding: Sharding, copy: Callable[[str], Store], group: Groups) -> None:
+def test_ranks_find_starts_and_shortcuts_together(
+    sharding: Sharding, copy: Callable[[str], Store], run_alone: Callable[..., tuple[Store, Tensor]], group: Groups
+) -> None:
     """The lengths of the paths of an expert and its towers are sums over the ranks' shards."""
-    here, there = copy("here"), copy("there")
+    there = copy("there")
     ways = [
         "distill.objective.shortcut={last_epoch: 3}",
         "distill.objective.asynchronous={auto: true}",
         "distill.objective.max_start_epoch=2",
     ]
-    images = distil(SOLO, here.url, ways)
+    here, images = run_alone(*ways)
     parts = group(2).run(distil, there.url, [*ways, "distill.workers=2", f"distill.sharding={sharding}"])
     (wanted, facts, _), (found, facts_there, _) = result(here, ways), result(there, ways)
     assert facts_there["objective"] == facts["objective"]
@@ -183,13 +193,14 @@ def test_a_damaged_row_file_makes_all_ranks_skip_the_checkpoint(
     assert_equal_runs(*alone, broken, torch.cat(parts))
 
 
-@pytest.mark.parametrize("offload", ["cpu", "nvme"])
-def test_offloaded_shards_give_bit_identical_results(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
-    here, there = copy("here"), copy("there")
+def test_offloaded_shards_give_bit_identical_results(copy: Callable[[str], Store], group: Groups) -> None:
     base = ["distill.workers=2", "distill.outer_steps=2"]
-    wanted = group(2).run(distil, here.url, base)
-    found = group(2).run(distil, there.url, [*base, f"distill.objective.offload_snapshots={offload}"])
-    assert torch.equal(torch.cat(found), torch.cat(wanted))
+    none, cpu, nvme = (
+        torch.cat(group(2).run(distil, copy(offload).url, [*base, f"distill.objective.offload_snapshots={offload}"]))
+        for offload in ("none", "cpu", "nvme")
+    )
+    assert torch.equal(cpu, none)
+    assert torch.equal(nvme, none)
 
 
 def test_checks_of_differences_resume_with_the_run(copy: Callable[[str], Store], group: Groups) -> None:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.distributed.feature_runs import with_inputs
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
@@ -39,9 +39,7 @@ LEARNED = {"low_rank": ["similarity_diagonal", "similarity_left", "similarity_ri
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of a distillation, which do not depend on what the loss learns."""
-    store = Store(str(tmp_path_factory.mktemp("prepared")))
-    run(store, [unit for unit in Graph(experiment(*OVERRIDES)).units() if unit.kind in (*DATA_KINDS, "expert")])
-    return store
+    return with_inputs(Store(str(tmp_path_factory.mktemp("prepared"))), OVERRIDES)
 
 
 def described(kind: str) -> list[str]:

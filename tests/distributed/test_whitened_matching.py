@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from tests.distributed.feature_runs import FIVE_PAIRS, compare, prepare, start
+from tests.distributed.feature_runs import FIVE_PAIRS, compare, start, with_inputs
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError
@@ -34,9 +34,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> Store:
-    store = Store(str(tmp_path_factory.mktemp("prepared")))
-    prepare(store, overrides)
-    return store
+    return with_inputs(Store(str(tmp_path_factory.mktemp("prepared"))), overrides)
 
 
 def root(matrix: np.ndarray) -> np.ndarray:

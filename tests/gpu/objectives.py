@@ -1,6 +1,6 @@
 """An outer step of the objectives other than trajectory matching, which the unroll's own tests cover."""
 
-from tests.distributed.feature_runs import FIVE_PAIRS, prepare
+from tests.distributed.feature_runs import FIVE_PAIRS, with_inputs
 from vldd_dist.store.store import Store
 
 # With everything that a step may bring to the device: real pairs and their features, noise, experts' weights, moments, tensors
@@ -30,5 +30,5 @@ STEP = 3
 def prepared(name: str, store: Store) -> list[str]:
     """Make the inputs of a distillation by the objective; returns its overrides."""
     overrides = [*FIVE_PAIRS, "experts.count=1", "experts.epochs=2", *OBJECTIVES[name]]
-    prepare(store, overrides)
+    with_inputs(store, overrides)
     return overrides

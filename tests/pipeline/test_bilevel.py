@@ -66,8 +66,7 @@ def described(objective: str, train: str = "head", *overrides: str) -> Experimen
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the data set, its captions' embeddings and the features of the frozen tower, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    kinds = {*DATA_KINDS, "feature_group", "image_features"}
-    run(store, [unit for unit in Graph(described("")).units() if unit.kind in kinds])
+    run(store, [unit for unit in Graph(described("")).units() if unit.kind in DATA_KINDS])
     return store
 
 
