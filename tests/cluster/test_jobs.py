@@ -1,14 +1,14 @@
 """An experiment submitted by `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
+from tests.cluster.test_lost_ranks import RANKS
 from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
-from tests.distributed.conftest import group  # noqa: F401 (a fixture)
-from tests.distributed.test_lost_ranks import RANKS, straight  # noqa: F401 (the second is a fixture)
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.loading.load import load_experiment
@@ -76,12 +76,12 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     assert len(set(packages)) >= 3, packages
 
 
+@pytest.mark.ranks
 def test_a_group_of_ranks_that_loses_a_node_resumes_on_other_nodes(
-    cluster: LocalCluster,
-    straight: Path,  # noqa: F811
-    tmp_path: Path,
+    cluster: LocalCluster, before_distillation: Path, distilled_on_ranks: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
+    shutil.copytree(before_distillation, store)
     (unit,) = units_of(experiment(*RANKS), "distillation")
     job, _ = cluster.submit(store, RANKS)
     cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
@@ -93,4 +93,4 @@ def test_a_group_of_ranks_that_loses_a_node_resumes_on_other_nodes(
     cluster.client.stop_job(job)
     cluster.ends(job)
     assert f"{unit.label}: retried: " in cluster.client.get_job_logs(job)
-    assert digests(Store(str(store)), unit) == digests(Store(str(straight)), unit)
+    assert digests(Store(str(store)), unit) == digests(Store(str(distilled_on_ranks)), unit)

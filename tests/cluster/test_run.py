@@ -38,6 +38,7 @@ LONGER = [
     "distill.outer_steps=200",
     "distill.checkpoint_every=5",
     "distill.objective.min_experts=1",
+    "coresets.methods=[random]",
 ]
 
 

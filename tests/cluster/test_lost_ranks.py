@@ -3,22 +3,18 @@
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
-from tests.distributed.stopping import execute_until
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
-from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.experiments.tiny_units import digests
-from vldd_dist.testing.processes.group import Group
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.ranks]
 
 RANKS = [
     *TINY,
@@ -29,18 +25,6 @@ RANKS = [
     "distill.rank_timeout_seconds=10",
     "coresets.methods=[random]",
 ]
-
-
-@pytest.fixture
-def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
-    """A store without the distillation and the units that need it. The folder "done" beside it holds the uninterrupted run."""
-    units = Graph(experiment(*RANKS)).units()
-    store = tmp_path / "store"
-    run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])
-    shutil.copytree(store, tmp_path / "done")
-    (unit,) = units_of(experiment(*RANKS), "distillation")
-    group(2).run(execute_until, str(tmp_path / "done"), unit, None)
-    return tmp_path / "done"
 
 
 class Ranks:
@@ -63,8 +47,11 @@ class Ranks:
         return [worker for worker in workers_of(self.process, "RankActor.run") if worker.pid not in self.ended]
 
 
-def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight: Path, tmp_path: Path) -> None:
+def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(
+    before_distillation: Path, distilled_on_ranks: Path, tmp_path: Path
+) -> None:
     """One rank is killed, then rank 0 of the group that replaces it hangs, then rank 1 of the next."""
+    shutil.copytree(before_distillation, tmp_path / "store")
     process = start(tmp_path / "store", RANKS, more=("--until", "distillations"))
     ranks = Ranks(process, tmp_path / "store")
     ranks.after_a_checkpoint()[1].kill()
@@ -80,4 +67,4 @@ def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight
     for rank in hanging:
         assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
     (unit,) = units_of(experiment(*RANKS), "distillation")
-    assert digests(Store(str(tmp_path / "store")), unit) == digests(Store(str(straight)), unit)
+    assert digests(Store(str(tmp_path / "store")), unit) == digests(Store(str(distilled_on_ranks)), unit)
