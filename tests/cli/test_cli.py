@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vldd_dist.cli.main import main
+from tests.cli.command import vldd
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 SCENES = "jobs/presets/scenes.yaml"
-
-
-def vldd(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    output = capsys.readouterr()
-    return int(ended.value.code or 0), output.out, output.err
 
 
 def test_config_prints_the_resolved_description(capsys: pytest.CaptureFixture[str]) -> None:

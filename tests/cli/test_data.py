@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from tests.data.prepared.test_dataset import jpeg, karpathy
 from tests.data.tables import IMAGES, make_images, name_of, rows
 from tests.data.test_coco import coco

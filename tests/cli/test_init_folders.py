@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from tests.cli.test_data import a_table, images_with_texts, saved_by_the_library
 from tests.data.prepared.test_dataset import karpathy
 from vldd_dist.cli.first_experiment import IMAGE_MODEL, describe_experiment

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from tests.cli.test_table import PROGRAM
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceCosts

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.cli.command import vldd
 from tests.reporting.sample import report
 from tests.reporting.test_table import table
-from vldd_dist.cli.main import main
 from vldd_dist.monitoring.reports.report_files import key_of, write_tables
 from vldd_dist.reporting.recall_table import recall_table
 from vldd_dist.store.store import Store
@@ -21,14 +21,7 @@ from vldd_dist.store.store import Store
 def vldd_table(store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """(exit code, output, error) of `vldd table` on the store, in a wide terminal."""
     monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["table", store.url, *arguments])
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return lambda *arguments: vldd("table", store.url, *arguments, capsys=capsys)
 
 
 def test_each_form_of_one_report(store: Store, vldd_table: Any) -> None:
@@ -100,26 +93,18 @@ def test_a_damaged_report_is_a_one_sentence_error(store: Store, vldd_table: Any,
 
 
 def test_published_tables_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["published", *arguments])
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    assert "\nlors-flickr30k: LoRS" in run()[1]
-    code, out, _ = run("lors-flickr30k", "--as", "markdown")
+    assert "\nlors-flickr30k: LoRS" in vldd("published", capsys=capsys)[1]
+    code, out, _ = vldd("published", "lors-flickr30k", "--as", "markdown", capsys=capsys)
     assert code == 0
     assert "| 100 | nfnet-bert | distilled | 27.4 \\[1\\] |" in out
     assert "arXiv 2406.03793" in out
-    code, _, err = run("lors-flikr30k")
+    code, _, err = vldd("published", "lors-flikr30k", capsys=capsys)
     assert (code, "did you mean 'lors-flickr30k'?" in err) == (2, True)
 
 
 def test_a_store_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["table"])
-    assert ended.value.code == 2
-    assert "Missing argument 'STORE'" in capsys.readouterr().err
+    code, _, err = vldd("table", capsys=capsys)
+    assert (code, "Missing argument 'STORE'" in err) == (2, True)
 
 
 PROGRAM = """

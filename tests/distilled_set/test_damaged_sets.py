@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.artifacts.test_schemas import STATUS
+from tests.cli.command import vldd
 from tests.test_readme import RECIPE, distilled_set
 from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.keys import status_key
@@ -16,20 +17,12 @@ from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.runs.run_status import known_figures
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import concatenated
-from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest, verify
 from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 from vldd_dist.testing.bad_input.cases.seals import seal
-
-
-def vldd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
 
 
 @pytest.fixture
@@ -60,7 +53,7 @@ def put(url: str, name: str, data: bytes | None) -> None:
 )
 def test_a_set_without_a_card(url: str, card: bytes | None, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     put(url, "README.md", card)
-    code, _, err = vldd(capsys, "show", url)
+    code, _, err = vldd("show", url, capsys=capsys)
     assert (code, err.count("\n")) == (4, 1)
     assert sentence in err
 
@@ -68,7 +61,7 @@ def test_a_set_without_a_card(url: str, card: bytes | None, sentence: str, capsy
 @pytest.mark.parametrize("card", ["# A title", "---\nno end of a header", "", "a --- b\n---\n---\n", "---\n---\n# A title"])
 def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: pytest.CaptureFixture[str]) -> None:
     put(url, "README.md", card.encode())
-    code, out, _ = vldd(capsys, "show", url)
+    code, out, _ = vldd("show", url, capsys=capsys)
     assert code == 0
     assert ("A title" in card) == ("A title" in out)
     assert "preview.png" in out
@@ -94,14 +87,14 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(
     for name in ("another", "last"):
         save(distilled_set(), store.url_of(f"distilled/{name}"))
     store.write("distilled/another/manifest.json", damage(store.read("distilled/another/manifest.json")))
-    code, out, err = vldd(capsys, "list", store.url)
+    code, out, err = vldd("list", store.url, capsys=capsys)
     assert code == 4
     assert [line.split()[0] for line in out.splitlines()] == [url, store.url_of("distilled/last")]
     assert sentence in err
     assert err.count("\n") == 1
     another = store.url_of("distilled/another")
     for command in (["show", another], ["verify", another], ["fetch", another, store.root + "-fetched"]):
-        code, _, err = vldd(capsys, *command)
+        code, _, err = vldd(*command, capsys=capsys)
         assert (code, err.count("\n"), sentence in err) == (4, 1, True)
 
 
@@ -111,7 +104,7 @@ def test_invalid_recalls_in_a_manifest_are_refused(url: str, store: Store, capsy
     for recalls in ([], {"distilled": 3}, {"distilled": [{"mean": "high"}]}):
         changed = tree | {"facts": {"recalls": recalls}}
         Store(url).write("manifest.json", seal(changed))
-        code, _, err = vldd(capsys, "list", store.url)
+        code, _, err = vldd("list", store.url, capsys=capsys)
         assert (code, "facts" in err) == (4, True)
 
 
@@ -240,7 +233,7 @@ def test_a_damaged_status_is_named_and_the_others_are_shown(
     for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
         tree = {"kind": "run_status", "schema_version": 2, "written_at": "2026-01-01T00:00:00+00:00"} | tree
         store.write(status_key(name, "0a1b2c3d"), seal(tree))
-    code, out, err = vldd(capsys, "status", store.url)
+    code, out, err = vldd("status", store.url, capsys=capsys)
     assert (code, err.count("\n")) == (4, 1)
     assert "good: running" in out
     assert f"status/bad/0a1b2c3d.json: {sentence}" in err
@@ -253,7 +246,7 @@ def test_a_stage_of_another_version_is_shown_by_its_own_name(store: Store, capsy
     tree = STATUS | {"stages": stages, "running": running, "schema_version": 2, "kind": "run_status"}
     tree["written_at"] = "2026-01-01T00:00:00+00:00"
     store.write(status_key("x", "0a1b2c3d"), seal(tree))
-    code, out, _ = vldd(capsys, "status", store.url)
+    code, out, _ = vldd("status", store.url, capsys=capsys)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if "1/2 done" in line] == ["experts", "quantum"]
     assert "x: 0/7 (1 s)" in out
@@ -267,7 +260,7 @@ def test_a_report_that_is_not_as_it_should_be_does_not_stop_a_run() -> None:
 @pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "-1", "1e300", "1e9", "x"])
 def test_invalid_ages_for_gc_are_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     store.write("units/thing/u/a/x", b"kept")
-    code, _, err = vldd(capsys, "gc", store.url, "--delete", "--min-age-hours", hours)
+    code, _, err = vldd("gc", store.url, "--delete", "--min-age-hours", hours, capsys=capsys)
     assert code == 2
     assert "--min-age-hours" in err
     assert store.keys("units") == ["units/thing/u/a/x"]
@@ -277,7 +270,7 @@ def test_local_paths_are_not_read_as_glob_patterns(tmp_path: Path, capsys: pytes
     url = str(tmp_path / "a[bc]*?")
     save(distilled_set(), f"{url}/distilled/x")
     (tmp_path / "ab").mkdir()
-    assert vldd(capsys, "list", url)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not evaluated\n")
-    assert vldd(capsys, "verify", f"{url}/distilled/x")[0] == 0
-    assert vldd(capsys, "fetch", f"{url}/distilled/x", str(tmp_path / "[b]*"))[0] == 0
+    assert vldd("list", url, capsys=capsys)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not evaluated\n")
+    assert vldd("verify", f"{url}/distilled/x", capsys=capsys)[0] == 0
+    assert vldd("fetch", f"{url}/distilled/x", str(tmp_path / "[b]*"), capsys=capsys)[0] == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a[bc]*?", "ab", "[b]*"}

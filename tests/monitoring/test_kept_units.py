@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units

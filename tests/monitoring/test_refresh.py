@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.artifacts.test_schemas import STATUS
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from tests.monitoring.test_report import commit_evaluations
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units

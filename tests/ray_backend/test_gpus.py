@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import Graph

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from tests.data.test_folder import pair
 from tests.monitoring.test_kept_units import NOW, SMALL, any_facts, committed, done  # noqa: F401 (the second is a fixture)
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of

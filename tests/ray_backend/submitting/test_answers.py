@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.submitting.submit import submit

@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus
 from ray.scripts.scripts import cli as ray_cli
 from typer.main import get_command
 
-from tests.cli.test_cli import vldd
+from tests.cli.command import vldd
 from vldd_dist.cli.main import app
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
