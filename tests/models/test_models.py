@@ -172,3 +172,11 @@ def test_a_backbone_that_drops_is_refused_on_several_ranks() -> None:
             refuse_backbone_dropout(model)
     head = ModelSettings.model_validate({"image": {"model": "test_vit", "weights": "random"}})
     refuse_backbone_dropout(build(head, 8, None, 0))
+
+
+def test_a_frozen_backbone_never_drops_and_is_not_refused() -> None:
+    image = {"model": "test_vit", "model_args": {"img_size": 32, "drop_path_rate": 0.3}, "weights": "random", "train": "head"}
+    model = build(ModelSettings.model_validate({"image": image | {"head": {"kind": "linear"}}}), 8, None, 0).train()
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(model.image_backbone(images), model.image_backbone(images))
+    refuse_backbone_dropout(model)

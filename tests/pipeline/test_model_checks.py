@@ -43,3 +43,24 @@ def test_each_image_model_supports_gradient_checkpointing_if_it_is_set() -> None
         Graph(experiment("model.image.model=dla46_c", *checkpointing))
     with pytest.raises(ConfigError, match=f"evaluation.image_models: with dla46_c, .*{refused}"):
         Graph(experiment("evaluation.image_models=[dla46_c]", *checkpointing))
+
+
+@pytest.mark.parametrize("section", ["experts", "distill"])
+@pytest.mark.parametrize(
+    "drops",
+    [
+        ["model.image.train=full", "model.image.model_args={img_size: 32, drop_path_rate: 0.2}"],
+        ["model.image.train=lora", "model.image.lora.dropout=0.1"],
+    ],
+)
+def test_a_trained_backbone_that_drops_is_refused_on_several_ranks(drops: list[str], section: str) -> None:
+    vit = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", *drops]
+    Graph(experiment(*vit))
+    with pytest.raises(ConfigError, match=r"^image_backbone\..* drops with probability 0\.\d+, which workers > 1 do"):
+        Graph(experiment(*vit, f"{section}.workers=2"))
+
+
+def test_a_frozen_backbone_that_would_drop_runs_on_several_ranks() -> None:
+    dropping = ["model.image.model=test_vit", "model.image.model_args={img_size: 32, drop_path_rate: 0.2}"]
+    head = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]
+    Graph(experiment(*dropping, *head, "distill.workers=2"))

@@ -191,16 +191,21 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
 
 
 def refuse_backbone_dropout(model: nn.Module) -> None:
-    """Raises ConfigError for a backbone with dropout. With several ranks each sees only its own rows, so the masks and the
-    result would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
-    for name, module in model.named_modules():
-        if name != "image_backbone" and not name.startswith("image_backbone."):
-            continue
+    """`refuse_dropout` for the backbone of a dual encoder. A frozen one stays in evaluation mode and never drops."""
+    if not model.frozen_backbone:
+        refuse_dropout(model.get_submodule("image_backbone"))
+
+
+def refuse_dropout(backbone: nn.Module) -> None:
+    """Raises ConfigError for a trained backbone with dropout. With several ranks each sees only its own rows, so the masks and
+    the result would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
+    for name, module in backbone.named_modules():
         # timm's layers that drop have one of the first names. Other modules of timm have one of the last, and call a function.
         is_layer = "Drop" in type(module).__name__
         fields = ("p", "drop_prob", "prob") if is_layer else ("drop_rate", "attn_drop_p")
         if probability := max(getattr(module, field, None) or 0 for field in fields):
             raise ConfigError(
-                f"{name} drops with probability {probability:g}, which workers > 1 do not support: set it to zero by "
-                "model.image.model_args or model.image.lora.dropout, or set workers to 1"
+                f"{f'image_backbone.{name}'.rstrip('.')} drops with probability {probability:g}, which workers > 1 do not "
+                "support: set workers to 1, or the probability to zero by model.image.model_args or model.image.lora.dropout "
+                "(which trains new experts)"
             )

@@ -10,7 +10,13 @@ from vldd_dist.config.sections.model import HeadSettings, ModelSettings, TextTow
 from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.backbone import check_backbone_name, check_forward, create_backbone
+from vldd_dist.models.image.backbone import (
+    check_backbone_name,
+    check_forward,
+    create_backbone,
+    make_trainable,
+    refuse_dropout,
+)
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import find_architecture
 from vldd_dist.models.text.identity import text_folder
@@ -34,6 +40,7 @@ def check_models(experiment: Experiment) -> None:
         except ConfigError as error:
             raise error if name == own else ConfigError(f"evaluation.image_models: with {name}, {error}") from None
     _refuse_kinks(experiment)
+    _refuse_dropout(experiment)
     _refuse_scalars(experiment)
 
 
@@ -69,6 +76,14 @@ def _refuse_kinks(experiment: Experiment) -> None:
     smooth = any(phase.objective.wants_smooth_student() for phase in experiment.distill.of_phases())
     if smooth and not experiment.model.image.freezes_backbone:
         refuse_kinks(_backbone(experiment), "image_backbone")
+
+
+def _refuse_dropout(experiment: Experiment) -> None:
+    """Refuse a backbone that the experts or the distillation would refuse at their start on several ranks."""
+    image = experiment.model.image
+    if max(experiment.experts.workers, experiment.distill.workers) > 1 and not image.freezes_backbone:
+        with torch.device("meta"):
+            refuse_dropout(make_trainable(_backbone(experiment), image))
 
 
 def _refuse_scalars(experiment: Experiment) -> None:
