@@ -1,7 +1,7 @@
 """Suggests settings to change if a unit does not fit its GPU. Each change is checked with the memory estimate, so that what is
 suggested does fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +11,10 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.overrides import set_key
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, is_in_shards, peak
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.errors import ConfigError
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
 
@@ -121,7 +124,8 @@ class _Search:
         yield [checkpointing]
         if is_unrolled:
             gradients: Series = [{"distill.objective.gradient": "exact"}] if objective.gradient == "full" else []
-            if objective.gradient != "finite_difference" and objective.allows_differences():
+            allowed = objective.gradient != "finite_difference" and objective.allows_differences()
+            if allowed and self._is_accepted(refuse_kinked_student):
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]
             yield [gradients]
@@ -132,10 +136,20 @@ class _Search:
         yield [batch, validations, [one | other for one, other in zip(batch, validations, strict=False)]]
 
     def _more_workers(self) -> list[Series]:
+        if not self._is_accepted(refuse_backbone_dropout):
+            return []
         section = getattr(self.experiment, self.section)
         more = [{f"{self.section}.workers": n} for n in WORKERS if n > section.workers]
         sharded = [change | {f"{self.section}.sharding": "fsdp"} for change in more]
         return [more, [] if is_in_shards(section.sharding) else sharded]
+
+    def _is_accepted(self, refuse: Callable[[DualEncoder], None]) -> bool:
+        """Whether a run would accept the student after a change: `refuse` raises ConfigError if not."""
+        try:
+            refuse(self.estimator.trace(self.experiment.model, self.experiment.data.image_size).model())
+        except ConfigError:
+            return False
+        return True
 
     def _halved(self, key: str) -> Series:
         section, name = key.split(".")
