@@ -10,6 +10,9 @@ from vldd_dist.applications.feature_space.part_distillation import PartDistillat
 from vldd_dist.applications.membership_inference import MembershipInference, Pairs, confidence, success
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.feature_backbone import FeatureBackbone
 from vldd_dist.reporting.table import Statistic
 from vldd_dist.testing.allocated import allocated_peak
 
@@ -42,8 +45,9 @@ def test_no_area_is_marked_as_the_most_private() -> None:
     assert marked == [[False, True], [False, False]]
 
 
-def test_pairs_are_scored_in_chunks() -> None:
-    """The memory does not grow with the number of pairs times that of the gallery, 32 MiB here for each of three matrices."""
+def test_pairs_are_encoded_and_scored_in_chunks() -> None:
+    """The memory does not grow with the number of pairs times that of the gallery, 32 MiB here for each of three matrices, nor
+    with the number of pairs times the activations of a wide head, 17 MiB here for each of four."""
     student, generator = small_students().build(), torch.Generator().manual_seed(0)
     pairs, gallery = (
         Pairs(torch.randn(count, 8, generator=generator), torch.randn(count, 6, generator=generator)) for count in (8192, 1024)
@@ -54,6 +58,11 @@ def test_pairs_are_scored_in_chunks() -> None:
     alone = confidence(student, Pairs(pairs.images[some], pairs.texts[some]), gallery, 0.07)
     torch.testing.assert_close(scores[some], alone)
     assert scores.shape == (8192,)
+    wide, head = 512, HeadSettings(kind="projection", dropout=0)
+    image = ImageTowerSettings(model="test_vit", weights="random", train="head", head=head)
+    settings = ModelSettings(image=image, text=TextTowerSettings(head=head), joint_dim=wide)
+    large, few = DualEncoder(FeatureBackbone(8), settings, 6), Pairs(gallery.images[:100], gallery.texts[:100])
+    assert allocated_peak(lambda: confidence(large, pairs, few, 0.07)) < 20 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ START, OTHERS = "members: the pairs that the set was initialised with", "members
 # For a set of which only the images or only the texts started from real ones.
 ALL = "members: all training pairs, with those that half of the set was initialised with"
 FALSE_POSITIVES = 0.01
-# Pairs scored at a time: their scores against the validation pairs are a matrix.
+# Pairs encoded and scored at a time: their scores against the validation pairs are a matrix.
 CHUNK = 1024
 ATTACKS = {"nearest": "nearest", "loss": "loss", "ratio": "likelihood ratio"}
 # The temperature for a loss that has none.
@@ -216,17 +216,17 @@ def _pairs(split: RetrievalSplit, numbers: PairNumbers) -> Pairs:
 @torch.no_grad()
 def confidence(student: DualEncoder, pairs: Pairs, gallery: Pairs, temperature: float) -> Tensor:
     """(n,) minus the contrastive loss, in both directions, of each pair by itself against the pairs of the gallery."""
-    device = student.mean.device
     student.eval()
-    (v, t), (others_v, others_t) = (
-        (
-            functional.normalize(student.image_features(rows.images.to(device))) / temperature,
-            functional.normalize(student.text_features(rows.texts.to(device))),
-        )
-        for rows in (pairs, gallery)
-    )
-    chunks = zip(v.split(CHUNK), t.split(CHUNK), strict=True)
-    return torch.cat([_confidence(*rows, others_v, others_t) for rows in chunks]).cpu()
+    others = _joint(student, gallery, temperature)
+    chunks = map(Pairs, pairs.images.split(CHUNK), pairs.texts.split(CHUNK))
+    return torch.cat([_confidence(*_joint(student, chunk, temperature), *others).cpu() for chunk in chunks])
+
+
+def _joint(student: DualEncoder, pairs: Pairs, temperature: float) -> tuple[Tensor, Tensor]:
+    """Image features divided by the temperature, and text features, (n, d) each in the joint space."""
+    device = student.mean.device
+    v = functional.normalize(student.image_features(pairs.images.to(device))) / temperature
+    return v, functional.normalize(student.text_features(pairs.texts.to(device)))
 
 
 def _confidence(v: Tensor, t: Tensor, others_v: Tensor, others_t: Tensor) -> Tensor:
