@@ -23,6 +23,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import match
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
+from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -74,7 +75,9 @@ class ThroughTheTower:
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         images, texts = batch
-        return self.student.loss(theta, (self.student.model.image_backbone(images), texts), step)
+        with unfused_attention(self.student.model):
+            features = self.student.model.image_backbone(images)
+        return self.student.loss(theta, (features, texts), step)
 
 
 def main() -> None:

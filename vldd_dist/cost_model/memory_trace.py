@@ -113,7 +113,6 @@ class MemoryTrace:
         self.settings = settings.model_copy(update={"image": image})
         self.text_dim, self.image_size = text_dim, image_size
         self._known: dict[Hashable, Any] = {}
-        self._models: dict[bool, DualEncoder] = {}
         model = self.model()
         own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
         self.module_bytes = max(own)
@@ -247,17 +246,15 @@ class MemoryTrace:
         """Bytes that a frozen tower holds besides the model's parameters, unless these change between uses."""
         return FrozenTower(self.model().image_backbone).own_bytes
 
-    def model(self, fused: bool = True) -> DualEncoder:
-        """The dual encoder on the meta device, in evaluation mode.
+    def model(self) -> DualEncoder:
+        """The dual encoder on the meta device, in evaluation mode. It is built once, because drawing initial weights takes long
+        even on the meta device."""
+        return self._model.eval()
 
-        Args:
-            fused: whether it is for passes with fused attention. A student that switches it off does so for good, so there are
-                two models; each is built once, because drawing initial weights takes long even on the meta device.
-        """
-        if fused not in self._models:
-            with META:
-                self._models[fused] = self._build()
-        return self._models[fused].eval()
+    @cached_property
+    def _model(self) -> DualEncoder:
+        with META:
+            return self._build()
 
     def _build(self) -> DualEncoder:
         return build(self.settings, self.text_dim, None, 0)
@@ -281,7 +278,7 @@ class MemoryTrace:
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
         """A student, its parameters, and the learned tensors of a batch. The student gets the fixed tensors, which are the same
         for both of two steps."""
-        model, loss = self.model(fused), self.settings.loss
+        model, loss = self.model(), self.settings.loss
         student = Student(model, loss, dropout=dropout, fused_attention=fused)
         fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
         batch = self._batch(model, pairs)

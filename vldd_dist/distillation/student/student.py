@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.student.blending import Blend, Mix
 from vldd_dist.distillation.unroll import Params
-from vldd_dist.models.attention import set_unfused_attention
+from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView, call
@@ -84,7 +85,8 @@ class Student:
     Args:
         model: provides the modules and the frozen tensors; its own trainable parameters are not used.
         dropout: train with dropout. The unroll draws the masks of an inner step from `seed` and the step, the same each time.
-        fused_attention: allow attention kernels that have no second derivative (finite differences need none).
+        fused_attention: allow attention kernels that have no second derivative (finite differences need none). If false, they
+            are switched off in the student's steps only; other passes of the model, which need no second derivative, keep them.
 
     Attributes:
         step_inputs: what its steps take; `with_inputs` makes the student of an outer step.
@@ -92,11 +94,10 @@ class Student:
 
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
         self.model, self.layout, self.step_inputs = model, BatchLayout(loss), StepInputs()
+        self.fused_attention = fused_attention
         self.view = ParameterView(model)
         self.towers: Sequence[int] = self.view.tower_indices
         model.train(dropout)
-        if not fused_attention:
-            set_unfused_attention(model)
 
     @property
     def seed(self) -> int:
@@ -111,5 +112,6 @@ class Student:
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         """The scalar loss at parameters theta of a batch that is laid out like `BatchLayout`, but without the fixed tensors."""
         inputs, texts, *learned = self.step_inputs.batch(batch, step)
-        features = call(self.model, self.view, theta, inputs, texts, self.step_inputs.mix(step))
+        with nullcontext() if self.fused_attention else unfused_attention(self.model):
+            features = call(self.model, self.view, theta, inputs, texts, self.step_inputs.mix(step))
         return self.layout.loss_of(features, learned, self.model)

@@ -102,7 +102,6 @@ class Unrolling(ABC):
 
     def __init__(self, model: DualEncoder, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
         self.model, self.settings, self.snapshots = model, settings, snapshots
-        # Made before the student, which may switch off fused attention for its second derivatives; the tower can keep it.
         self.tower = frozen_tower(model)
         self.method: Gradient = GRADIENTS.load(settings.gradient)
         self.towers: Sequence[int] = ParameterView(model).tower_indices
