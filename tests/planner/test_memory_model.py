@@ -16,6 +16,7 @@ from torch import Tensor
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.distillation_memory import PairSize, UnrolledStep, pairs_memory, tower_memory, unroll_memory
@@ -28,6 +29,7 @@ from vldd_dist.cost_model.memory_model import (
     peak,
     sizes_of,
     student_memory,
+    student_step_memory,
 )
 from vldd_dist.cost_model.memory_trace import MemoryTrace, SecondOrder
 from vldd_dist.cost_model.text_memory import text_encoder_memory
@@ -36,6 +38,7 @@ from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower, largest_chunk
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -154,6 +157,20 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
     assert "evaluation.encode_batch: 24 (" in suggest(experiment, stage, peak(estimate) - MIB, Estimator(TEXT_DIM))
     full = experiment.model_copy(update={"model": ModelSettings()})
     assert Estimator(TEXT_DIM).memory(full, stage) == {}
+
+
+@pytest.mark.parametrize("encode_batch", [4, 256])
+def test_pairs_pass_a_frozen_tower_in_chunks_that_no_setting_changes(encode_batch: int) -> None:
+    """The estimate of a student with stored features of the real images, which do not pass the tower again."""
+    head = HeadSettings(kind="linear")
+    image = ImageTowerSettings(model="mobilenetv2_100", weights="given.safetensors", train="head", head=head)
+    settings = ModelSettings(image=image, joint_dim=64)
+    estimate = student_step_memory(MemoryTrace(settings, TEXT_DIM, 96), EvaluationProtocol(encode_batch=encode_batch), 100, 1)
+    random = settings.model_copy(update={"image": image.model_copy(update={"weights": "random"})})
+    model, images = build(random, TEXT_DIM, None, 0), torch.randn(100, 3, 96, 96)
+    model_inputs(model, images)
+    measured = allocated_peak(lambda: model_inputs(model, images))
+    assert measured / 1.2 < estimate["activations"] < measured * 1.2
 
 
 def test_offloading_leaves_one_snapshot_on_the_device() -> None:

@@ -28,6 +28,10 @@ class FeatureTrace(MemoryTrace):
             model(self.images(count), empty(count, self.text_dim, device=META))
         return memory.peak
 
+    def inputs_of_pairs(self, pairs: int) -> int:
+        """0: features are model inputs."""
+        return 0
+
     def images(self, pairs: int) -> Tensor:
         """Features (pairs, F) on the meta device."""
         return empty(pairs, self.image_dim, device=META)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
+from vldd_dist.cost_model.feature_trace import on_features
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.sharding.engines.deepspeed_engine import bucket_elements
 
@@ -50,7 +51,7 @@ class TrainingStep:
     Attributes:
         batch: its pairs.
         first: peak of a forward and backward pass.
-        encoding: peak of a pass without a graph over the images that are encoded at once, including the images.
+        encoding: the largest peak of a pass without a graph, such as over the images that are encoded at once.
     """
 
     batch: int
@@ -149,12 +150,14 @@ def evaluation_memory(sizes: Sizes, step: TrainingStep, settings: EvaluationProt
 
 
 def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, workers: int) -> Terms:
-    """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes."""
+    """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes. Before it is trained, the
+    pairs pass a frozen tower; when its recall is measured, images are encoded or, if they are stored, features of images."""
+    measured = on_features(trace, trace.settings) if trace.has_features else trace
     rows = per_rank(min(settings.batch_size, pairs), workers)
     step = TrainingStep(
         rows * trace.input_bytes,
         first=trace.first_order(rows, training=True, of_batch=False, keep=True),
-        encoding=trace.encoding(settings.encode_batch),
+        encoding=max(trace.inputs_of_pairs(per_rank(pairs, workers)), measured.encoding(settings.encode_batch)),
     )
     return evaluation_memory(sizes_of(trace), step, settings, workers)
 

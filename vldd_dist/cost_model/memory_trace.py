@@ -16,7 +16,7 @@ from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower
+from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower, largest_chunk
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
@@ -233,6 +233,11 @@ class MemoryTrace:
             with LiveMemory() as forward:
                 tower.features(chunk)
         return TowerPass(graph, memory.peak, forward.peak)
+
+    def inputs_of_pairs(self, pairs: int) -> int:
+        """The peak of `model_inputs` of this many pairs, in bytes, without parameters and images. A frozen tower takes chunks
+        whose size no setting changes."""
+        return self.tower_bytes + self.tower(largest_chunk(pairs)).without_graph if self.frozen_backbone else 0
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """The value of `make`, which is called once for each key. What others derive from this trace is kept here too."""
