@@ -140,6 +140,21 @@ def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
     assert read(*many, f"{at}min_start_epoch=1") == 3 * 2
 
 
+def test_experts_with_one_start_read_its_image_tower_once_and_few_steps_still_read_theirs() -> None:
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    given = ["experts.count=20", "experts.epochs=9", "model.image.weights=none.safetensors"]
+
+    def read(steps: int) -> tuple[float, dict[str, int]]:
+        described, trace = traced(*given, f"distill.outer_steps={steps}")
+        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
+        whole, rest = (stage.traffic(one, lambda *_: trace, None).reads for one in (described, before))
+        return whole - rest, trace.trainable_bytes
+
+    (many, size), (few, _) = read(1000), read(2)
+    assert many == 20 * 3 * sum(size.values()) - 19 * size["image"], "epochs 0, 1, 2"
+    assert few == 2 * 2 * sum(size.values())
+
+
 class Unknown(CovarianceMatching):
     def costs(self) -> ObjectiveCosts[Any]:  # type: ignore[override]
         return ObjectiveCosts(self)

@@ -18,12 +18,13 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     objective: Objective = settings.objective
     reads = 0
     if drawn := objective.costs().snapshots_read(experiment.experts.count, settings.outer_steps):
-        reads = drawn * sum(trace.trainable_bytes.values())
-        image = experiment.model.image
+        snapshot, experts = sum(trace.trainable_bytes.values()), experiment.experts.count
+        reads = drawn * snapshot
+        image, reached = experiment.model.image, objective.reached_epochs()
         same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"
-        if same_start and 0 in objective.reached_epochs():
-            # All experts share one first snapshot of the image tower: it is stored and read once.
-            reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
+        if same_start and 0 in reached:
+            # All experts share one first snapshot of the image tower: it is stored and read once. Few steps may draw none.
+            reads = min(reads, experts * len(reached) * snapshot - (experts - 1) * trace.trainable_bytes["image"])
     checkpoint = trace.pair_bytes + (1 + len(settings.moments()) + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
@@ -41,5 +42,5 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     if "features" in settings.initialise.all_needs() and data is not None:
         # Joint features of the images and of one caption each, and the captions' numbers.
         reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
-    reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    reads += 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
