@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks import scale
+from benchmarks._measure import FreshProcess, peak_memory
 from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
 from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.coresets.k_means import KMeans
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 
@@ -41,6 +46,38 @@ def test_flickr30k_by_hand() -> None:
     assert costs["distillation"].hours == pytest.approx((steps + looks) / 3600)
     # 40 checkpoints with the pairs, the best pairs and a momentum; at the end, the best pairs and the starting ones.
     assert costs["distillation"].written == (40 * 3 + 2) * (100 + 200 + 500 + 1_000) * 4 * (3 * 224 * 224 + 768)
+
+
+# What a selection takes at most, as a multiple of the features that it is given.
+SELECTION = 7
+
+
+def test_the_memory_of_a_coreset_by_hand() -> None:
+    """Image and text features of 2,304 numbers each, and what the selection holds in addition."""
+    size = (1 + SELECTION) * 2 * 4 * 2_304
+    assert 48 * 2**30 / size == pytest.approx(350_000, rel=0.01)
+    assert COCO.images["train"] * size == pytest.approx(17e9, rel=0.03)
+    text = DOCUMENT.read_text()
+    assert "18 kB each with nfnet_l0, and while they select up to seven times as much in addition" in text
+    assert "| 350,000 images in 48 GiB; COCO: 17 GB |" in text
+
+
+def test_k_means_takes_seven_times_its_features() -> None:
+    with FreshProcess() as process:
+        assert SELECTION - 1 < process.run(_memory_of_k_means) < SELECTION + 0.5
+
+
+def _memory_of_k_means() -> float:
+    """The memory of a selection, as a multiple of the features."""
+
+    def select(images: int, dim: int) -> int:
+        features = torch.rand(2, images, dim, generator=torch.Generator().manual_seed(0))
+        candidates = Candidates(images, *features)
+        return peak_memory(lambda: KMeans(name="k_means").select(candidates, 4, np.random.default_rng(0)))[1]
+
+    # Loads the libraries.
+    select(50, 8)
+    return select(8_000, 512) / (2 * 4 * 8_000 * 512)
 
 
 def test_the_units_are_those_of_the_plan() -> None:
