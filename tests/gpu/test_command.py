@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.gpu.__main__ import NEEDED, summary
+from benchmarks.gpu.checks import gradients
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.parts import PARTS, Part
-from benchmarks.gpu.place import DATA_SHEETS
+from benchmarks.gpu.place import DATA_SHEETS, Place
 from benchmarks.gpu.report import page
 from benchmarks.gpu.run_parts import run_parts
 
@@ -94,6 +96,19 @@ def test_a_check_holds_up_to_its_limit(found: float, holds: bool, tmp_path: Path
     kept = json.loads((tmp_path / "one.json").read_text())
     assert kept["rows"][0]["holds"] is holds
     assert bool(kept["problems"]) is not holds
+
+
+def test_a_frozen_tower_is_checked_up_to_its_pixels_in_each_precision(tmp_path: Path) -> None:
+    """Its backbone is no part of the student, whose heads run in fp32 whatever the backbone's precision."""
+    place, notes = Place(torch.device("cpu"), tiny=True), Notes(tmp_path / "one.json")
+    gradients.check_frozen_tower(place, ["fp32", "bf16"], notes)
+    assert notes.problems == []
+    found = {row["what"]: row["found"] for row in notes.rows}
+    for graphs in ("kept", "dropped"):
+        fp32, bf16 = (found[f"frozen tower: to its pixels, graphs {graphs}, {precision}"] for precision in ("fp32", "bf16"))
+        assert bf16 > 100 * fp32
+    measured = [gradients._is_measured("frozen tower", "exact", precision, place) for precision in ("fp32", "bf16")]
+    assert measured == [True, False]
 
 
 def test_a_cards_full_name_comes_before_a_part_of_it() -> None:

@@ -1,5 +1,6 @@
-"""The four gradients on the device, in each precision, compared with the same gradient in fp64."""
+"""The four gradients and a frozen tower on the device, in each precision, compared with the same in fp64."""
 
+import copy
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import ConfigError
+from vldd_dist.models.image.backbone import create_backbone, feature_size
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.testing.unroll_problems import Case, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
@@ -21,8 +24,12 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "ViT, checkpointing": {**VIT, "grad_checkpointing": True},
     "ViT, LoRA": {**VIT, "train": "lora"},
     "ResNet with ReLU": {"model": "test_resnet"},
+    # Its pairs are features, so that only the heads are part of the student.
     "frozen tower": {"train": "head", "head": HeadSettings(kind="linear")},
 }
+FROZEN = "frozen tower"
+# The tower whose features and pixels are checked: it has batch norms, which are folded. Its images make two chunks.
+TOWER, IMAGES, IMAGE_SIZE = "test_efficientnet", 40, 32
 # Row of the table -> gradient and kind of finite difference.
 GRADIENTS = {
     "full": ("full", "central"),
@@ -63,11 +70,35 @@ def run(place: Place, notes: Notes) -> None:
                 reference = references["tesla" if gradient == "tesla" else "full"]
                 limit = _limit(student, gradient, precision)
                 notes.check(f"{student}: {gradient}, {precision}", _error(result, reference), limit)
+    check_frozen_tower(place, precisions, notes)
     _refuses_kinks(place, notes)
+
+
+def check_frozen_tower(place: Place, precisions: list[str], notes: Notes) -> None:
+    """The features of a `FrozenTower` and the gradients that it propagates to the pixels, compared with those in fp64."""
+    backbone = create_backbone(TOWER, {}, pretrained=False, seed=0).eval().requires_grad_(False).to(place.device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+    gradients = torch.randn(IMAGES, feature_size(backbone), generator=generator)
+    images, gradients = images.to(place.device), gradients.to(place.device)
+    leaf = images.double().requires_grad_()
+    features = copy.deepcopy(backbone).double()(leaf)
+    (pixels,) = torch.autograd.grad(features, leaf, gradients.double())
+    for precision in precisions:
+        tower = FrozenTower(backbone, bf16=precision == "bf16")
+        for graphs, limit in (("kept", 1 << 30), ("dropped", 0)):
+            with rounding(precision):
+                encoded = tower.features_with_graph(images, limit)
+                found = encoded.pixel_gradients(gradients)
+            errors = relative(encoded.features.double(), features.detach()), relative(found.double(), pixels)
+            notes.check(f"{FROZEN}: to its pixels, graphs {graphs}, {precision}", _larger(errors), LIMITS[precision])
 
 
 def _is_measured(student: str, gradient: str, precision: str, place: Place) -> bool:
     if gradient in DIFFERENCE_LIMITS and (student == KINKED or precision == "bf16"):
+        return False
+    if student == FROZEN and precision == "bf16":
+        # Heads always run in fp32.
         return False
     if student == WITH_DROPOUT and (gradient == "tesla" or (gradient, precision) == ("full", "fp32")):
         # They would be compared with themselves.
@@ -93,7 +124,10 @@ def _error(result: UnrollResult, reference: UnrollResult) -> float:
     def error_of(actual: Tensor, expected: Tensor) -> float:
         return relative(actual.double(), expected.double())
 
-    errors = error_of(flat(result), flat(reference)), error_of(result.rates, reference.rates)
+    return _larger((error_of(flat(result), flat(reference)), error_of(result.rates, reference.rates)))
+
+
+def _larger(errors: tuple[float, float]) -> float:
     return max(errors, key=lambda error: (error != error, error))
 
 
