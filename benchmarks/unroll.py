@@ -77,8 +77,11 @@ class Case:
 
     def gradient(self, method: str) -> UnrollResult:
         name, difference = METHODS[method]
+        gradient = GRADIENTS.load(name)
+        # As in a run, only second derivatives need attention without fused kernels.
+        student = Student(self.student.model, InfoNCE(), dropout=False, fused_attention=gradient.first_order_only)
         unroll = Unroll(self.start, torch.tensor(RATES), self.batches, self._outer, self.student.towers)
-        return unrolled_gradient(unroll, GRADIENTS.load(name), self.student, DifferenceSettings(difference))
+        return unrolled_gradient(unroll, gradient, student, DifferenceSettings(difference))
 
     def _outer(self, theta: Params) -> Tensor:
         return matching_loss(theta, self.start, self.target, self.student.towers)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from torch import Tensor
+from torch.nn import functional
 
-from benchmarks import applications
+from benchmarks import applications, unroll
 from benchmarks.data import __main__ as data
 from benchmarks.data.before import overrides_of
 from benchmarks.data.plan import peak_mib
@@ -40,6 +42,24 @@ def test_an_expert_is_measured_with_images_that_an_earlier_epoch_has_decoded(
     monkeypatch.setattr(experts, "FreshProcess", Process)
     assert experts.compare_single(tmp_path, "nfnet_l0", rounds=1, batches=4) == (2.0, 3.0)
     assert calls == ["train", "_published_rate", "train"]
+
+
+@pytest.mark.parametrize(
+    ("method", "is_fused"), [("full", False), ("exact", False), ("fd_central", True), ("fd_forward", True)]
+)
+def test_finite_differences_are_measured_with_fused_attention_as_in_a_run(
+    method: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def passed(query: Tensor, *arguments: object, **named: object) -> Tensor:
+        seen.append(True)
+        return query
+
+    case = unroll.Case("test_vit", 1)
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", passed)
+    case.gradient(method)
+    assert bool(seen) == is_fused
 
 
 def test_both_versions_run_the_same_experiment() -> None:
