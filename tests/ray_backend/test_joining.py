@@ -8,7 +8,11 @@ import pytest
 import ray
 
 from vldd_dist.errors import InterruptedRun
+from vldd_dist.ray_backend import doctor, run
+from vldd_dist.ray_backend import executor as executor_module
+from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import STARTS, start_ray
+from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets, running_processes
 
 SLOW = "The current node timed out during startup. This could happen because the GCS has become overloaded."
@@ -41,6 +45,24 @@ def test_a_ray_that_does_not_start_is_a_one_sentence_error(monkeypatch: pytest.M
     starting(monkeypatch, STARTS)
     with pytest.raises(InterruptedRun, match=r"Ray did not start on this machine in 3 tries \(The current node timed out"):
         start_ray()
+
+
+@pytest.mark.parametrize("value", [None, "", "local"])
+def test_an_empty_address_names_no_cluster(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RAY_ADDRESS= vldd run ...` unsets it for one command; Ray's own name for a new Ray on this machine is `local`."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("RAY_ADDRESS", value)
+    called: list[str] = []
+    monkeypatch.setattr(executor_module, "start_ray", lambda: called.append("start_ray"))
+    monkeypatch.setattr(executor_module, "join_cluster", lambda address: called.append("join_cluster"))
+    monkeypatch.setattr(run, "compare_gpus", lambda units: called.append("compare_gpus"))
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
+    assert RayExecutor(Store("memory://x")).owns_cluster
+    run._refuse_what_cannot_run([], Store("memory://x"))
+    assert called == ["start_ray", "compare_gpus"]
+    (found,) = doctor._cluster()
+    assert (found.verdict, "a run starts Ray on this machine" in found.says) == ("NOTE", True)
 
 
 @pytest.mark.ray

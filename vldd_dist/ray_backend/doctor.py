@@ -139,14 +139,15 @@ def _cluster() -> Iterator[Finding]:
     if importlib.util.find_spec("ray") is None:
         yield Finding("FAIL", "cluster", "Ray is not installed, so nothing can run: pip install 'vldd_dist[distill]'")
         return
-    if "RAY_ADDRESS" not in os.environ:
-        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set, so a run starts Ray on this machine")
-        return
     import ray
 
-    from vldd_dist.ray_backend.joining import join_cluster
+    from vldd_dist.ray_backend.joining import cluster_address, join_cluster
 
-    join_cluster(os.environ["RAY_ADDRESS"])
+    address = cluster_address()
+    if address is None:
+        yield Finding("NOTE", "cluster", "RAY_ADDRESS names no cluster, so a run starts Ray on this machine")
+        return
+    join_cluster(address)
     resources = ray.cluster_resources()
     ray.shutdown()
     yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")

@@ -1,6 +1,5 @@
 """Running units on Ray: starts attempts, collects their outcomes, and receives their reports through one queue."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from vldd_dist.errors import InterruptedRun
 from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
-from vldd_dist.ray_backend.joining import join_cluster, start_ray
+from vldd_dist.ray_backend.joining import cluster_address, join_cluster, start_ray
 from vldd_dist.ray_backend.workers.attempts import ActorAttempt, Attempt, GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.messages import decode
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
@@ -29,7 +28,7 @@ NODES_SECONDS = 10.0
 
 
 class RayExecutor:
-    """An `Executor` on the cluster that RAY_ADDRESS names; without RAY_ADDRESS it starts Ray on this machine.
+    """An `Executor` on the cluster that RAY_ADDRESS names; if it names none, Ray is started on this machine.
 
     Args:
         notice: shows a line of text to the user.
@@ -44,7 +43,8 @@ class RayExecutor:
         self, store: Store, notice: Callable[[str], None] = lambda text: None, hurry: Callable[[], bool] = lambda: False
     ) -> None:
         self.store, self._notice, self._hurry = store, notice, hurry
-        self.owns_cluster = "RAY_ADDRESS" not in os.environ
+        self._address = cluster_address()
+        self.owns_cluster = self._address is None
         self._join()
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
@@ -57,10 +57,10 @@ class RayExecutor:
         self._nodes_checked_at = -float("inf")
 
     def _join(self) -> None:
-        if self.owns_cluster:
+        if self._address is None:
             start_ray()
         else:
-            join_cluster(os.environ["RAY_ADDRESS"])
+            join_cluster(self._address)
 
     def _make_queue(self) -> Queue:
         # On the driver's node, so that the loss of another node does not destroy the queue. If its process is killed, for

@@ -26,6 +26,13 @@ TOKEN = (
 logger = logging.getLogger(__name__)
 
 
+def cluster_address() -> str | None:
+    """The address of the cluster that RAY_ADDRESS names; None if it names none. As for Ray, this includes an empty value, by
+    which a shell unsets it for one command, and `local`."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
 def start_ray(**options: Any) -> None:
     """Start Ray on this machine. Its services listen on 127.0.0.1 only. Ray gives its processes 30 s to start, which may be too
     short on a busy machine, so a failed start is tried again.

@@ -1,7 +1,6 @@
 """The driver: makes the graph, runs the units that are missing, and writes the report."""
 
 import math
-import os
 import signal
 
 from rich.console import Console
@@ -25,6 +24,7 @@ from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.gpus import compare_gpus
+from vldd_dist.ray_backend.joining import cluster_address
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions
 from vldd_dist.ray_backend.signals import CaughtSignals
@@ -98,7 +98,7 @@ def _refuse_what_cannot_run(units: list[WorkUnit], store: Store) -> None:
     Raises:
         ConfigError: an engine or a GPU is lacking.
     """
-    on_cluster = "RAY_ADDRESS" in os.environ
+    on_cluster = cluster_address() is not None
     if on_cluster and all(unit.sharding == "none" for unit in units):
         return
     done = committed_units(store, units)
@@ -121,7 +121,7 @@ def _run_units(
     with CaughtSignals(signal.SIGINT, signal.SIGTERM, say=say_that_it_stops) as signals:
 
         def make_executor() -> Executor:
-            address = os.environ.get("RAY_ADDRESS")
+            address = cluster_address()
             told = f"joining the cluster at {address} ..." if address else "starting Ray on this machine ..."
             console.print(told, style="dim", markup=False, highlight=False)
             executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)
