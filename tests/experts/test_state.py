@@ -1,21 +1,27 @@
 """The objects that an expert writes: each byte of its parameters once."""
 
+import threading
 from collections import Counter
 from hashlib import sha256
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.experts.forgetting import ForgettingCounts
+from vldd_dist.experts.state import ExpertState
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.sharding.engines.replicas import Replicas
 from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 TEXT_DIM = 384
@@ -55,6 +61,33 @@ def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.Mo
     parameters = sum(info.size for name, info in snapshots.items() if name.startswith("epoch-0000/"))
     total = sum(sizes[digest] * count for digest, count in written.items())
     assert 4 * parameters < total < 4 * parameters + 3.5 * parameters
+
+
+def test_training_goes_on_while_the_snapshots_of_an_epoch_are_uploaded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = experiment("experts.epochs=1", "distill.objective.max_start_epoch=0", "experts.augment=null")
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in DATA_KINDS])
+    answered, returned = threading.Event(), []
+    put_blob, save = UnitWriter.put_blob, ExpertState.save
+
+    def slow(self: UnitWriter, data: bytes) -> ObjectInfo:
+        assert answered.wait(HANG_SECONDS)
+        return put_blob(self, data)
+
+    def saved(self: ExpertState, epoch: int, keep: bool, *more: Any) -> None:
+        save(self, epoch, keep, *more)
+        if not epoch:
+            returned.append((keep, answered.is_set()))
+            answered.set()
+
+    monkeypatch.setattr(UnitWriter, "put_blob", slow)
+    monkeypatch.setattr(ExpertState, "save", saved)
+    watchdog = threading.Timer(5, answered.set)
+    watchdog.start()
+    (expert, *_) = units_of(tree, "expert")
+    run(store, [expert])
+    watchdog.cancel()
+    assert returned == [(True, False)]
+    assert UnitReader(store, "expert", expert.id).manifest.facts["epochs"] == [0, 1]
 
 
 def expert_prefix(unit_id: str) -> str:

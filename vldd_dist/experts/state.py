@@ -68,19 +68,18 @@ class ExpertState:
             objects["forgetting.safetensors"] = tensors.encode(forgetting.as_tensors())
         if not keep:
             objects |= {snapshot_name(epoch, tower, rank, world): data for tower, data in parameters.items()}
-        elif world == 1:
-            # Uploads run one at a time in this order, so the snapshots are written before the checkpoint lists them.
-            uploads.submit(lambda: self.snapshots.update(write_snapshots(self.writer, epoch, parameters)))
-        else:
-            for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, parameters, rank, world)):
-                self.snapshots.update(infos)
+
+        def write_kept() -> None:
+            if keep:
+                for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, parameters, rank, world)):
+                    self.snapshots.update(infos)
 
         def record() -> tuple[dict[str, Any], Mapping[str, ObjectInfo]]:
             stems = tuple(snapshot_stem(epoch, tower) for tower in TOWERS)
             of_epoch = {name: info for name, info in self.snapshots.items() if name.startswith(stems)}
             return facts | {"snapshots": {name: info.model_dump() for name, info in self.snapshots.items()}}, of_epoch
 
-        save_together(self.writer, self.ranks, epoch, objects, record, uploads)
+        save_together(self.writer, self.ranks, epoch, objects, record, uploads, write_kept)
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
         shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))

@@ -20,6 +20,7 @@ def save_together(
     objects: dict[str, bytes],
     record: Callable[[], tuple[dict[str, Any], Mapping[str, ObjectInfo]]],
     uploads: AsyncWriter,
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Save the objects of all ranks as one checkpoint. A single process uploads in the background. Several ranks upload before
     this returns, because the record may be written only after the objects of all ranks.
@@ -27,14 +28,22 @@ def save_together(
     Args:
         objects: name -> content of this rank's objects; no two ranks use the same name.
         record: returns the facts for the record, and the objects of all ranks that are in the store already (blobs). It is
-            called on rank 0, in a single process after everything that was submitted to `uploads` before.
+            called on rank 0, after `before`.
+        before: writes these blobs; called on every rank. In a single process it is part of the upload, and called again after
+            an outage.
 
     Raises:
         AlreadyCommitted: another attempt has committed the unit.
     """
     if ranks.world_size == 1:
-        uploads.submit(lambda: writer.checkpoints.save(step, objects, *record()))
+
+        def upload() -> None:
+            before()
+            writer.checkpoints.save(step, objects, *record())
+
+        uploads.submit(upload)
         return
+    before()
     # One rank asks for all: if each asked by itself, some could find a manifest that others do not, and those would wait.
     if ranks.broadcast(ranks.is_main and writer.checkpoints.is_committed()):
         writer.checkpoints.stop()
