@@ -30,7 +30,7 @@ from vldd_dist.cli.options import (
 )
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions
+from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions, check_store_of_job, is_job
 
 if TYPE_CHECKING:
     from vldd_dist.artifacts.runs.run_status import RunStatus
@@ -93,6 +93,8 @@ def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
         raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
     if store is None and not plan:
         raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
+    if store is not None and not plan and is_job():
+        check_store_of_job(store)
 
 
 def _run(description: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:

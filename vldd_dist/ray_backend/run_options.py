@@ -1,6 +1,13 @@
 """The options of a run, in a file that can be imported without Ray."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from vldd_dist.errors import ConfigError
+
+# Ray sets this variable for the driver of a job.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclass(frozen=True)
@@ -21,3 +28,18 @@ class RunOptions:
 
 
 DEFAULTS = RunOptions()
+
+
+def is_job() -> bool:
+    """Whether this process is the driver of a job, which runs in Ray's copy of the submitted files."""
+    return JOB_VARIABLE in os.environ
+
+
+def check_store_of_job(store: str) -> None:
+    """Refuse a store whose path depends on the working directory. In that of a job it would be lost with the job's files.
+
+    Raises:
+        ConfigError: it is a relative path.
+    """
+    if "://" not in store and not Path(store).is_absolute():
+        raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.job_submission import JobStatus
 from ray.scripts.scripts import cli as ray_cli
@@ -16,6 +17,7 @@ from tests.cli.command import vldd
 from vldd_dist.cli.main import app
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend.run_options import JOB_VARIABLE
 from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
 
 PRESET = "jobs/presets/scenes.yaml"
@@ -42,6 +44,23 @@ def test_the_name_depends_on_the_description_and_the_store() -> None:
 def test_refusals(store: str, working_dir: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=sentence):
         submit(load_experiment(PRESET), PRESET, [], store, NOBODY, working_dir.format(tmp=tmp_path))
+
+
+def test_a_job_keeps_its_results_in_no_relative_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that `ray job submit` has started."""
+    assert JOB_VARIABLE == RAY_JOB_CONFIG_JSON_ENV_VAR
+    preset = str(Path(PRESET).resolve())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    sentence = "--store results: a job runs in another working directory: use a URL or an absolute path"
+    code, _, err = vldd("run", preset, "--store", "results", capsys=capsys)
+    assert (code, sentence in err, list(tmp_path.iterdir())) == (2, True, [])
+    assert vldd("run", preset, "--store", "results", "--plan", capsys=capsys)[0] == 0
+    # The tracker is refused after the store.
+    code, _, err = vldd("run", preset, "--store", str(tmp_path / "results"), "--track", "other=x", capsys=capsys)
+    assert (code, "--track other=x: expected one of" in err) == (2, True)
 
 
 def test_a_status_names_a_cluster_that_is_not_there() -> None:

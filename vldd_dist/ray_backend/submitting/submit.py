@@ -16,6 +16,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from vldd_dist.config.described import Described
 from vldd_dist.errors import MOST_CHARACTERS, ConfigError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
+from vldd_dist.ray_backend.run_options import check_store_of_job
 from vldd_dist.ray_backend.submitting.ignored_files import check_uploaded
 from vldd_dist.ray_backend.submitting.runtime_env import runtime_env
 from vldd_dist.ray_backend.submitting.secret_files import check_working_dir, texts_of
@@ -66,8 +67,7 @@ def submit(
     check_working_dir(root)
     description = _path_in(root, config)
     Store(store).require_writable()
-    if "://" not in store and not Path(store).is_absolute():
-        raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")
+    check_store_of_job(store)
     named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
         named_files["the description"] = description
