@@ -30,7 +30,7 @@ from vldd_dist.cli.options import (
 )
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions, check_store_of_job, is_job
+from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions, check_store_of_job, check_tracker_of_job, is_job
 
 if TYPE_CHECKING:
     from vldd_dist.artifacts.runs.run_status import RunStatus
@@ -106,6 +106,8 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
     console = SafeConsole() if plan else RunConsole()
     for tracker in options.track:
         check_tracking(tracker)
+        if is_job() and not plan:
+            check_tracker_of_job(tracker)
     if isinstance(description, LoadedStudy):
         check_published(description)
     if store is not None:
@@ -166,6 +168,7 @@ def submit(
 
     for tracker in track or []:
         check_tracking(tracker)
+        check_tracker_of_job(tracker)
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
     more += ["--wait-hours", f"{wait_hours:g}"] if wait_hours != DEFAULTS.wait_hours else []

@@ -43,3 +43,21 @@ def check_store_of_job(store: str) -> None:
     """
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")
+
+
+def check_tracker_of_job(tracker: str) -> None:
+    """Refuse a tracker whose folder depends on the working directory, for the same reason.
+
+    Args:
+        tracker: NAME=TARGET, as in `RunOptions.track`.
+
+    Raises:
+        ConfigError: its folder is a relative path.
+    """
+    name, _, target = tracker.partition("=")
+    # MLflow's `databricks` is a server without a URL.
+    is_folder = name == "tensorboard" or (name == "mlflow" and "://" not in target and target != "databricks")
+    if is_folder and not Path(target).is_absolute():
+        raise ConfigError(
+            f"--track {tracker}: a job runs in another working directory: use an absolute path that is shared with the cluster"
+        )

@@ -17,7 +17,7 @@ from tests.cli.command import vldd
 from vldd_dist.cli.main import app
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.ray_backend.run_options import JOB_VARIABLE
+from vldd_dist.ray_backend.run_options import JOB_VARIABLE, check_tracker_of_job
 from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
 
 PRESET = "jobs/presets/scenes.yaml"
@@ -58,9 +58,17 @@ def test_a_job_keeps_its_results_in_no_relative_folder(
     code, _, err = vldd("run", preset, "--store", "results", capsys=capsys)
     assert (code, sentence in err, list(tmp_path.iterdir())) == (2, True, [])
     assert vldd("run", preset, "--store", "results", "--plan", capsys=capsys)[0] == 0
-    # The tracker is refused after the store.
-    code, _, err = vldd("run", preset, "--store", str(tmp_path / "results"), "--track", "other=x", capsys=capsys)
-    assert (code, "--track other=x: expected one of" in err) == (2, True)
+    code, _, err = vldd("run", preset, "--store", str(tmp_path / "results"), "--track", "tensorboard=curves", capsys=capsys)
+    assert (code, "--track tensorboard=curves: a job runs in another" in err, list(tmp_path.iterdir())) == (2, True, [])
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard=curves", "mlflow=./mlruns"])
+def test_a_job_writes_curves_to_no_relative_folder(tracker: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("submit", PRESET, "--store", "s3://bucket/a", "--address", NOBODY, "--track", tracker, capsys=capsys)
+    sentence = "a job runs in another working directory: use an absolute path that is shared with the cluster"
+    assert (code, f"--track {tracker}: {sentence}" in err) == (2, True)
+    for allowed in ("tensorboard=/shared/curves", "mlflow=/shared/mlruns", "mlflow=http://server", "mlflow=databricks"):
+        check_tracker_of_job(allowed)
 
 
 def test_a_status_names_a_cluster_that_is_not_there() -> None:
