@@ -16,6 +16,8 @@ from typer.main import get_command
 from tests.cli.command import vldd
 from vldd_dist.cli.main import app
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import load_description
+from vldd_dist.config.loading.presets import preset_path
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.run_options import JOB_VARIABLE, check_tracker_of_job
 from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
@@ -44,6 +46,34 @@ def test_the_name_depends_on_the_description_and_the_store() -> None:
 def test_refusals(store: str, working_dir: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=sentence):
         submit(load_experiment(PRESET), PRESET, [], store, NOBODY, working_dir.format(tmp=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("../base.yaml", "base: .*base.yaml: is outside the working directory"),
+        ("local.yaml", "base: local.yaml is not uploaded, because .gitignore lists it"),
+        ("my-secret.yaml", "base: my-secret.yaml is named like a file with secrets"),
+    ],
+)
+def test_the_base_of_a_study_is_uploaded(base: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "work"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    (root / ".gitignore").write_text("local.yaml\n")
+    (root / base).write_text(preset_path("scenes").read_text())  # type: ignore[union-attr]
+    study = root / "study.yaml"
+
+    def submit_study(base: str) -> None:
+        study.write_text(f"base: {base}\nname: s\nvary:\n  seed: [0, 1]\n")
+        submit(load_description(study), "study.yaml", [], "s3://bucket/a", NOBODY, str(root))
+
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        submit_study(base)
+    # A file with an absolute path may exist on the nodes, and a preset does.
+    for allowed in ("scenes", str(root / base)):
+        with pytest.raises(ConfigError, match="the cluster cannot be reached"):
+            submit_study(allowed)
 
 
 def test_a_job_keeps_its_results_in_no_relative_folder(

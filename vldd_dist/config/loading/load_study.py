@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import apply_overrides, description_path, experiment_of, hides_presets, read_tree
+from vldd_dist.config.loading.presets import preset_path
 from vldd_dist.config.loading.problems import first_problem
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
@@ -28,10 +29,12 @@ class LoadedStudy:
 
     Attributes:
         experiments: variant -> its experiment, named STUDY-VARIANT.
+        base: the file that `base` names by a relative path; None for a preset, an absolute path, or a description in its place.
     """
 
     study: Study
     experiments: Mapping[str, Experiment]
+    base: Path | None = None
 
     @property
     def name(self) -> str:
@@ -71,13 +74,13 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
 
 
 def _study_of(tree: dict[str, Any], path: Path, overrides: list[str]) -> LoadedStudy:
-    _read_base(tree, path)
+    base = _read_base(tree, path)
     try:
         _change_base(tree)
         apply_overrides(tree["base"], overrides)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    loaded = _checked_study(tree, path)
+    loaded = replace(_checked_study(tree, path), base=base)
     _report_overridden(loaded.study, overrides, path)
     return loaded
 
@@ -134,15 +137,18 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _read_base(tree: dict[str, Any], path: Path) -> None:
-    """Replace the name or path in `base` by the description it refers to."""
+def _read_base(tree: dict[str, Any], path: Path) -> Path | None:
+    """Replace the name or path in `base` by the description it refers to. Returns `LoadedStudy.base`."""
     base = tree.get("base")
-    if isinstance(base, str):
-        # The path is relative to the study's file, as a reader of the file expects, or to the current directory.
-        beside = path.parent / base
-        tree["base"] = read_tree(beside if base and hides_presets(beside) else description_path(base))
-    elif not isinstance(base, dict):
+    if isinstance(base, dict):
+        return None
+    if not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
+    # The path is relative to the study's file, as a reader of the file expects, or to the current directory.
+    beside = path.parent / base
+    found = beside if base and hides_presets(beside) else description_path(base)
+    tree["base"] = read_tree(found)
+    return None if Path(base).is_absolute() or found == preset_path(base) else found
 
 
 def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iterator[str]:

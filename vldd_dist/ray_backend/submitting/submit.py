@@ -14,6 +14,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.described import Described
+from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.errors import MOST_CHARACTERS, ConfigError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
 from vldd_dist.ray_backend.run_options import check_store_of_job
@@ -59,9 +60,9 @@ def submit(
         The job's id, and whether this call started it.
 
     Raises:
-        ConfigError: the description is outside the working directory, the working directory contains the home directory, the
-            description names a file that is not uploaded, the store is a relative path, `jobs/runtime_env.yaml` is wrong, or
-            the cluster cannot be reached or refuses the job.
+        ConfigError: the description or a study's base is outside the working directory, the working directory contains the
+            home directory, the description names a file that is not uploaded, the store is a relative path,
+            `jobs/runtime_env.yaml` is wrong, or the cluster cannot be reached or refuses the job.
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
@@ -71,6 +72,8 @@ def submit(
     named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
         named_files["the description"] = description
+    if isinstance(described, LoadedStudy) and described.base is not None:
+        named_files["base"] = _path_in(root, str(described.base), "base: ")
     check_uploaded(root, named_files)
     environment = runtime_env(root)
     entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
@@ -94,8 +97,11 @@ def submit(
     return job, not is_running
 
 
-def _path_in(root: Path, config: str) -> str:
-    """The path of the description in the working directory. The name of a preset is also valid where the job runs.
+def _path_in(root: Path, config: str, key: str = "") -> str:
+    """The path of a description in the working directory. The name of a preset is also valid where the job runs.
+
+    Args:
+        key: what the error begins with.
 
     Raises:
         ConfigError: the description is a file outside the working directory.
@@ -104,7 +110,7 @@ def _path_in(root: Path, config: str) -> str:
         return config
     path = Path(config).resolve()
     if not path.is_relative_to(root):
-        raise ConfigError(f"{config}: is outside the working directory {root}, and only that is uploaded: move it into it")
+        raise ConfigError(f"{key}{config}: is outside the working directory {root}, and only that is uploaded: move it into it")
     return str(path.relative_to(root))
 
 
