@@ -31,13 +31,13 @@ def test_more_than_the_capacity_may_be_reserved() -> None:
     assert admission.free == (0, 0)
 
 
-def test_the_peak_is_the_most_of_each_resource() -> None:
-    admission = Admission()
-    for capacity in (Capacity(4, 0), Capacity(1, 2, may_grow=True), Capacity(0, 0)):
+def test_what_the_machines_lack_for_a_unit() -> None:
+    admission, unit = Admission(), make("unit", cpus=1.5, gpus=0.5)
+    for capacity, could_run in ((Capacity(4, 0), False), (Capacity(2, 2, may_grow=True), True), (Capacity(0, 0), False)):
         admission.update(capacity)
-    assert admission.peak == (40_000, 20_000)
+        assert admission.could_run(unit) is could_run
     assert not admission.may_grow
-    shortfall = admission.shortfall(make("unit", cpus=1.5, gpus=0.5))
+    shortfall = admission.shortfall(unit)
     assert shortfall == "unit asks for 1.5 CPUs and 0.5 GPUs, the machines have 0 CPUs and 0 GPUs"
 
 

@@ -30,19 +30,18 @@ def test_fractions_of_gpus_fill_them_and_no_more(store: Store) -> None:
     assert executor.most_at_once == 4
 
 
-def test_more_than_the_machines_have_is_refused_when_nothing_runs_any_more(store: Store) -> None:
+def test_more_than_the_machines_have_is_refused_before_anything_runs(store: Store) -> None:
     big = make("big", kind="dataset", gpus=1)
     message = (
         "big asks for 1 CPUs and 1 GPUs, the machines have 2 CPUs and 0 GPUs: lower its resources or workers, or add machines"
     )
     with pytest.raises(ConfigError, match=message):
         run([big], store)
-    others = [make(f"small {place}") for place in range(30)]
-    with pytest.raises(ConfigError, match=message):
-        run([big, *others], store)
-    # All the others ran before the error.
-    found, _ = run(others, store)
-    assert len(found.found) == 30
+    small = make("small")
+    with pytest.raises(ConfigError, match="large asks for 9 CPUs and 0 GPUs, the machines have 2 CPUs"):
+        run([small, make("large", small, cpus=9), big], store)
+    found, _ = run([small], store)
+    assert found.found == []
 
 
 def test_machines_that_join_are_used_and_asked_for_once_a_second(store: Store) -> None:
@@ -52,11 +51,11 @@ def test_machines_that_join_are_used_and_asked_for_once_a_second(store: Store) -
     units = [make(f"small {place}") for place in range(40)]
     Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
     assert executor.most_at_once == 4
-    assert executor.asked == list(range(10))
+    assert executor.asked == [0, *range(10)]
 
 
-def test_machines_are_asked_for_again_before_a_unit_is_refused(store: Store) -> None:
-    answers = iter([Capacity(1, 0)])
+def test_machines_are_asked_for_again_before_they_are_waited_for(store: Store) -> None:
+    answers = iter([Capacity(1, 1), Capacity(1, 0)])
     result, _ = run([make("gpu", gpus=1)], store, capacity=lambda now: next(answers, Capacity(1, 1)))
     assert [unit.label for unit in result.ran] == ["gpu"]
 

@@ -16,7 +16,6 @@ def test_a_request_is_covered_where_everything_it_asks_for_is_there() -> None:
     assert left.covers(ResourceSet(4, 0))
     assert not left.covers(ResourceSet(5, 0))
     assert not left.covers(ResourceSet(1, 1))
-    assert ResourceSet(1, 5).maximum(ResourceSet(2, 3)) == (2, 5)
 
 
 def test_leaves_enough_for_a_waiting_request() -> None:

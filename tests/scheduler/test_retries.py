@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
@@ -257,18 +256,6 @@ def test_other_units_go_on_while_one_waits(store: Store) -> None:
     first, second, third = [place for place, label in enumerate(executor.submitted) if label == "a"]
     assert second - first > 1
     assert third - second > 1
-
-
-def test_a_unit_too_large_is_refused_only_when_no_pause_is_left(store: Store) -> None:
-    big = make("big", cpus=9)
-    executor = Timed(store, {"a": [KILLED]})
-    state = RunState([], executor.clock)
-    controller = Controller([make("a"), big], store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
-    sentence = "big asks for 9 CPUs and 0 GPUs, the machines have 2 CPUs and 0 GPUs: lower its resources"
-    with pytest.raises(ConfigError, match=sentence):
-        controller.run()
-    assert executor.submitted == ["a", "a"]
-    assert executor.clock() < 60, "it did not wait for other machines"
 
 
 def test_pauses_and_final_outcome() -> None:

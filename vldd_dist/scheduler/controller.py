@@ -12,7 +12,7 @@ from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.dependencies import Dependencies
-from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.executor import Capacity, Executor
 from vldd_dist.scheduler.failures.health import HealthChecks
 from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.limits import NO_LIMITS, REAL_TIME, RunClock, RunLimits
@@ -64,7 +64,7 @@ class Controller:
         """Run all missing units. A failed unit stops only the units that need it.
 
         Raises:
-            ConfigError: a unit asks for more than the machines ever had, and no machines will be added.
+            ConfigError: a unit asks for more than the machines have, and no machines will be added. Nothing was run.
             InterruptedRun: all machines were lost and none came back, or none ever joined.
             KeyboardInterrupt: `should_stop` returned True. All running units were stopped; committed units stay in the store.
         """
@@ -81,10 +81,17 @@ class Controller:
         if missing := [unit for unit in units if unit.id not in committed]:
             executor = self._make_executor()
             try:
+                self._refuse_too_large(executor.capacity(), missing)
                 self._loop(executor, dependencies, missing)
             finally:
                 executor.close()
         return self.result
+
+    def _refuse_too_large(self, capacity: Capacity, missing: list[WorkUnit]) -> None:
+        """Raises ConfigError if a unit could never run. Its inputs may take hours, and it is refused before them."""
+        self._admission.update(capacity)
+        if not capacity.may_grow and (unit := next((unit for unit in missing if not self._admission.could_run(unit)), None)):
+            raise ConfigError(f"{self._admission.shortfall(unit)}: lower its resources or workers, or add machines")
 
     def _make_ready(self, unit: WorkUnit) -> None:
         self._ready.add(unit, self._positions[unit.id])
@@ -135,10 +142,7 @@ class Controller:
         elif any_paused:
             self._clock.sleep(POLL_SECONDS)
         else:
-            unit = next(iter(self._admission.queued.values()), None) or self._ready.first(within=self._admission.peak)
-            if unit is None:
-                unit = self._ready.first()
-                assert unit is not None
-                raise ConfigError(f"{self._admission.shortfall(unit)}: lower its resources or workers, or add machines")
+            unit = next(iter(self._admission.queued.values()), None) or self._ready.first()
+            assert unit is not None, "else the loop has ended"
             self._capacity_timeout.wait(self._admission.shortage_now(unit))
             self._clock.sleep(POLL_SECONDS)

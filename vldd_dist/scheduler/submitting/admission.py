@@ -22,7 +22,6 @@ class Admission:
 
     Attributes:
         capacity: of all machines together, at the last update.
-        peak: the largest capacity of each resource since the run began.
         used: by workers on the machines at the last update, including those of other programs.
         may_grow: whether an autoscaler may add machines.
         submitted: ids of all units that were submitted and have not ended.
@@ -32,7 +31,7 @@ class Admission:
     def __init__(self, max_running: int | None = None) -> None:
         assert max_running is None or max_running >= 1
         self.max_running = max_running
-        self.capacity = self.peak = self.used = self._reserved = NOTHING
+        self.capacity = self.used = self._reserved = NOTHING
         self.may_grow = False
         self.submitted: set[str] = set()
         self.queued: dict[str, WorkUnit] = {}
@@ -40,7 +39,6 @@ class Admission:
     def update(self, capacity: Capacity) -> None:
         """Set the present capacity of the machines."""
         self.capacity = ResourceSet.of(capacity)
-        self.peak = self.peak.maximum(self.capacity)
         self.used = ResourceSet.of_amounts(capacity.used_cpus, capacity.used_gpus)
         self.may_grow = capacity.may_grow
 
@@ -51,6 +49,10 @@ class Admission:
     def fits(self, unit: WorkUnit) -> bool:
         """Whether enough resources are free for the unit now."""
         return self.free.covers(ResourceSet.of(unit))
+
+    def could_run(self, unit: WorkUnit) -> bool:
+        """Whether the machines together have enough resources for the unit, whether or not they are free."""
+        return self.capacity.covers(ResourceSet.of(unit))
 
     def may_submit(self) -> bool:
         """Whether `max_running` allows one more unit."""

@@ -58,15 +58,9 @@ class ReadyQueue:
         """Remove and return the next unit, whether or not it fits."""
         return self._pop(self._in_order()[0]) if self._heaps else None
 
-    def first(self, within: ResourceSet | None = None) -> WorkUnit | None:
-        """The next unit, without removing it.
-
-        Args:
-            within: skip units that ask for more.
-        """
-        fitting = (request for request in self._in_order() if within is None or within.covers(request))
-        request = next(fitting, None)
-        return None if request is None else self._heaps[request][0][-1]
+    def first(self) -> WorkUnit | None:
+        """The next unit, without removing it."""
+        return self._heaps[self._in_order()[0]][0][-1] if self._heaps else None
 
     def _in_order(self) -> list[ResourceSet]:
         return sorted(self._heaps, key=lambda request: self._heaps[request][0][:2])

@@ -32,10 +32,6 @@ class ResourceSet(NamedTuple):
     def minus(self, other: "ResourceSet") -> "ResourceSet":
         return ResourceSet(self.cpus - other.cpus, self.gpus - other.gpus)
 
-    def maximum(self, other: "ResourceSet") -> "ResourceSet":
-        """The larger amount of each resource."""
-        return ResourceSet(max(self.cpus, other.cpus), max(self.gpus, other.gpus))
-
     def covers(self, request: "ResourceSet") -> bool:
         """Whether this is enough of every resource that `request` asks for."""
         return all(not asked or asked <= available for available, asked in zip(self, request, strict=True))
