@@ -12,7 +12,7 @@ from tests.artifacts.test_schemas import RUN
 from tests.monitoring.test_status import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
 from vldd_dist.artifacts.runs.run_status import RunStatus, UnitStatus
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import StoreError, StoreOutage
 from vldd_dist.events import UnitStarted
 from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
 from vldd_dist.monitoring.live.run_state import RunState
@@ -120,6 +120,19 @@ def test_a_run_that_ended_midway_says_so_in_its_report(store: Store, state: Any,
     setting.status.state = state
     setting.state.end()
     assert [progress.state for progress in setting.recorder.written] == last
+
+
+def test_a_store_that_is_away_is_not_waited_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C, each write would take a minute."""
+    setting = Setting(store)
+    assert setting.look(0) == 1
+
+    def away(key: str, data: bytes) -> None:
+        raise StoreOutage("given up after 60 s")
+
+    monkeypatch.setattr(store, "write", away)
+    setting.state.end()
+    assert [progress.state for progress in setting.recorder.written] == ["running"]
 
 
 def test_the_text_of_a_status_in_a_report() -> None:

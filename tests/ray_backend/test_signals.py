@@ -1,6 +1,8 @@
 """Signals are recorded within the block, and have their own handlers again after it."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,24 @@ def test_a_second_signal_counts_if_it_is_not_the_first_one_passed_on(monkeypatch
         for now[0], again in ((100.0, False), (100.1, False), (105.0, True)):
             signal.raise_signal(signal.SIGINT)
             assert signals.again() == again
+
+
+def test_where_nothing_polls_a_further_signal_ends_the_process() -> None:
+    """The store is away, and the last status waits for it."""
+    program = """
+import signal, time
+from vldd_dist.ray_backend import signals
+signals.ONE_SIGNAL_SECONDS = 0.1
+with signals.CaughtSignals(signal.SIGINT) as caught:
+    for end_process in (False, True):
+        caught.end_process = end_process
+        for _ in range(2):
+            print(end_process, flush=True)
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.2)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (-signal.SIGINT, ["False", "False", "True"]), ended.stderr
 
 
 @pytest.mark.parametrize("error", [RuntimeError("reentrant call inside a writer"), BrokenPipeError(), SystemExit(1)])

@@ -119,11 +119,15 @@ def _run_units(
         console.print("stopping: what was committed stays in the store", style="yellow", highlight=False)
 
     with CaughtSignals(signal.SIGINT, signal.SIGTERM, say=say_that_it_stops) as signals:
+        # If the store is away, each request before the first unit and after the last may take a minute.
+        signals.end_process = True
 
         def make_executor() -> Executor:
             address = cluster_address()
             told = f"joining the cluster at {address} ..." if address else "starting Ray on this machine ..."
             console.print(told, style="dim", markup=False, highlight=False)
+            # Ray's processes, and units that store checkpoints, are ended by `RayExecutor.close`.
+            signals.end_process = False
             executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)
             # Ray has installed handlers of its own, which end the process.
             signals.install()
@@ -143,6 +147,9 @@ def _run_units(
         except KeyboardInterrupt:
             raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
         finally:
+            signals.end_process = True
+            if signals.any():
+                console.print("writing the last status; Ctrl-C again: at once", style="yellow", highlight=False)
             state.end()
 
 

@@ -1,5 +1,6 @@
 """Catching the signals that stop a run or a task."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -19,12 +20,16 @@ class CaughtSignals:
 
     Args:
         say: called once, by the handler of the first signal: the code inside the block may take long to poll.
+
+    Attributes:
+        end_process: whether a signal that follows the first after some time ends the process, while nothing polls.
     """
 
     def __init__(self, *numbers: signal.Signals, say: Callable[[], None] = lambda: None) -> None:
         self._numbers, self._say = numbers, say
         # The times at which they were received.
         self._received: list[float] = []
+        self.end_process = False
 
     def __enter__(self) -> Self:
         self._previous = [signal.getsignal(number) for number in self._numbers]
@@ -47,6 +52,9 @@ class CaughtSignals:
             # whose reader has ended, for example `tee`, which the same Ctrl-C has reached.
             with suppress(RuntimeError, OSError, SystemExit):
                 self._say()
+        if self.end_process and self.again():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def any(self) -> bool:
         """Whether one of the signals was received since the block was entered."""

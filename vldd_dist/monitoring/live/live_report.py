@@ -61,10 +61,11 @@ class LiveReport(View):
 
     def end(self) -> None:
         """Write a report if the run was interrupted, or an error ended it. If it went to its end, the caller has the result and
-        writes the report; with failed units, which look the same here, it is then written twice."""
+        writes the report; with failed units, which look the same here, it is then written twice. If the last status could not
+        be written, neither could the report, and the user would wait for another minute."""
         self._pool.shutdown()
         state = self._status.run_state
-        if state is not None and self._status.state in ("stopped", "failed"):
+        if state is not None and self._status.state in ("stopped", "failed") and self._status.is_written:
             self._write(self._status.now(state, self._status.state), state.clock)
 
     def _write(self, status: RunStatus, clock: Callable[[], float]) -> None:

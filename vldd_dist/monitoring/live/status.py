@@ -41,6 +41,7 @@ class StatusWriter(View):
     Attributes:
         run_state: the state that it follows; None before `announce`.
         state: how the run ended; must be set before `end`.
+        is_written: whether the latest status was written.
     """
 
     def __init__(self, store: Store, experiment: str, run: str) -> None:
@@ -48,6 +49,7 @@ class StatusWriter(View):
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
         self.run_state: RunState | None = None
         self.state: State = "stopped"
+        self.is_written = False
         self._written_at = -float("inf")
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -104,7 +106,9 @@ class StatusWriter(View):
 
     def _write(self, status: RunStatus) -> None:
         try:
+            self.is_written = False
             write_status(self.store, status)
+            self.is_written = True
         except StoreError as error:
             logger.warning("the run's status was not written: %s", error)
 
