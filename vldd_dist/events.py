@@ -90,10 +90,11 @@ class UnitFinished:
 
 @dataclass(frozen=True)
 class UnitPaused:
-    """The attempt failed. In `seconds` it is decided whether the unit is retried."""
+    """The attempt failed, by `cause`. In `seconds` it is decided whether the unit is retried."""
 
     unit_id: str
     seconds: float
+    cause: str
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,11 @@ def test_reports_of_units_that_do_not_run_are_ignored() -> None:
     state, unit = RunState([Recorder()]), make("a")
     state.begin([unit], set())
     state.event(UnitReported(unit.id, Progress(1, 2)))
-    for ended in (UnitRetried(unit.id, "lost", "its machine ended"), UnitPaused(unit.id, 5), UnitWaits(unit.id, unit.id)):
+    for ended in (
+        UnitRetried(unit.id, "lost", "its machine ended"),
+        UnitPaused(unit.id, 5, "killed"),
+        UnitWaits(unit.id, unit.id),
+    ):
         state.event(UnitStarted(unit.id))
         state.event(ended)
         assert state.running == {}
@@ -107,7 +111,11 @@ def test_descriptions_of_events() -> None:
     described: list[tuple[RunEvent, Message | None]] = [
         (UnitStarted(a.id), Message("a: started")),
         (UnitFinished(a.id, 5.4), Message("a: done in 5 s")),
-        (UnitPaused(a.id, 5), Message("a: attempt failed, decision on a retry in 5 s")),
+        (UnitPaused(a.id, 5, "killed"), Message("a: attempt failed, decision on a retry in 5 s: killed")),
+        (
+            UnitPaused(a.id, 600, "hub: cannot be reached"),
+            Message("a: attempt failed, decision on a retry in 10 min 00 s: hub: cannot be reached", important=True),
+        ),
         (UnitRetried(a.id, "lost", "its machine ended"), Message("a: retried: its machine ended", important=True)),
         (UnitWaits(a.id, b.id), Message("a: waits for b")),
         (UnitFailed(a.id, "crashed", "a bug"), Message("a: FAILED, a bug", important=True)),

@@ -13,7 +13,7 @@ from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses, write_
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
-from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitReported, UnitRetried, UnitStarted
+from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitPaused, UnitReported, UnitRetried, UnitStarted
 from vldd_dist.monitoring.live.console import PlainView
 from vldd_dist.monitoring.live.descriptions import SILENT_SECONDS
 from vldd_dist.monitoring.live.run_state import RunState, View
@@ -117,6 +117,15 @@ def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store)
     # Any report counts, although it reports no progress.
     state.event(UnitReported(units[1].id, Notice("a slow store")))
     assert "silent" not in describe_status(writer.now(state, "running"))
+    writer.end()
+
+
+def test_a_unit_that_pauses_for_long_is_a_notice(store: Store) -> None:
+    writer = StatusWriter(store, "scenes", RUN)
+    state, units = state_at_work([writer], Clock())
+    for seconds, cause in ((1, "killed"), (600, "hub: cannot be reached")):
+        state.event(UnitPaused(units[1].id, seconds, cause))
+    assert list(writer.notices) == ["expert 1: attempt failed, decision on a retry in 10 min 00 s: hub: cannot be reached"]
     writer.end()
 
 

@@ -56,7 +56,7 @@ def test_a_killed_unit_is_decided_on_after_a_pause_and_avoids_the_node_it_report
     parts.submit(unit)
     parts.running.report(UnitReported(unit.id, WorkerStarted(), "n1"))
     parts.ends.attempt_ended(unit, KILLED)
-    assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5)]
+    assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5, "its process was killed")]
     parts.now = 4.9
     parts.ends.decide_paused()
     assert not parts.ready

@@ -28,7 +28,7 @@ def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
     parts.now = 59 + HEALTH_SECONDS
     assert health.check()
     assert parts.executor.stopped == [unit.id]
-    assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5)]
+    assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5, "it has reported nothing for 1 min")]
     parts.now += 5
     parts.ends.decide_paused()
     assert parts.of(UnitRetried) == [UnitRetried(unit.id, "broken", "it has reported nothing for 1 min")]

@@ -56,7 +56,7 @@ class AttemptEnds:
             elif self._dependencies.has_failed(outcome.awaits):
                 self._block_users(outcome.awaits)
         elif pause := self._retries.pause(unit.id, outcome):
-            self._emit(UnitPaused(unit.id, pause))
+            self._emit(UnitPaused(unit.id, pause, outcome.cause))
         else:
             self._retry_or_fail(unit, outcome)
 

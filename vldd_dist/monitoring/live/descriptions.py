@@ -21,6 +21,9 @@ from vldd_dist.reporting.durations import duration
 
 # After this time without a report a unit is shown as silent. Most steps between two reports are shorter.
 SILENT_SECONDS = 120.0
+# For this time after a failed attempt the unit is shown nowhere, so that the user should read why. `UnitRetried` follows
+# shorter pauses.
+LONG_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Message:
     """A line of text for the user.
 
     Attributes:
-        important: whether the user should read it: retries, failures, and notices.
+        important: whether the user should read it: retries, long pauses, failures, and notices.
     """
 
     text: str
@@ -46,8 +49,9 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
             return Message(f"{state.units[unit_id].label}: started")
         case UnitFinished(unit_id, seconds):
             return Message(f"{state.units[unit_id].label}: done in {duration(seconds)}")
-        case UnitPaused(unit_id, seconds):
-            return Message(f"{state.units[unit_id].label}: attempt failed, decision on a retry in {seconds:g} s")
+        case UnitPaused(unit_id, seconds, cause):
+            text = f"{state.units[unit_id].label}: attempt failed, decision on a retry in {duration(seconds)}: {cause}"
+            return Message(text, important=seconds >= LONG_PAUSE_SECONDS)
         case UnitRetried(unit_id, _, cause):
             return Message(f"{state.units[unit_id].label}: retried: {cause}", important=True)
         case UnitWaits(unit_id, input_id):
