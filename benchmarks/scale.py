@@ -142,6 +142,9 @@ class SimulatedExecutor:
     def stop(self, unit_id: str) -> None:
         raise AssertionError("no simulated unit is slow")
 
+    def nodes(self) -> dict[str, Capacity]:
+        raise AssertionError("no simulated unit is slow")
+
     def is_alive(self, node: str) -> bool:
         return True
 

@@ -24,6 +24,7 @@ class PassiveExecutor:
 
     Attributes:
         already_ended: unit id -> outcome that `stop` finds.
+        by_node: the nodes and their capacities.
     """
 
     given: Capacity
@@ -31,6 +32,7 @@ class PassiveExecutor:
     submitted: list[UnitOrder] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     already_ended: dict[str, Outcome] = field(default_factory=dict)
+    by_node: dict[str, Capacity] = field(default_factory=dict)
 
     def capacity(self) -> Capacity:
         self.asked += 1
@@ -48,6 +50,9 @@ class PassiveExecutor:
 
     def reports(self) -> list[UnitReported]:
         return []
+
+    def nodes(self) -> dict[str, Capacity]:
+        return self.by_node
 
     def is_alive(self, node: str) -> bool:
         return True

@@ -46,10 +46,13 @@ def test_a_unit_that_ended_before_it_could_be_stopped_is_done() -> None:
     assert parts.of(UnitFinished) == [UnitFinished(unit.id, 60)]
 
 
-@pytest.mark.parametrize("spare_cpus", [0, 1])
-def test_a_straggler_is_moved_where_its_resources_are_free_a_second_time(spare_cpus: int) -> None:
+@pytest.mark.parametrize("spare", ["none", "on its node", "on the node of another unit", "on a free node"])
+def test_a_straggler_is_moved_where_another_node_has_room_for_it(spare: str) -> None:
     units = [make(f"unit {index}") for index in range(MIN_PEERS + 1)]
-    parts = Parts(units, Capacity(len(units) + spare_cpus, 0))
+    parts = Parts(units, Capacity(len(units) + (spare != "none"), 0))
+    has_spare = {"on its node": f"node of {units[-1].label}", "on the node of another unit": f"node of {units[0].label}"}
+    nodes = [f"node of {unit.label}" for unit in units] + ["free"] * (spare == "on a free node")
+    parts.executor.by_node = {node: Capacity(1 + (node == has_spare.get(spare)), 0) for node in nodes}
     health = checks(parts)
     parts.submit(*units)
     for unit in units:
@@ -60,7 +63,7 @@ def test_a_straggler_is_moved_where_its_resources_are_free_a_second_time(spare_c
         assert parts.executor.stopped == []
         assert not health.check()
         parts.now += HEALTH_SECONDS
-    if not spare_cpus:
+    if spare in ("none", "on its node"):
         assert parts.executor.stopped == []
         return
     assert parts.executor.stopped == [units[-1].id]

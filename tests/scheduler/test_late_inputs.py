@@ -114,6 +114,11 @@ class Paced(ScriptedExecutor):
             for order in self.running
         ]
 
+    def nodes(self) -> dict[str, Capacity]:
+        """Each unit has a node for itself; the rest of the CPUs is on one more."""
+        rest = self.capacity_at(self.now).cpus - len(self.speeds)
+        return {**{f"node of {label}": Capacity(1, 0) for label in self.speeds}, "spare": Capacity(rest, 0)}
+
     def stop(self, unit_id: str) -> None:
         super().stop(unit_id)
         self.stopped.append((self.now, self.now - self.began[unit_id]))

@@ -160,8 +160,12 @@ class RayExecutor:
             else:
                 self._reports.append(decoded)
 
+    def nodes(self) -> dict[str, Capacity]:
+        living = {entry["NodeID"]: entry["Resources"] for entry in ray.nodes() if entry["Alive"]}
+        return {node: Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for node, resources in living.items()}
+
     def is_alive(self, node: str) -> bool:
-        return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
+        return node in self.nodes()
 
     def close(self) -> None:
         stopping = [attempt for attempt in self.running.values() if attempt.ask_to_stop()]

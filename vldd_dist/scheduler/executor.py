@@ -45,6 +45,10 @@ class Executor(Protocol):
         """The reports that units sent since the last call, in order."""
         ...
 
+    def nodes(self) -> dict[str, Capacity]:
+        """CPUs and GPUs of each living node, whether reserved or free, by the node's id."""
+        ...
+
     def is_alive(self, node: str) -> bool:
         """Whether the node with this id is still part of the cluster."""
         ...

@@ -86,6 +86,9 @@ class ScriptedExecutor:
     def stop(self, unit_id: str) -> None:
         self.running = [order for order in self.running if order.id != unit_id]
 
+    def nodes(self) -> dict[str, Capacity]:
+        return {}
+
     def is_alive(self, node: str) -> bool:
         return node not in self.dead
 

@@ -8,6 +8,7 @@ from vldd_dist.scheduler.failures.stragglers import Stragglers
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # Time between two checks.
 HEALTH_SECONDS = 10.0
@@ -53,16 +54,27 @@ class HealthChecks:
 
     def _move_stragglers(self) -> None:
         for unit, cause in self._stragglers.slow():
-            # Move it only if there is room for it besides the resources it holds: else it would wait to get the same ones back.
-            if not self._admission.fits(unit):
+            # Move it only if there is room for it on another machine: else it would wait to get the same resources back, or run
+            # on the same machine again.
+            node = self._running[unit.id].node
+            if node is None or not self._admission.fits(unit) or not self._has_room_elsewhere(unit, node):
                 continue
-            if node := self._running[unit.id].node:
-                self._avoidance.killed_or_slow_on(unit.id, node)
+            self._avoidance.killed_or_slow_on(unit.id, node)
             if ended := self._executor.stop(unit.id):
                 self._ends.attempt_ended(unit, ended)
             else:
                 self._stragglers.moved(unit)
                 self._ends.moved(unit, cause)
+
+    def _has_room_elsewhere(self, unit: WorkUnit, node: str) -> bool:
+        """Whether a node other than this one, on which the unit may run, has enough that no running unit of this run uses. What
+        other programs use is not known by node, and a group of ranks counts on the node of its rank 0."""
+        avoided = (node, *self._avoidance.of(unit.id).strictly)
+        free = {other: ResourceSet.of(capacity) for other, capacity in self._executor.nodes().items() if other not in avoided}
+        for running in self._running:
+            if running.node in free:
+                free[running.node] = free[running.node].minus(ResourceSet.of(running.unit))
+        return any(room.covers(ResourceSet.of(unit)) for room in free.values())
 
 
 def stalled(running: RunningUnits, timeout_seconds: float | None) -> list[tuple[WorkUnit, str]]:
