@@ -102,7 +102,8 @@ class UnitRetried:
     """The attempt ended and the unit will be submitted again.
 
     Attributes:
-        status: how the attempt ended, as in `pipeline.outcome.Outcome`; `slow` for a straggler that is moved.
+        status: how the attempt ended, as in `pipeline.outcome.Outcome`; `slow` for a unit that is moved to
+            another node.
         cause: the cause, in one sentence.
     """
 

@@ -211,6 +211,9 @@ class Outage(ScriptedExecutor):
         self.began[order.id] = self.now
         self.strictly.add(len(order.avoid.strictly))
 
+    def reports(self) -> list[UnitReported]:
+        return [UnitReported(order.id, WorkerStarted()) for order in self.running]
+
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         self.now += 5
         ended = []

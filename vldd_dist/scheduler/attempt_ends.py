@@ -76,7 +76,7 @@ class AttemptEnds:
             self._retry_or_fail(self._units[unit_id], outcome)
 
     def moved(self, unit: WorkUnit, cause: str) -> None:
-        """Queue a straggler again, after it was stopped so that it runs on another node."""
+        """Queue a unit again, after it was stopped so that it runs on another node."""
         self._submission.end(unit)
         self._make_ready(unit)
         self._emit(UnitRetried(unit.id, "slow", cause))

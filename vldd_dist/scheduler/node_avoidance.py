@@ -1,5 +1,7 @@
 """The nodes on which units should not run again."""
 
+from collections import defaultdict
+
 from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes
 
 # The largest number of nodes that a unit strictly avoids: after an outage of the store it may have failed on every node.
@@ -11,6 +13,8 @@ class NodeAvoidance:
 
     def __init__(self) -> None:
         self._nodes: dict[str, AvoidedNodes] = {}
+        # Unit id -> those of its strictly avoided nodes on which it only could not reach the store or a source.
+        self._unreachable: dict[str, set[str]] = defaultdict(set)
 
     def of(self, unit_id: str) -> AvoidedNodes:
         return self._nodes.get(unit_id, NO_NODES)
@@ -18,6 +22,26 @@ class NodeAvoidance:
     def broken_on(self, unit_id: str, node: str) -> None:
         """Never run the unit on this node again while there are others. A broken machine, which ends units at once, is always
         free: it would get the unit again and again while the others work."""
+        self._unreachable[unit_id].discard(node)
+        self._avoid_strictly(unit_id, node)
+
+    def unreachable_on(self, unit_id: str, node: str) -> None:
+        """The same until `relax`: an outage meets all machines, and this one may be as good as the others."""
+        if node not in self.of(unit_id).strictly:
+            self._unreachable[unit_id].add(node)
+        self._avoid_strictly(unit_id, node)
+
+    def relax(self, unit_id: str) -> bool:
+        """Let the unit run again where it only could not reach the store; the latest of these nodes only if others are busy.
+        Returns whether there are any."""
+        avoid, unreachable = self.of(unit_id), self._unreachable.pop(unit_id, set())
+        relaxed = [node for node in avoid.strictly if node in unreachable]
+        if relaxed:
+            strictly = tuple(node for node in avoid.strictly if node not in unreachable)
+            self._nodes[unit_id] = AvoidedNodes(strictly, relaxed[-1])
+        return bool(relaxed)
+
+    def _avoid_strictly(self, unit_id: str, node: str) -> None:
         avoid = self.of(unit_id)
         others = (other for other in avoid.strictly if other != node)
         self._nodes[unit_id] = avoid._replace(strictly=(*others, node)[-MAX_AVOIDED:])

@@ -1,4 +1,5 @@
-"""Stopping units that hang, and moving units that are much slower than others of their kind."""
+"""Stopping units that hang or wait too long for other machines, and moving units that are much slower than others of their
+kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -12,6 +13,8 @@ from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # Time between two checks.
 HEALTH_SECONDS = 10.0
+# How long a unit waits for other machines than those on which it could not reach the store.
+ELSEWHERE_SECONDS = 600.0
 
 
 class HealthChecks:
@@ -19,7 +22,7 @@ class HealthChecks:
 
     Args:
         stall_timeout_seconds: see `stalled`.
-        avoidance: learns on which nodes units were slow.
+        avoidance: learns on which nodes units were slow, and that the others are busy.
     """
 
     def __init__(
@@ -37,13 +40,14 @@ class HealthChecks:
         self._checked_at = -float("inf")
 
     def check(self) -> bool:
-        """Check the running units. Call it at every poll; it checks every `HEALTH_SECONDS`. Returns whether any unit hung."""
+        """Check the running units. Call it at every poll; it checks every `HEALTH_SECONDS`. Returns whether it stopped any
+        unit, except for those that it moved because they are slow."""
         if self._running.clock() - self._checked_at < HEALTH_SECONDS:
             return False
         self._checked_at = self._running.clock()
-        any_stalled = self._end_stalled()
+        any_stopped = self._end_stalled() | self._stop_waiting_elsewhere()
         self._move_stragglers()
-        return any_stalled
+        return any_stopped
 
     def _end_stalled(self) -> bool:
         hanging = stalled(self._running, self._stall_timeout_seconds)
@@ -51,6 +55,19 @@ class HealthChecks:
             ended = self._executor.stop(unit.id)
             self._ends.attempt_ended(unit, ended or Outcome("broken", cause, 1))
         return bool(hanging)
+
+    def _stop_waiting_elsewhere(self) -> bool:
+        """After an outage each unit waits for the machines of the others, which may be too small for all, or busy for days,
+        while its own is free."""
+        now = self._running.clock()
+        late = [one for one in self._running if not one.worker_started and now - one.started_at >= ELSEWHERE_SECONDS]
+        relaxed = [one.unit for one in late if self._avoidance.relax(one.unit.id)]
+        for unit in relaxed:
+            if ended := self._executor.stop(unit.id):
+                self._ends.attempt_ended(unit, ended)
+            else:
+                self._ends.moved(unit, "other machines are busy, so it may run again where it could not reach the store")
+        return bool(relaxed)
 
     def _move_stragglers(self) -> None:
         for unit, cause in self._stragglers.slow():

@@ -87,6 +87,11 @@ class Retries:
             return Decision(again=False, outcome=final_outcome(outcome, earlier, unit.kind))
         self._attempts[unit.id] = [*earlier, outcome]
         if outcome.status in AVOID_NODE and outcome.node is not None:
-            avoid = self._avoidance.killed_or_slow_on if outcome.status == "killed" else self._avoidance.broken_on
-            avoid(unit.id, outcome.node)
+            match outcome.status:
+                case "killed":
+                    self._avoidance.killed_or_slow_on(unit.id, outcome.node)
+                case "unreachable":
+                    self._avoidance.unreachable_on(unit.id, outcome.node)
+                case _:
+                    self._avoidance.broken_on(unit.id, outcome.node)
         return Decision(again=True, outcome=outcome)

@@ -1,0 +1,89 @@
+"""An outage of the store on machines that are unequal, or that other programs use."""
+
+from dataclasses import replace
+
+import pytest
+
+from vldd_dist.events import UnitReported, WorkerStarted
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.pipeline.work_unit import AvoidedNodes
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.limits import RunClock
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
+from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import ScriptedExecutor, make
+
+OUTAGE = Outcome("unreachable", "s3://bucket/x: given up after 60 s of retries", 4)
+HOURS = 3
+STARTS, ENDS = 600, 640
+
+
+class Machines(ScriptedExecutor):
+    """Machines by name with slots for units of three hours. The units that run from second 600 to second 640 end, because the
+    store does not answer.
+
+    Args:
+        foreign: machines that other programs use.
+    """
+
+    def __init__(self, store: Store, slots: dict[str, int], foreign: tuple[str, ...]) -> None:
+        used = sum(slots[machine] for machine in foreign)
+        super().__init__(store, {}, lambda now: Capacity(sum(slots.values()), 0, used_cpus=used + len(self.placed)))
+        self.slots, self.foreign = slots, foreign
+        # Unit id -> (machine, time of its start).
+        self.placed: dict[str, tuple[str, float]] = {}
+
+    def free(self, machine: str) -> bool:
+        used = sum(place == machine for place, _ in self.placed.values())
+        return machine not in self.foreign and used < self.slots[machine]
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 20
+        ended = []
+        for order in list(self.running):
+            if order.id not in self.placed:
+                free = [machine for machine in self.slots if self.free(machine) and machine not in order.avoid.strictly]
+                if free:
+                    self.placed[order.id] = free[0], self.now
+                continue
+            machine, began = self.placed[order.id]
+            is_away = STARTS <= self.now < ENDS
+            if is_away or self.now - began >= 3600 * HOURS:
+                del self.placed[order.id]
+                self.running.remove(order)
+                if not is_away:
+                    self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+                ended.append((order.id, replace(OUTAGE, node=machine) if is_away else DONE))
+        return ended
+
+    def reports(self) -> list[UnitReported]:
+        return [UnitReported(unit_id, WorkerStarted(), machine) for unit_id, (machine, _) in self.placed.items()]
+
+
+@pytest.mark.parametrize(
+    ("slots", "units", "foreign"), [({"big": 8, "small": 1}, 9, ()), ({"a": 8, "b": 8}, 16, ()), ({"a": 1, "b": 1}, 1, ("b",))]
+)
+def test_after_an_outage_units_run_again_where_they_ran(
+    slots: dict[str, int], units: int, foreign: tuple[str, ...], store: Store
+) -> None:
+    """They wait for other machines, but not for long."""
+    executor = Machines(store, slots, foreign)
+    state, clock = RunState([], executor.clock), RunClock(executor.clock, executor.sleep)
+    made = [make(f"unit {number}") for number in range(units)]
+    result = Controller(made, store, lambda: executor, state, clock=clock).run()
+    assert (result.failed, len(result.ran)) == ([], units)
+    assert executor.now < 3600 * (HOURS + 0.5)
+
+
+def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:
+    avoidance = NodeAvoidance()
+    avoidance.broken_on("a", "n1")
+    assert not avoidance.relax("a")
+    for node in ("n1", "n2", "n3"):
+        avoidance.unreachable_on("a", node)
+    assert avoidance.of("a") == AvoidedNodes(("n1", "n2", "n3"))
+    assert avoidance.relax("a")
+    assert avoidance.of("a") == AvoidedNodes(("n1",), "n3")
+    assert not avoidance.relax("a")
