@@ -82,4 +82,4 @@ def test_the_first_progress_is_always_reported(store: Store, monkeypatch: pytest
     queue = SimpleNamespace(actor=SimpleNamespace(put_nowait=SimpleNamespace(remote=sent.append)))
     mark_store(store)
     worker.run_order(make("unit").order(), store, queue, "n1")  # type: ignore[arg-type]
-    assert [message["fields"].get("done") for _, message in sent] == [None, 7]
+    assert [message["fields"].get("done") for _, message in sent] == [7]

@@ -106,7 +106,7 @@ class ActorAttempt(Attempt):
         # Keep the handle: Ray ends an actor that has none.
         actor = _actor(start.UnitActor)
         self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **placement_options(order)).remote()
-        self.references = [self.actor.run.remote(_payload(order, store), events)]
+        self.references = [self.actor.run.remote(_payload(order, store), order.id, events)]
 
     def stop(self) -> None:
         ray.kill(self.actor)
@@ -136,9 +136,11 @@ class GroupAttempt(Attempt):
         ]
         # Before the run: an actor makes its calls one after the other.
         self._node_of_rank = [actor.node.remote() for actor in self.actors]
-        rendezvous = self.actors[0].open.remote(order.workers)
+        rendezvous = self.actors[0].open.remote(order.workers, order.id, events)
         payload = _payload(order, store)
-        self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
+        self.references = [
+            actor.run.remote(rendezvous, rank, payload, order.id, events) for rank, actor in enumerate(self.actors)
+        ]
         self._all = list(self.references)
         self._timeout = timedelta(seconds=order.rank_timeout_seconds)
         self._ended: dict[int, Outcome] = {}

@@ -3,7 +3,7 @@
 They are plain dicts, so that neither the queue's process nor a worker in which our modules cannot be imported needs our
 classes:
 
-    {"report": "Progress", "node": NODE, "fields": {"done": 5, ...}}    a report, from `worker`
+    {"report": "Progress", "node": NODE, "fields": {"done": 5, ...}}    a report, from `worker`; `WorkerStarted` from `start`
     {"ended": {"status": ..., ...}}                                     the outcome of a process that exits, from `start`
 """
 

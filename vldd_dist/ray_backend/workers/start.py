@@ -33,23 +33,29 @@ def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
         payload: pickled (order, store).
         events: the executor's queue.
     """
-    answer = run(payload, events)
+    answer = run(payload, unit_id, events)
     if answer["status"] in ("crashed", "broken", "unreachable"):
         # Partly imported modules, or a GPU context after an error, would make the next task fail too.
         leave(answer, unit_id, events)
     return answer
 
 
-def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, rank: int = 0) -> Answer:
+def run(payload: bytes, unit_id: str, events: Any, rendezvous: tuple[str, int] | None = None, rank: int = 0) -> Answer:
     """Run one attempt at a unit. It never raises, because the driver might be unable to unpickle the exception."""
     node = ray.get_runtime_context().get_node_id()
     try:
+        say_started(unit_id, node, events)
         ensure_working_directory()
         ray_worker = import_worker()
         order, store = pickle.loads(payload)
     except Exception as error:
         return broken(error, node)
     return ray_worker.answer(order, store, events, node, rendezvous, rank)
+
+
+def say_started(unit_id: str, node: str, events: Any) -> None:
+    """Report that the worker has started. It comes before the imports, which may hang, so that the stall timeout ends them."""
+    events.actor.put_nowait.remote((unit_id, {"report": "WorkerStarted", "node": node, "fields": {}}))
 
 
 def import_worker() -> Any:
@@ -99,8 +105,8 @@ def leave(answer: Answer, unit_id: str, events: Any) -> None:
 class UnitActor:
     """The process of one unit."""
 
-    def run(self, payload: bytes, events: Any) -> Answer:
-        return run(payload, events)
+    def run(self, payload: bytes, unit_id: str, events: Any) -> Answer:
+        return run(payload, unit_id, events)
 
 
 class RankActor:
@@ -111,16 +117,17 @@ class RankActor:
         node: str = ray.get_runtime_context().get_node_id()
         return node
 
-    def open(self, world: int) -> tuple[str, int] | Answer:
+    def open(self, world: int, unit_id: str, events: Any) -> tuple[str, int] | Answer:
         """On rank 0: open the rendezvous of all ranks. Returns its host and port, or the answer of a failed attempt."""
         try:
+            say_started(unit_id, self.node(), events)
             ensure_working_directory()
             from vldd_dist.sharding.rendezvous import open_rendezvous
 
             rendezvous, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
         except Exception as error:
-            return broken(error, ray.get_runtime_context().get_node_id())
+            return broken(error, self.node())
         return rendezvous.host, rendezvous.port
 
-    def run(self, rendezvous: tuple[str, int] | Answer, rank: int, payload: bytes, events: Any) -> Answer:
-        return rendezvous if isinstance(rendezvous, dict) else run(payload, events, rendezvous, rank)
+    def run(self, rendezvous: tuple[str, int] | Answer, rank: int, payload: bytes, unit_id: str, events: Any) -> Answer:
+        return rendezvous if isinstance(rendezvous, dict) else run(payload, unit_id, events, rendezvous, rank)

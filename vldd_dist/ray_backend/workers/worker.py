@@ -18,7 +18,7 @@ import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import OtherOnThisMachine, StoreOutage, StoreUnreachable, VlddError, first_line
-from vldd_dist.events import Progress, UnitReport, WorkerStarted
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
@@ -74,7 +74,6 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
             last_sent = now if isinstance(event, Progress) else last_sent
             events.actor.put_nowait.remote((order.id, encode(event, node)))
 
-    report(WorkerStarted())
     try:
         # Ray cancels a task by SIGINT.
         with CaughtSignals(signal.SIGINT) as signals, ranks.noticing_a_loss():
