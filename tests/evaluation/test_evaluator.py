@@ -13,12 +13,16 @@ from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.retrieval.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.seeding import numpy_generator
+from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
 TEXT_DIM = 12
 
@@ -60,6 +64,25 @@ def test_the_best_rate_on_validation_is_chosen() -> None:
     assert set(choice.validation) == {1e-6, 0.03}
     assert choice.validation[choice.learning_rate].mean == max(recall.mean for recall in choice.validation.values())
     assert measure(choice.student, validation, 4) == choice.recall
+
+
+def test_each_epoch_of_each_student_is_reported() -> None:
+    """A student that diverges ends early."""
+    validation, _, _ = split()
+    reported: list[tuple[int, int]] = []
+    evaluator([0.01, 1e20, 0.02], epochs=2).choose(pairs(), validation, lambda *done: reported.append(done))
+    assert [done for done in reported if done != (4, 6)] == [(1, 6), (2, 6), (3, 6), (5, 6), (6, 6)]
+
+
+def test_an_evaluation_reports_its_progress(store: Store) -> None:
+    """Otherwise the stall timeout would stop a healthy one."""
+    tree = experiment("evaluation.learning_rates=[0.01, 0.1]", "evaluation.epochs=2", "coresets.methods=[random]")
+    unit = next(unit for unit in units_of(tree, "evaluation") if "coreset" in [one.kind for one in unit.inputs.values()])
+    reports: list[UnitReport] = []
+    needed = in_dependency_order([unit])
+    run(store, needed[:-1])
+    run(store, needed, reports.append)
+    assert reports == [Progress(done, 4) for done in range(1, 5)]
 
 
 def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None:

@@ -42,7 +42,7 @@ class Experiment(Section):
         None,
         description="A unit whose worker has started and then reports nothing for this long is stopped and retried, on another "
         "machine if there is one; null: never. Choose it well above the longest time between two reports, for example that of a "
-        "validation, and above 15 minutes, for which a unit may wait for a store that does not answer.",
+        "validation, or of a whole coreset or publication, and above 15 minutes, for which a unit may wait for a store that does not answer.",
     )
 
     @property

@@ -59,9 +59,14 @@ class Evaluator:
     loss: Loss
     seed: int
 
-    def choose(self, pairs: TrainingPairs, validation: RetrievalSplit) -> "Choice":
+    def choose(
+        self, pairs: TrainingPairs, validation: RetrievalSplit, report: Callable[[int, int], None] = lambda done, total: None
+    ) -> "Choice":
         """Train one student with each learning rate of the settings, and keep the one that validates best. The choice and
         the recalls are the same on all ranks.
+
+        Args:
+            report: called after each epoch with the number of epochs of all students that are done, and of all.
 
         Raises:
             DivergenceError: training diverges at every learning rate.
@@ -69,11 +74,16 @@ class Evaluator:
         ranks, recalls = pairs.ranks, dict[float, Recall]()
         encoded: TrainingPairs | None = None
         best: tuple[float, DualEncoder] | None = None
-        for rate in self.settings.learning_rates:
+        rates = self.settings.learning_rates
+        for number, rate in enumerate(rates):
+
+            def epoch_ended(epoch: int, epochs: int, earlier: int = number) -> None:
+                report(earlier * epochs + epoch, len(rates) * epochs)
+
             student = self.build_student()
             # All students start from the same weights, so the features of a frozen backbone are computed only once.
             encoded = encoded or pairs.in_model_inputs(student)
-            if not train_student(student, encoded, self.settings, rate, self.loss, self.seed):
+            if not train_student(student, encoded, self.settings, rate, self.loss, self.seed, epoch_ended):
                 continue
             # Rank 0 decides for all: ranks on different kinds of machines may differ in the last bits of what they compute, and
             # so in which recall is higher.
@@ -81,9 +91,9 @@ class Evaluator:
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
                 best = rate, student
         if best is None:
-            rates = ", ".join(f"{rate:g}" for rate in self.settings.learning_rates)
+            tried = ", ".join(f"{rate:g}" for rate in rates)
             raise DivergenceError(
-                f"students diverge at every learning rate ({rates}): add a lower one to evaluation.learning_rates"
+                f"students diverge at every learning rate ({tried}): add a lower one to evaluation.learning_rates"
             )
         return Choice(best[0], best[1], recalls)
 
@@ -108,11 +118,13 @@ def train_student(
     learning_rate: float,
     loss: Loss,
     seed: int,
+    epoch_ended: Callable[[int, int], None] = lambda epoch, epochs: None,
 ) -> bool:
     """Train in place with SGD. Pairs that were learned in phases are used phase by phase, each for all epochs.
 
     Args:
         pairs: in model inputs, see `TrainingPairs.in_model_inputs`.
+        epoch_ended: called with the number of epochs, of all phases, that are done, and of all.
 
     Returns:
         False if the loss became NaN or infinite.
@@ -138,5 +150,13 @@ def train_student(
         """What rank 0 finds: on different kinds of machines, the last bits may decide whether a loss is finite."""
         return ranks.broadcast(math.isfinite(loss))
 
-    losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device, is_finite)
+    done = 0
+
+    def may_go_on(loss: float) -> bool:
+        nonlocal done
+        done += 1
+        epoch_ended(done, settings.epochs * len(phases))
+        return is_finite(loss)
+
+    losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device, may_go_on)
     return is_finite(losses[-1])

@@ -64,7 +64,8 @@ class Tracking(View):
             if progress.done and self._steps.get(unit_id) != progress.done:
                 self._steps[unit_id] = progress.done
                 figures = {name: value for name in CURVES if (value := getattr(progress, name)) is not None}
-                points.append((label, progress.done, figures))
+                if figures:
+                    points.append((label, progress.done, figures))
         self._latest.clear()
         return points
 

@@ -16,6 +16,7 @@ from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_ste
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
@@ -85,7 +86,11 @@ def run(context: StageContext) -> EvaluationFacts:
         return EvaluationFacts(test=test, metrics=metrics)
     evaluator = make_evaluator(context, "protocol", context.spec["seed"])
     model = evaluator.build_student()
-    choice = evaluator.choose(training_pairs(context, model), load_retrieval_split(context, model, "val"))
+    choice = evaluator.choose(
+        training_pairs(context, model),
+        load_retrieval_split(context, model, "val"),
+        lambda done, total: context.report(Progress(done, total)),
+    )
     validation = [(rate, Recalls.model_validate(recall.as_dict())) for rate, recall in choice.validation.items()]
     test, metrics = _test(context, choice.student)
     return EvaluationFacts(test=test, metrics=metrics, learning_rate=choice.learning_rate, validation=validation)
