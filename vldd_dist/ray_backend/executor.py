@@ -25,6 +25,8 @@ CHECKPOINT_SECONDS = 40
 
 # Time between two checks whether nodes are left for the units that must not run on all of them.
 NODES_SECONDS = 10.0
+# For how long Ray's list of nodes is used again: hundreds of units may need it in a row, and it has a thousand dead nodes.
+NODES_AGE_SECONDS = 1.0
 
 
 class RayExecutor:
@@ -54,7 +56,8 @@ class RayExecutor:
         self._reports: list[UnitReported] = []
         # Unit id -> outcome that a worker process sent through the queue before it exited.
         self._sent_outcomes: dict[str, Outcome] = {}
-        self._nodes_checked_at = -float("inf")
+        self._nodes_checked_at = self._nodes_asked_at = -float("inf")
+        self._nodes: dict[str, Capacity] = {}
 
     def _join(self) -> None:
         if self._address is None:
@@ -88,7 +91,7 @@ class RayExecutor:
             kind = GroupAttempt
         elif order.attempt == "actor":
             kind = ActorAttempt
-        self.running[order.id] = kind(with_room_elsewhere(order), self.store, self.queue)
+        self.running[order.id] = kind(with_room_elsewhere(order, self.nodes), self.store, self.queue)
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         references = [reference for attempt in self.running.values() for reference in attempt.references]
@@ -113,7 +116,7 @@ class RayExecutor:
             return []
         self._nodes_checked_at = time.monotonic()
         orders = [attempt.order for attempt in self.running.values()]
-        stopped = [order.id for order in orders if with_room_elsewhere(order) != order]
+        stopped = [order.id for order in orders if with_room_elsewhere(order, self.nodes) != order]
         # Such an attempt does not run: a living node on which it did would have room for it.
         lost = Outcome("lost", "the other machines that were large enough for it have left the cluster", 1)
         return [(unit_id, self.stop(unit_id) or lost) for unit_id in stopped]
@@ -161,8 +164,11 @@ class RayExecutor:
                 self._reports.append(decoded)
 
     def nodes(self) -> dict[str, Capacity]:
-        living = {entry["NodeID"]: entry["Resources"] for entry in ray.nodes() if entry["Alive"]}
-        return {node: Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for node, resources in living.items()}
+        if time.monotonic() - self._nodes_asked_at >= NODES_AGE_SECONDS:
+            living = {entry["NodeID"]: entry["Resources"] for entry in ray.nodes() if entry["Alive"]}
+            self._nodes = {node: Capacity(has.get("CPU", 0.0), has.get("GPU", 0.0)) for node, has in living.items()}
+            self._nodes_asked_at = time.monotonic()
+        return self._nodes
 
     def is_alive(self, node: str) -> bool:
         return node in self.nodes()

@@ -13,6 +13,7 @@ from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.workers import attempts
 from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
+from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
 
@@ -124,9 +125,9 @@ def test_a_task_never_runs_on_nodes_avoided_strictly_and_on_a_slow_one_only_if_o
 def test_the_nodes_that_broke_a_unit_are_avoided_while_the_others_are_large_enough(
     broke_it: list[str], unit: dict[str, Any], gpus: tuple[float, ...], remaining: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    RecordedRay(monkeypatch, *gpus)
+    nodes = {f"n{number}": Capacity(16, has) for number, has in enumerate(gpus, 1)}
     avoid = AvoidedNodes(tuple(broke_it), "n3")
-    assert with_room_elsewhere(order(avoid, **unit)).avoid == AvoidedNodes(tuple(remaining), "n3")
+    assert with_room_elsewhere(order(avoid, **unit), lambda: nodes).avoid == AvoidedNodes(tuple(remaining), "n3")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ def test_a_unit_goes_back_to_a_node_that_broke_it_when_the_others_leave(workers:
     monkeypatch.setattr(executor_module.ray, "kill", lambda actor: None)
     monkeypatch.setattr(attempts, "remove_placement_group", lambda group: None)
     monkeypatch.setattr(executor_module, "NODES_SECONDS", 0)
+    monkeypatch.setattr(executor_module, "NODES_AGE_SECONDS", 0)
     executor = RayExecutor(Store("memory://x"))
     restricted = order(AvoidedNodes(("n1",)), workers=workers)
     executor.submit(restricted)
@@ -165,6 +167,20 @@ def test_a_unit_goes_back_to_a_node_that_broke_it_when_the_others_leave(workers:
     executor.submit(restricted)
     assert executor.running[restricted.id].order.avoid.strictly == ()
     assert executor.wait(1) == []
+
+
+def test_ray_is_asked_for_its_nodes_once_and_not_for_each_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    RecordedRay(monkeypatch, 4, 4)
+    nodes, asked = executor_module.ray.nodes(), list[str]()
+    monkeypatch.setattr(executor_module.ray, "nodes", lambda: asked.append("nodes") or nodes)
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
+    executor = RayExecutor(Store("memory://x"))
+    for number in range(100):
+        executor.running[str(number)] = SimpleNamespace(order=order(AvoidedNodes(("n1",))))  # type: ignore[assignment]
+    assert executor._stop_without_room() == []
+    assert executor.nodes() == {"n1": Capacity(16, 4), "n2": Capacity(16, 4)}
+    assert (executor.is_alive("n1"), executor.is_alive(DEAD["NodeID"]), asked) == (True, False, ["nodes"])
 
 
 def test_units_with_equal_resources_share_a_declaration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,11 @@
 """On which nodes Ray may run a unit that failed or was slow on others."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import ray
-
 from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.scheduler.executor import Capacity
 
 
 def labels_without(nodes: Iterable[str]) -> dict[str, str]:
@@ -25,20 +24,24 @@ def placement_options(order: UnitOrder) -> dict[str, Any]:
     return {"label_selector": labels_without([*strictly, preferably]), "fallback_strategy": [{"label_selector": required}]}
 
 
-def with_room_elsewhere(order: UnitOrder) -> UnitOrder:
-    """The order, of whose strictly avoided nodes only the latest remain, as many as leave room for it on the others now."""
+def with_room_elsewhere(order: UnitOrder, nodes: Callable[[], Mapping[str, Capacity]]) -> UnitOrder:
+    """The order, of whose strictly avoided nodes only the latest remain, as many as leave room for it on the others now.
+
+    Args:
+        nodes: returns the living nodes; called only for an order that avoids some.
+    """
     strictly = order.avoid.strictly
-    while strictly and not _room_without(strictly, order):
+    while strictly and not _room_without(strictly, order, nodes()):
         strictly = strictly[1:]
     return replace(order, avoid=order.avoid._replace(strictly=strictly))
 
 
-def _room_without(nodes: tuple[str, ...], order: UnitOrder) -> bool:
-    """Whether the living nodes without these could hold all workers of the unit, if nothing else ran on them."""
+def _room_without(avoided: tuple[str, ...], order: UnitOrder, nodes: Mapping[str, Capacity]) -> bool:
+    """Whether the nodes without the avoided ones could hold all workers of the unit, if nothing else ran on them."""
     room = 0
-    for node in ray.nodes():
-        if node["Alive"] and node["NodeID"] not in nodes:
-            asked = (("CPU", order.cpus), ("GPU", order.gpus))
+    for node, has in nodes.items():
+        if node not in avoided:
+            asked = ((has.cpus, order.cpus), (has.gpus, order.gpus))
             # Ray adds up fractions in multiples of 1/10,000.
-            room += min(int(round(node["Resources"].get(name, 0) / amount, 4)) for name, amount in asked if amount)
+            room += min(int(round(amount / wanted, 4)) for amount, wanted in asked if wanted)
     return room >= order.workers
