@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.dashboard.utils import get_address_for_submission_client
-from ray.job_submission import JobStatus
+from ray.job_submission import JobDetails, JobStatus, JobType
 from ray.scripts.scripts import cli as ray_cli
 from typer.main import get_command
 
@@ -104,6 +104,29 @@ def test_a_job_writes_curves_to_no_relative_folder(tracker: str, capsys: pytest.
 def test_a_status_names_a_cluster_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"^--address http://127.0.0.1:9: the cluster cannot be reached"):
         jobs_of("s3://bucket/a", NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "uses_it"),
+    [
+        ("--store s3://b/x/", True),
+        ("--store=s3://b/x --wait-hours 24", True),
+        ("--store s3://b/y", False),
+        ("--store 's3://b", False),
+        ("--store", False),
+        ("--store gopher://b/x", False),
+    ],
+)
+def test_jobs_of_ray_job_submit_are_listed_too(arguments: str, uses_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = JobDetails(
+        type=JobType.SUBMISSION,
+        submission_id="raysubmit_1",
+        status=JobStatus.RUNNING,
+        entrypoint=f"python -m jobs.experts scenes.yaml {arguments}",
+    )
+    client = SimpleNamespace(list_jobs=lambda: [job])
+    monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
+    assert jobs_of("s3://b/x", NOBODY) == ["job raysubmit_1: RUNNING"] * uses_it
 
 
 @pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])

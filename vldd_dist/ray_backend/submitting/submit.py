@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.loading.load_study import LoadedStudy
-from vldd_dist.errors import MOST_CHARACTERS, ConfigError, first_line
+from vldd_dist.errors import MOST_CHARACTERS, ConfigError, VlddError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
 from vldd_dist.ray_backend.run_options import check_store_of_job
 from vldd_dist.ray_backend.submitting.ignored_files import check_uploaded
@@ -137,10 +137,25 @@ def jobs_of(store: str, address: str) -> list[str]:
     with _cluster_errors(address):
         jobs = _client(address).list_jobs()
     return [
-        f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
+        f"job {job.submission_id or job.job_id}: {job.status.value}"
+        + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
         for job in jobs
-        if (job.metadata or {}).get("store") == Store(store).url
+        if _store_of(job) == Store(store).url
     ]
+
+
+def _store_of(job: JobDetails) -> str | None:
+    """The URL of the store that a job uses: `submit` records it, and the command of other jobs (`ray job submit`) names it.
+    None if there is none."""
+    if recorded := (job.metadata or {}).get("store"):
+        return recorded
+    try:
+        words = shlex.split(job.entrypoint.replace("--store=", "--store "))
+        named = words[words.index("--store") + 1]
+        check_store_of_job(named)
+        return Store(named).url
+    except (ValueError, IndexError, VlddError):
+        return None
 
 
 def _client(address: str) -> JobSubmissionClient:
