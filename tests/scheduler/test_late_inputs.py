@@ -7,9 +7,10 @@ import pytest
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import AvoidedNodes, UnitOrder, WorkUnit
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.failures.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
 from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.scheduler.result import RunResult
@@ -26,17 +27,21 @@ def waits(unit: WorkUnit) -> Outcome:
 
 
 class Late(ScriptedExecutor):
-    """An executor with a distillation that may be submitted when its first expert is done."""
+    """An executor with a distillation that may be submitted when its first expert is done. It records which nodes the attempts
+    at the distillation avoid."""
+
+    avoided: list[AvoidedNodes]
 
     def submit(self, order: UnitOrder) -> None:
+        if order.label == RUN.label:
+            self.avoided.append(order.avoid)
         kept = {role: given for role, given in order.inputs.items() if role not in RUN.later}
         super().submit(replace(order, inputs=kept))
 
 
-def run(
-    store: Store, script: dict[str, list[Outcome]], first: list[str], cpus: float = 2
-) -> tuple[RunResult, ScriptedExecutor, Notices]:
+def run(store: Store, script: dict[str, list[Outcome]], first: list[str], cpus: float = 2) -> tuple[RunResult, Late, Notices]:
     executor, view = Late(store, script, lambda now: Capacity(cpus, 0), first), Notices()
+    executor.avoided = []
     state = RunState([view], executor.clock)
     units = [*EXPERTS, RUN, JUDGED]
     controller = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
@@ -70,11 +75,21 @@ def test_a_late_input_that_fails_blocks_what_waits_for_it(store: Store, fails: s
 
 
 def test_a_committed_input_that_disappears_fails_the_unit(store: Store) -> None:
-    result, executor, _ = run(store, {"run": [waits(EXPERTS[0])] * 3}, ["expert 0"], cpus=3)
+    result, executor, _ = run(store, {"run": [waits(EXPERTS[0])] * 9}, ["expert 0"], cpus=3)
     ((unit, outcome),) = result.failed
-    assert unit.label == "run"
-    assert outcome.cause == "expert 0 was committed, but is no longer in the store: run the same command again"
-    assert executor.submitted.count("run") == 2
+    assert (unit.label, result.exit_code) == ("run", 4)
+    sentence = "expert 0 was committed, but is no longer in the store: run the same command again"
+    assert outcome.cause == f"{sentence}; tried 4 times"
+    assert executor.submitted.count("run") == 5
+    assert executor.now > sum(RetryBudget().pauses)
+
+
+def test_a_node_may_see_a_committed_input_late(store: Store) -> None:
+    """A client of NFS remembers for up to a minute that a file was missing."""
+    attempts = [replace(waits(EXPERTS[0]), node="n1")] * 3
+    result, executor, _ = run(store, {"run": [*attempts, DONE]}, ["expert 0"], cpus=3)
+    assert (result.failed, executor.submitted.count("run")) == ([], 4)
+    assert executor.avoided == [NO_NODES, NO_NODES, *[AvoidedNodes(("n1",))] * 2]
 
 
 def test_a_late_input_that_fails_and_is_never_needed_blocks_nothing(store: Store) -> None:

@@ -52,23 +52,29 @@ class AttemptEnds:
         elif outcome.status == "waits":
             self._emit(UnitWaits(unit.id, outcome.awaits))
             if self._dependencies.add(unit.id, {outcome.awaits}):
-                self._again_with_input(unit, outcome.awaits)
+                self._again_with_input(unit, outcome)
             elif self._dependencies.has_failed(outcome.awaits):
                 self._block_users(outcome.awaits)
-        elif pause := self._retries.pause(unit.id, outcome):
-            self._emit(UnitPaused(unit.id, pause, outcome.cause))
         else:
-            self._retry_or_fail(unit, outcome)
+            self._pause_or_decide(unit, outcome)
 
-    def _again_with_input(self, unit: WorkUnit, awaited: str) -> None:
-        """Run the unit again, because the input for which it waited is committed. If it waits for it once more, the input's
-        manifest was removed meanwhile, which only another run mends."""
+    def _again_with_input(self, unit: WorkUnit, outcome: Outcome) -> None:
+        """Run the unit again, because the input for which it waited is committed. If it waits for it once more, its node may
+        not see it yet, because NFS caches for a while that a file was missing; or the manifest was removed meanwhile, which
+        only another run mends."""
+        awaited = outcome.awaits
         if (unit.id, awaited) not in self._waited:
             self._waited.add((unit.id, awaited))
             self._make_ready(unit)
             return
         cause = f"{self._units[awaited].label} was committed, but is no longer in the store: run the same command again"
-        self._retry_or_fail(unit, Outcome("refused", cause, 4))
+        self._pause_or_decide(unit, Outcome("broken", cause, 4, node=outcome.node))
+
+    def _pause_or_decide(self, unit: WorkUnit, outcome: Outcome) -> None:
+        if pause := self._retries.pause(unit.id, outcome):
+            self._emit(UnitPaused(unit.id, pause, outcome.cause))
+        else:
+            self._retry_or_fail(unit, outcome)
 
     def decide_paused(self) -> None:
         """Retry or fail the units whose pause after a failed attempt is over."""
