@@ -13,7 +13,7 @@ from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.store.store import Store
-from vldd_dist.testing.scripted_executor import ScriptedExecutor, make
+from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
 
 OUTAGE = Outcome("unreachable", "s3://bucket/x: given up after 60 s of retries", 4)
 HOURS = 3
@@ -69,12 +69,14 @@ def test_after_an_outage_units_run_again_where_they_ran(
     slots: dict[str, int], units: int, foreign: tuple[str, ...], store: Store
 ) -> None:
     """They wait for other machines, but not for long."""
-    executor = Machines(store, slots, foreign)
-    state, clock = RunState([], executor.clock), RunClock(executor.clock, executor.sleep)
+    executor, view = Machines(store, slots, foreign), Notices()
+    state, clock = RunState([view], executor.clock), RunClock(executor.clock, executor.sleep)
     made = [make(f"unit {number}") for number in range(units)]
     result = Controller(made, store, lambda: executor, state, clock=clock).run()
     assert (result.failed, len(result.ran)) == ([], units)
     assert executor.now < 3600 * (HOURS + 0.5)
+    waiting = [notice for notice in view.notices if "waiting for" in notice]
+    assert all(notice.endswith("one machine with that much free on which it has not failed") for notice in waiting), waiting
 
 
 def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:

@@ -56,6 +56,7 @@ class Controller:
         self._limits, self._clock = limits, clock
         self._positions = {unit_id: position for position, unit_id in enumerate(self.units)}
         self._ready, self._admission, self._running = ReadyQueue(), Admission(limits.max_running), RunningUnits(clock.now)
+        self._avoidance = NodeAvoidance()
         self._capacity_timeout = CapacityTimeout(
             lambda text: observer.event(RunNotice(text)), clock.now, limits.capacity_timeout_seconds
         )
@@ -97,12 +98,12 @@ class Controller:
         self._ready.add(unit, self._positions[unit.id])
 
     def _loop(self, executor: Executor, dependencies: Dependencies, missing: list[WorkUnit]) -> None:
-        emit, avoidance = self._observer.event, NodeAvoidance()
+        emit, avoidance = self._observer.event, self._avoidance
         retries = Retries(self._limits.budget, self._clock.now, executor.is_alive, avoidance)
         submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
         ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
         health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits.stall_timeout_seconds)
-        notices = CapacityNotices(missing, self._running, self._admission, emit)
+        notices = CapacityNotices(missing, self._running, self._admission, avoidance, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
                 raise KeyboardInterrupt
@@ -138,7 +139,8 @@ class Controller:
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
-            self._capacity_timeout.wait(self._admission.shortage_of_started(started.unit), WORKER_START_SECONDS)
+            avoids = bool(self._avoidance.of(started.unit.id).strictly)
+            self._capacity_timeout.wait(self._admission.shortage_of_started(started.unit, avoids), WORKER_START_SECONDS)
         elif any_paused:
             self._clock.sleep(POLL_SECONDS)
         else:

@@ -95,10 +95,15 @@ class Admission:
         """For a unit that the machines cannot run now, but could before, or may when others have come."""
         return Shortage(f"{self.shortfall(unit)} now", "machines", "no others came")
 
-    def shortage_of_started(self, unit: WorkUnit) -> Shortage:
-        """For an admitted unit whose worker has not started."""
+    def shortage_of_started(self, unit: WorkUnit, avoids: bool) -> Shortage:
+        """For an admitted unit whose worker has not started.
+
+        Args:
+            avoids: whether it avoids machines on which it failed.
+        """
         problem = f"{self.shortfall(unit)} in total"
         if self.has_room(unit):
             # Whether a single machine has enough is known only when a worker starts.
-            return Shortage(problem, "one machine with that much free", "none started it")
+            which = " on which it has not failed" if avoids else ""
+            return Shortage(problem, f"one machine with that much free{which}", "none started it")
         return Shortage(f"{problem}, of which other programs use {self.used}", "them to end", None)

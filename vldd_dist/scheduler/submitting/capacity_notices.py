@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from vldd_dist.events import RunEvent, RunNotice
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.resource_set import ResourceSet
@@ -21,11 +22,16 @@ class CapacityNotices:
     """
 
     def __init__(
-        self, missing: Iterable[WorkUnit], running: RunningUnits, admission: Admission, emit: Callable[[RunEvent], None]
+        self,
+        missing: Iterable[WorkUnit],
+        running: RunningUnits,
+        admission: Admission,
+        avoidance: NodeAvoidance,
+        emit: Callable[[RunEvent], None],
     ) -> None:
         units = list(missing)
         self._gpus_may_be_unused = not any(unit.gpus for unit in units) and any(unit.device != "cpu" for unit in units)
-        self._running, self._admission, self._emit = running, admission, emit
+        self._running, self._admission, self._avoidance, self._emit = running, admission, avoidance, emit
         # Kind and request of the units that were reported: others of their kind wait for the same reason.
         self._reported: set[tuple[str, ResourceSet]] = set()
 
@@ -51,4 +57,5 @@ class CapacityNotices:
             is_late = not running.worker_started and now - running.started_at >= WORKER_START_SECONDS
             if is_late and request not in self._reported and self._admission.has_room(unit):
                 self._reported.add(request)
-                self._emit(RunNotice(self._admission.shortage_of_started(unit).notice))
+                shortage = self._admission.shortage_of_started(unit, bool(self._avoidance.of(unit.id).strictly))
+                self._emit(RunNotice(shortage.notice))
