@@ -18,8 +18,8 @@ _LIST = re.compile(r"\{([^{}]*)\}")
 
 
 def expand(pattern: str) -> list[str]:
-    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted. A part
-    that is the path of a file, such as `data[1].tar`, is this file.
+    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted; `**` in
+    it stands for folders at any depth. A part that is the path of a file, such as `data[1].tar`, is this file.
 
     Raises:
         DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system is not usable.
@@ -37,7 +37,7 @@ def expand(pattern: str) -> list[str]:
             candidates = list(braceexpand.braceexpand(part))
         for candidate in candidates:
             with reading(candidate):
-                matches = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+                matches = sorted(set(_glob(candidate))) if glob.has_magic(candidate) else [candidate]
             if not matches:
                 raise DataError(f"{candidate}: matches no shard: correct the pattern")
             urls.extend(matches)
@@ -54,6 +54,6 @@ def _count(pattern: str) -> float:
 
 def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
-        return glob.glob(pattern)
+        return glob.glob(pattern, recursive=True)
     filesystem, path = file_system(pattern)
     return [filesystem.unstrip_protocol(match) for match in retried(lambda seconds: filesystem.glob(path))]
