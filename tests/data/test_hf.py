@@ -100,6 +100,15 @@ def test_what_save_to_disk_wrote(loaded: datasets.DatasetDict, tmp_path: Path) -
         hf(tmp_path / "saved", splits=SPLITS | {"test": "tests"}, **settings).check("test")
 
 
+def test_one_data_set_that_save_to_disk_wrote_is_the_training_split(loaded: datasets.DatasetDict, tmp_path: Path) -> None:
+    loaded["train"].save_to_disk(tmp_path / "saved")
+    settings = {"caption_columns": ["text"]}
+    assert len(read(hf(tmp_path / "saved", splits={"train": "train"}, **settings))) == 7
+    for splits in (SPLITS, {"train": "trian"}):
+        with pytest.raises(DataError, match=r"has no split '(validation|trian)': name one of 'train'"):
+            hf(tmp_path / "saved", splits=splits, **settings).check("val" if "val" in splits else "train")
+
+
 def test_images_outside_of_the_folder_must_be_named(loaded: datasets.DatasetDict, image_folder: Path, tmp_path: Path) -> None:
     """The library's `to_parquet` writes the paths of images, not the images."""
     (tmp_path / "paths").mkdir()

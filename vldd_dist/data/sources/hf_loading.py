@@ -113,11 +113,16 @@ def commit_of(path: str, revision: str | None) -> str:
 
 
 def _saved(opened: Any, path: str, split: str) -> Rows:
-    if isinstance(opened, dict):
-        if split not in opened:
-            raise DataError(f"data.source.splits: {path} has no split {split!r}: name one of {', '.join(map(repr, opened))}")
-        opened = opened[split]
-    return Rows(opened, opened.column_names, False, len(opened), len(opened))
+    splits = _by_name(opened)
+    if split not in splits:
+        raise DataError(f"data.source.splits: {path} has no split {split!r}: name one of {', '.join(map(repr, splits))}")
+    rows = splits[split]
+    return Rows(rows, rows.column_names, False, len(rows), len(rows))
+
+
+def _by_name(opened: Any) -> dict[str, Any]:
+    """The splits in what `load_from_disk` returns. A data set without splits is `train`, as `load_dataset` calls it."""
+    return opened if isinstance(opened, dict) else {"train": opened}
 
 
 def split_names(path: str) -> list[str]:
@@ -125,6 +130,5 @@ def split_names(path: str) -> list[str]:
     import datasets
 
     if any(os.path.isfile(os.path.join(path, name)) for name in SAVED):
-        opened = datasets.load_from_disk(path)
-        return list(opened) if isinstance(opened, dict) else ["train"]
+        return list(_by_name(datasets.load_from_disk(path)))
     return list(datasets.get_dataset_split_names(path))
