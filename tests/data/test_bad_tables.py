@@ -89,6 +89,13 @@ def test_bad_lines_of_a_csv(folder: Path) -> None:
     assert "is not UTF-8: save the table as UTF-8" in errors[3]
 
 
+def test_spaces_before_a_quote_are_no_part_of_the_cell(folder: Path) -> None:
+    path = folder / "x.csv"
+    lines = ["filepath, title", f'{name_of(0)}, "A dog runs"', f'{name_of(1)},  "A dog, running"', f'"{name_of(2)}", one']
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert [sample.captions for sample in read(table(path))] == [["A dog runs"], ["A dog, running"], ["one"]]
+
+
 def test_a_carriage_return_in_a_cell_is_one_bad_row(folder: Path) -> None:
     path = folder / "x.csv"
     path.write_bytes(f"filepath,title\n{name_of(0)},one\n{name_of(1)},two\rmore\n{name_of(2)},three\n".encode())

@@ -90,6 +90,7 @@ class TextTable(Table):
 
 class SeparatedValues(TextTable):
     """CSV with a header and any separator (RFC 4180: a quote in a quoted cell is doubled, and quoted cells may hold newlines).
+    Spaces after a separator that is no white space are skipped.
 
     Args:
         separator: one character; None: a tab if the name ends in .tsv or the header has tabs but no comma, else a comma.
@@ -153,7 +154,8 @@ class SeparatedValues(TextTable):
         Raises:
             DataError: a quoted cell probably swallowed rows, whose number is not known; or the lines end with CR only.
         """
-        reader = csv.reader(lines, delimiter=self.separator, strict=True)
+        # `a.jpg, "A dog, running"`: after a space, a quote would be part of the cell.
+        reader = csv.reader(lines, delimiter=self.separator, strict=True, skipinitialspace=not self.separator.isspace())
         while True:
             position, number = lines.position, lines.count
             try:
