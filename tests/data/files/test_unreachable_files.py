@@ -26,6 +26,7 @@ from vldd_dist.data.files.shards import samples_of
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.files.versions import MANY, versions_of
 from vldd_dist.data.sources.hf_loading import loading
+from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.errors import DataError, StoreError, StoreOutage, StoreUnreachable, VlddError
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.plugins import SOURCES
@@ -191,10 +192,10 @@ def test_bad_images_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_outage_on_the_way_to_an_archive_is_no_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = in_archive(tmp_path, "memory://outages", 1)
 
-    def open_nothing(*args: Any, **options: Any) -> Any:
+    def no_answer(*args: Any, **options: Any) -> Any:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(MemoryFileSystem, "_open", open_nothing)
+    monkeypatch.setattr(MemoryFileSystem, "size", no_answer)
     with pytest.raises(
         StoreError, match=r"memory://outages/all\.zip: cannot be reached \(TimeoutError no answer\): start again"
     ):
@@ -207,6 +208,11 @@ class Throttled(Exception):
     status = 429
 
 
+def columns_of_a_parquet() -> list[str]:
+    fsspec.filesystem("memory").pipe_file("/outages/a.parquet", b"PAR1" * 100)
+    return Parquet("memory://outages/a.parquet").columns
+
+
 # The method of a file system that fails -> what calls it.
 REQUESTS: dict[str, Callable[[], object]] = {
     "size": lambda: read_json("memory://outages/a.json", "the file memory://outages/a.json"),
@@ -214,6 +220,7 @@ REQUESTS: dict[str, Callable[[], object]] = {
     "ls": lambda: versions_of([f"memory://outages/{number}.tar" for number in range(MANY)], "the file"),
     "find": lambda: choose(SOURCES, {"name": "folder", "path": "memory://outages"}).own_splits(),
     "glob": lambda: expand("memory://outages/*.tar"),
+    "cat_file": columns_of_a_parquet,
 }
 
 

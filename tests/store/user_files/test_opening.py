@@ -10,6 +10,7 @@ from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 import webdataset
@@ -17,6 +18,7 @@ import webdataset
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.shards import register_openers, samples_of
+from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store.store import Store
 from vldd_dist.store.user_files import opening
@@ -82,6 +84,18 @@ def test_a_fault_in_the_middle_of_weights_costs_a_range(shard: str, s3: S3Server
         read()
         assert not proxy.faults
     assert proxy.bytes_sent - before < 2 * 1.3 * len(weights)
+
+
+def test_a_fault_in_the_middle_of_a_parquet_costs_a_range(shard: str, s3: S3Server, proxy: FaultyProxy) -> None:
+    url, buffer = shard.replace("a.tar", "a.parquet"), io.BytesIO()
+    numbers = list(range(100_000))
+    pyarrow.parquet.write_table(pyarrow.table({"n": numbers}), buffer, row_group_size=20_000)
+    Store("s3://opener/x").write("a.parquet", buffer.getvalue())
+    before = proxy.bytes_sent
+    proxy.faults = ["", "", "cut body", "", "SlowDown"]
+    assert [row.values for row in Parquet(url).rows(["n"], 0, None)] == [[number] for number in numbers]
+    assert not proxy.faults
+    assert proxy.bytes_sent - before < 3 * len(buffer.getvalue())
 
 
 def test_plain_webdataset_in_spawned_workers(shard: str) -> None:

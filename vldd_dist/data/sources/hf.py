@@ -21,7 +21,6 @@ from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, short
 from vldd_dist.store.outages import check_reachable
-from vldd_dist.store.retry import retried
 from vldd_dist.store.user_files.opening import open_seekable
 
 # Zip archives with images that a source keeps open.
@@ -158,13 +157,9 @@ class HuggingFace(Source):
             raise DataError(f"{one_line(url)}: images can be read from zip archives only: unpack it")
         member, _, archive = url.removeprefix("zip://").partition("::")
 
-        def read(seconds: float) -> bytes:
-            with self._archive(archive).open(member, "rb") as file:
-                content: bytes = file.read(MAX_MEMBER_BYTES + 1)
-                return content
-
         try:
-            data = retried(read)
+            with self._archive(archive).open(member, "rb") as file:
+                data: bytes = file.read(MAX_MEMBER_BYTES + 1)
         except Exception as error:
             check_reachable(one_line(url), error)
             if isinstance(error, FileNotFoundError):

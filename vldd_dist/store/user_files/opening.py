@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import fsspec
-from fsspec.spec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from vldd_dist.in_order import in_order
 from vldd_dist.store.backends.file_systems import open_file_system
@@ -39,9 +39,15 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
 
 
 def open_seekable(url: str) -> Any:
-    """The file, to be read at any position. Its requests are not repeated. Raises the file system's exception."""
+    """The file, to be read at any position. If retries do not help, it raises the file system's exception; and OSError for a
+    server that does not send parts of a file."""
     filesystem, path = file_system(url)
-    return open_regular(path) if _is_local(filesystem) else filesystem.open(path, "rb")
+    if _is_local(filesystem):
+        return open_regular(path)
+    size = retried(lambda seconds: filesystem.size(path))
+    if size is None or _ignores_ranges(filesystem, path, int(size)):
+        raise OSError("the server does not send parts of files: download it")
+    return _RemoteFile(filesystem, path, block_size=RANGE_BYTES, size=int(size))
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
@@ -94,12 +100,23 @@ class ResumingStream(io.RawIOBase):
         super().close()
 
     def _range(self, limits: tuple[int, int]) -> bytes:
-        start, stop = limits
+        return _read_range(self._filesystem, self._path, *limits)
 
-        def fetch(seconds: float) -> bytes:
-            data = self._filesystem.cat_file(self._path, start=start, end=stop)
-            if len(data) != stop - start:
-                raise ConnectionError(f"{self._path}: received {len(data)} of {stop - start} bytes from {start}")
-            return data
 
-        return retried(fetch, stop - start)
+class _RemoteFile(AbstractBufferedFile):
+    """A remote object that is read at any position."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return _read_range(self.fs, self.path, start, end)
+
+
+def _read_range(filesystem: AbstractFileSystem, path: str, start: int, stop: int) -> bytes:
+    """The bytes [start, stop) of a remote object, which has at least `stop`."""
+
+    def fetch(seconds: float) -> bytes:
+        data: bytes = filesystem.cat_file(path, start=start, end=stop)
+        if len(data) != stop - start:
+            raise ConnectionError(f"{path}: received {len(data)} of {stop - start} bytes from {start}")
+        return data
+
+    return retried(fetch, stop - start)

@@ -7,6 +7,7 @@ from typing import Any
 
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError, short
+from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.user_files.opening import open_seekable
 
 # Rows that are converted to Python values at a time.
@@ -57,7 +58,8 @@ class Parquet(Table):
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        """The open file. Raises DataError for any error, also of the `with` block."""
+        """The open file. Raises DataError for any error, also of the `with` block, except what `check_reachable` raises for
+        faults of the network or the machine."""
         import pyarrow.parquet
 
         try:
@@ -65,8 +67,11 @@ class Parquet(Table):
                 yield file
         except (DataError, GeneratorExit):
             raise
-        except OSError as error:
-            reason = error.strerror or short(error)
-            raise DataError(f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file") from None
         except Exception as error:
+            check_reachable(f"data.source.path: {self.url}", error)
+            if isinstance(error, OSError):
+                reason = error.strerror or short(error)
+                raise DataError(
+                    f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file"
+                ) from None
             raise DataError(f"{self.url}: not a complete parquet file ({short(error)}): correct the path or `format`") from None
