@@ -1,5 +1,6 @@
 """The store on local files, in memory and on an S3 server: atomic writes, conditional puts, clear refusals."""
 
+import errno
 import os
 import pickle
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.store.new_bucket import new_bucket
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import StoreError, StoreUnreachable
 from vldd_dist.store import retry
 from vldd_dist.store.backends.local_files import replace_file
 from vldd_dist.store.backends.s3 import PART_BYTES
@@ -95,6 +96,25 @@ def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store,
     failures[:] = [ConnectionResetError() for _ in range(10_000)]
     with pytest.raises(StoreError, match="ConnectionResetError"):
         store.write("y", b"1")
+
+
+def test_an_error_on_the_way_to_a_file_does_not_say_that_there_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A committed unit would be computed again."""
+    store.write("x", b"1")
+    stat, failures = os.stat, [OSError(errno.ESTALE, "Stale file handle")] * 2
+
+    def failing(path: Any, **options: Any) -> os.stat_result:
+        if failures and str(path).endswith("/x"):
+            raise failures.pop()
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", failing)
+    assert store.exists("x")
+    assert not failures
+    failures[:] = [PermissionError(errno.EACCES, "Permission denied")]
+    with pytest.raises(StoreUnreachable, match="permission denied at x"):
+        store.exists("x")
+    assert not store.exists("y")
 
 
 @pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", "a/..", "", "a\\b"])

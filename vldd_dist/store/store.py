@@ -145,7 +145,12 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under the key."""
-        return self._guarded(key, lambda path, limit: bool(self.fs.exists(path, **limit)))
+        # Not by fsspec's `exists`, which for local files and web servers takes every error for no.
+        try:
+            self._info(key)
+        except MissingObject:
+            return False
+        return True
 
     def size(self, key: str) -> int:
         """The object's size in bytes. Raises MissingObject if there is none."""
