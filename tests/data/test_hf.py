@@ -15,6 +15,7 @@ from tests.data.tables import read, said
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.hf_loading import Rows
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.shards import Shards
 from vldd_dist.errors import DataError, StoreUnreachable
@@ -190,6 +191,27 @@ def test_another_file_is_another_version(parquet_folder: Path) -> None:
     assert version() == first
     shutil.copy(parquet_folder / "validation-00000-of-00001.parquet", parquet_folder / "train-00003-of-00003.parquet")
     assert version() != first
+
+
+def on_the_hub(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Source, list[str | None]]:
+    """A source on a hub whose branches are at the commit 0abc, and the revisions that are loaded."""
+    loaded: list[str | None] = []
+
+    def load(path: str, config: str | None, revision: str | None, split: str) -> Rows:
+        loaded.append(revision)
+        return Rows(None, ["image", "text"], False, 7, 7)
+
+    monkeypatch.setattr("vldd_dist.data.sources.hf.commit_of", lambda path, revision: "0abc")
+    monkeypatch.setattr("vldd_dist.data.sources.hf.load", load)
+    return hf("user/photos", **settings), loaded
+
+
+def test_the_rows_are_those_of_the_commit_that_identifies_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of the branch, to which somebody may push."""
+    source, loaded = on_the_hub(monkeypatch, revision="main")
+    (part,) = source.parts("train", limit=None, images=10)
+    assert source.describe("train", part, seed=0) == {"version": "commit 0abc"}
+    assert loaded == ["0abc"]
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,11 @@ class HuggingFace(Source):
     @cached_property
     def _rows(self) -> dict[str, Pinned[Rows]]:
         """Split -> its rows. All splits have one version, that of the data set."""
-        return {
-            split: Pinned(lambda: self._version, partial(load, self.path, self.config, self.revision, name))
-            for split, name in self.splits.items()
-        }
+        return {split: Pinned(lambda: self._version, partial(self._load, name)) for split, name in self.splits.items()}
+
+    def _load(self, name: str) -> Rows:
+        """The rows of the split that the data set calls `name`: on the hub those of the commit, because the branch may move."""
+        return load(self.path, self.config, self.revision if os.path.isdir(self.path) else self._commit, name)
 
     def _columns(self, rows: Rows) -> list[str]:
         """The image column, followed by the caption columns."""
