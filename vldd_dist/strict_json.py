@@ -9,7 +9,8 @@ from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 64
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Also a string that does not end: if such a match failed, it would be tried again at each quote in it, which takes hours.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 

@@ -23,6 +23,8 @@ utils.enforce_security = True
 
 # Members such as `__meta__/...`, which webdataset ignores too.
 META_MEMBER = re.compile(r"__[^/]*__($|/)")
+# As long as a path may be on Linux. webdataset needs a time that grows with the square of the length.
+LONGEST_NAME = 4096
 
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
@@ -30,10 +32,14 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
     "__fault__" is the reason.
 
     Raises:
-        DataError: the tar is incomplete, or a member's name points outside its folder.
+        DataError: the tar is incomplete, or a member's name points outside its folder or is too long.
     """
     sample: dict[str, Any] = {}
     for member, content in members_of(name, data):
+        if len(member) > LONGEST_NAME:
+            raise DataError(
+                f"{name}: a member's name has {len(member):,} characters: write a tar with names of up to {LONGEST_NAME:,}"
+            )
         key, extension = base_plus_ext(member)
         if key is None or META_MEMBER.match(member):
             continue
