@@ -20,6 +20,7 @@ from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.shards import register_openers, samples_of
 from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.models.image.identity import weights_identity
+from vldd_dist.store import retry
 from vldd_dist.store.store import Store
 from vldd_dist.store.user_files import opening
 from vldd_dist.store.user_files.opening import open_url
@@ -117,6 +118,14 @@ def test_names_with_spaces_and_accents(s3: S3Server) -> None:
     with open_url(store.url_of("a b é.tar")) as stream:
         assert len(stream.read()) == len(tar_of_noise())
     assert urllib.parse.quote("é") not in store.url_of("a b é.tar")
+
+
+def test_a_web_server_has_the_time_limits_and_proxies_of_the_stores() -> None:
+    """Not aiohttp's 300 seconds for a whole body, in which a tar that is prepared meanwhile does not arrive."""
+    client = opening.file_system("https://host/a.tar")[0].client_kwargs
+    limits = client["timeout"]
+    assert (limits.total, limits.sock_connect, limits.sock_read) == (None, retry.CONNECT_SECONDS, retry.READ_SECONDS)
+    assert client["trust_env"]
 
 
 def test_a_web_server_that_ignores_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

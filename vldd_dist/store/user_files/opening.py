@@ -9,6 +9,7 @@ import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from vldd_dist.in_order import in_order
+from vldd_dist.store.backends import web
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.retry import retried
 from vldd_dist.store.user_files.regular_files import open_regular
@@ -53,7 +54,7 @@ def open_seekable(url: str) -> Any:
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     """A fresh file system, without cached credentials or listings, and the URL's path in it."""
     scheme = url.partition("://")[0]
-    if scheme not in REMOTE_SCHEMES:
+    if scheme not in (*REMOTE_SCHEMES, *web.SCHEMES):
         filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         return filesystem, path
     filesystem = open_file_system(scheme, attempts=1)
