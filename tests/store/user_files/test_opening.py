@@ -1,10 +1,12 @@
 """Files on servers: shards in ranges, continued after faults, by spawned workers and webdataset; servers without ranges."""
 
+import contextlib
 import io
 import random
 import tarfile
 import threading
 import urllib.parse
+from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,12 +20,13 @@ import webdataset
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files.shards import register_openers, samples_of
+from vldd_dist.data.sources.tables.lines import SeparatedValues
 from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store import retry
 from vldd_dist.store.store import Store
 from vldd_dist.store.user_files import opening
-from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.opening import open_seekable, open_url
 from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import S3Server
 
@@ -128,19 +131,49 @@ def test_a_web_server_has_the_time_limits_and_proxies_of_the_stores() -> None:
     assert client["trust_env"]
 
 
-def test_a_web_server_that_ignores_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `python -m http.server` does: the file is then read as one stream."""
-    monkeypatch.setattr(opening, "RANGE_BYTES", 1000)
-    data = bytes(range(256)) * 11
-    (tmp_path / "weights.safetensors").write_bytes(data)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+class WithoutRanges(SimpleHTTPRequestHandler):
+    """Sends whole files, as `python -m http.server` does."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The URL of a web server that ignores ranges."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WithoutRanges, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        for start in (0, 1500, 2500):
-            with open_url(f"http://127.0.0.1:{server.server_port}/weights.safetensors", start) as file:
-                assert file.read() == data[start:]
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_a_web_server_that_ignores_ranges(tmp_path: Path) -> None:
+    """The file is then read as one stream, which arrives in pieces."""
+    data = random.Random(0).randbytes(6 << 20)
+    (tmp_path / "weights.safetensors").write_bytes(data)
+    (tmp_path / "small.safetensors").write_bytes(data[:1000])
+    with serving(tmp_path) as url:
+        for start in (0, 1500, 5 << 20):
+            with open_url(f"{url}/weights.safetensors", start) as file:
+                assert file.read() == data[start:]
+        for start in (0, 500):
+            with open_url(f"{url}/small.safetensors", start) as file:
+                assert file.read() == data[start:1000]
+        with pytest.raises(OSError, match="the server does not send parts of files: download it"):
+            open_seekable(f"{url}/weights.safetensors")
+
+
+def test_a_table_on_a_web_server_that_ignores_ranges(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,caption\n" + "".join(f"{number}.jpg,{number:0100d}\n" for number in range(50_000)))
+    with serving(tmp_path) as url:
+        table = SeparatedValues(f"{url}/a.csv", None)
+        assert table.columns == ["image", "caption"]
+        half = len("image,caption\n") + sum(len(f"{number}.jpg,{number:0100d}\n") for number in range(45_000))
+        assert [row.values for row in table.rows(["image"], half, None)] == [
+            [f"{number}.jpg"] for number in range(45_000, 50_000)
+        ]

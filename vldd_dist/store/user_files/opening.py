@@ -24,19 +24,18 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
     system's exception."""
     filesystem, path = file_system(url)
     if _is_local(filesystem):
-        opened: io.BufferedIOBase = open_regular(path)
-    else:
-        size = retried(lambda seconds: filesystem.size(path))
-        if size is not None and not _ignores_ranges(filesystem, path, int(size)):
-            return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
-        # A web server's file is then a stream, which cannot be repositioned.
-        opened = filesystem.open(path, "rb", **({"block_size": 0} if "http" in _protocols(filesystem) else {}))
-        for first in range(0, start, RANGE_BYTES):
-            opened.read(min(RANGE_BYTES, start - first))
-        return opened
-    if start:
-        opened.seek(start)
-    return opened
+        local = open_regular(path)
+        local.seek(start)
+        return local
+    size = retried(lambda seconds: filesystem.size(path))
+    if size is not None and ((start == 0 and size <= RANGE_BYTES) or not _ignores_ranges(filesystem, path)):
+        return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
+    # A web server's file is then a stream, which cannot be repositioned.
+    body = filesystem.open(path, "rb", **({"block_size": 0} if "http" in _protocols(filesystem) else {}))
+    stream = io.BufferedReader(_Body(body), RANGE_BYTES)
+    for first in range(0, start, RANGE_BYTES):
+        stream.read(min(RANGE_BYTES, start - first))
+    return stream
 
 
 def open_seekable(url: str) -> Any:
@@ -46,7 +45,7 @@ def open_seekable(url: str) -> Any:
     if _is_local(filesystem):
         return open_regular(path)
     size = retried(lambda seconds: filesystem.size(path))
-    if size is None or _ignores_ranges(filesystem, path, int(size)):
+    if size is None or _ignores_ranges(filesystem, path):
         raise OSError("the server does not send parts of files: download it")
     return _RemoteFile(filesystem, path, block_size=RANGE_BYTES, size=int(size))
 
@@ -65,9 +64,9 @@ def _is_local(filesystem: AbstractFileSystem) -> bool:
     return "file" in _protocols(filesystem)
 
 
-def _ignores_ranges(filesystem: AbstractFileSystem, path: str, size: int) -> bool:
+def _ignores_ranges(filesystem: AbstractFileSystem, path: str) -> bool:
     """Whether a web server sends the whole file whatever range is asked for, as `python -m http.server` does."""
-    if size <= RANGE_BYTES or "http" not in _protocols(filesystem):
+    if "http" not in _protocols(filesystem):
         return False
     return len(retried(lambda seconds: filesystem.cat_file(path, start=0, end=1))) > 1
 
@@ -102,6 +101,25 @@ class ResumingStream(io.RawIOBase):
 
     def _range(self, limits: tuple[int, int]) -> bytes:
         return _read_range(self._filesystem, self._path, *limits)
+
+
+class _Body(io.RawIOBase):
+    """A file that is sent as one body, whose `read` returns what has arrived, also if that is less than asked for."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._opened.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
 
 
 class _RemoteFile(AbstractBufferedFile):
