@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -132,7 +133,15 @@ def test_a_web_server_has_the_time_limits_and_proxies_of_the_stores() -> None:
 
 
 class WithoutRanges(SimpleHTTPRequestHandler):
-    """Sends whole files, as `python -m http.server` does."""
+    """Sends whole files, as `python -m http.server` does, and counts their bytes."""
+
+    sent = 0
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := source.read(1 << 16):
+                outputfile.write(data)
+                WithoutRanges.sent += len(data)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -166,6 +175,15 @@ def test_a_web_server_that_ignores_ranges(tmp_path: Path) -> None:
                 assert file.read() == data[start:1000]
         with pytest.raises(OSError, match="the server does not send parts of files: download it"):
             open_seekable(f"{url}/weights.safetensors")
+
+
+def test_whether_a_web_server_ignores_ranges_costs_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "a.tar", "wb") as file:
+        file.truncate(64 << 20)
+    monkeypatch.setattr(WithoutRanges, "sent", 0)
+    with serving(tmp_path) as url, pytest.raises(OSError, match="does not send parts"):
+        open_seekable(f"{url}/a.tar")
+    assert WithoutRanges.sent < 16 << 20
 
 
 def test_a_table_on_a_web_server_that_ignores_ranges(tmp_path: Path) -> None:

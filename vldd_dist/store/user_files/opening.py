@@ -2,6 +2,7 @@
 broken connection costs one range and not the whole file.
 """
 
+import http
 import io
 from typing import Any
 
@@ -28,7 +29,7 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
         local.seek(start)
         return local
     size = retried(lambda seconds: filesystem.size(path))
-    if size is not None and ((start == 0 and size <= RANGE_BYTES) or not _ignores_ranges(filesystem, path)):
+    if size is not None and ((start == 0 and size <= RANGE_BYTES) or not _ignores_ranges(filesystem, path, int(size))):
         return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
     # A web server's file is then a stream, which cannot be repositioned.
     body = filesystem.open(path, "rb", **({"block_size": 0} if "http" in _protocols(filesystem) else {}))
@@ -45,7 +46,7 @@ def open_seekable(url: str) -> Any:
     if _is_local(filesystem):
         return open_regular(path)
     size = retried(lambda seconds: filesystem.size(path))
-    if size is None or _ignores_ranges(filesystem, path):
+    if size is None or _ignores_ranges(filesystem, path, int(size)):
         raise OSError("the server does not send parts of files: download it")
     return _RemoteFile(filesystem, path, block_size=RANGE_BYTES, size=int(size))
 
@@ -64,11 +65,18 @@ def _is_local(filesystem: AbstractFileSystem) -> bool:
     return "file" in _protocols(filesystem)
 
 
-def _ignores_ranges(filesystem: AbstractFileSystem, path: str) -> bool:
+def _ignores_ranges(filesystem: AbstractFileSystem, path: str, size: int) -> bool:
     """Whether a web server sends the whole file whatever range is asked for, as `python -m http.server` does."""
-    if "http" not in _protocols(filesystem):
+    if size == 0 or "http" not in _protocols(filesystem):
         return False
-    return len(retried(lambda seconds: filesystem.cat_file(path, start=0, end=1))) > 1
+
+    def status(seconds: float) -> int:
+        # Not `cat_file`, which would read the whole file into memory. The headers replace those of the file system.
+        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        with filesystem.open(path, "rb", block_size=0, size=size, headers=headers) as answer:
+            return int(answer.r.status)
+
+    return retried(status) != http.HTTPStatus.PARTIAL_CONTENT
 
 
 def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
