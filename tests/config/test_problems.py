@@ -106,6 +106,28 @@ def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:
     assert f"{key}: a contrastive loss compares pairs, and learns nothing from one: set 2 or more" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.source={name: shards, train: 'a.tar::https://user:SECRET@host/x.tar'}", "data.source.train"),
+        ("data.source={name: table, path: 's3://SECRET@bucket/x.csv'}", "data.source.path"),
+        ("model.image.weights=https://user:SECRET@host/x.safetensors", "model.image.weights"),
+    ],
+)
+def test_a_url_with_credentials_is_refused_without_showing_them(override: str, key: str) -> None:
+    """The description is stored beside the report."""
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("scenes", [override])
+    assert f"{key}: the URL carries credentials: give them by environment, ~/.netrc, a profile or a role" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("train", ["hf://datasets/me/set@main/a.tar", "az://box@account/a.tar", "https://host/a@b.tar"])
+def test_a_name_with_an_at_sign_is_no_credential(train: str) -> None:
+    overrides = [f"data.source={{name: shards, train: '{train}'}}", "model.image.weights=random"]
+    assert load_experiment("scenes", overrides).data.source.train == train
+
+
 def test_a_run_on_the_cpu_reserves_no_gpus() -> None:
     reserved = ["device=cpu", *resource_overrides(1, None)]
     with pytest.raises(ConfigError, match=r"resources\.gpus \(1\): device: cpu computes without the GPUs that this reserves"):

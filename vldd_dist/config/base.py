@@ -1,5 +1,6 @@
 """The building blocks of the configuration: sections, bounded numbers, lists of distinct values, plug-ins and their settings."""
 
+import re
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
@@ -65,10 +66,15 @@ LOCATION = Field(json_schema_extra={"role": "location"})
 
 # The `type` of the pydantic error for an unknown key. Its context has the `section` that lacks the key.
 UNKNOWN_KEY = "unknown_key"
+# The `type` of the error for a URL with credentials, which no message may show.
+CREDENTIALS = "credentials"
+# Not those of Azure, whose CONTAINER@ACCOUNT is no secret, and of the hub, whose NAME@REVISION comes later.
+_WITH_CREDENTIALS = re.compile(r"(https?|s3a?|gs|gcs)://[^/?#]*@", re.IGNORECASE)
 
 
 class Section(BaseModel):
-    """A part of the description. It is immutable and refuses unknown keys, numbers that are not finite, and booleans as numbers."""
+    """A part of the description. It is immutable and refuses unknown keys, numbers that are not finite, booleans as numbers, and
+    URLs with credentials."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -91,6 +97,16 @@ class Section(BaseModel):
         """Refuse true and false where a number is expected: pydantic would read them as 1 and 0."""
         if _has_boolean(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("expected a number, not true or false")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_credentials(cls, value: Any) -> Any:
+        """Refuse URLs with credentials: the description is stored beside its report, and messages show its URLs."""
+        if isinstance(value, str) and _WITH_CREDENTIALS.search(value):
+            raise PydanticCustomError(
+                CREDENTIALS, "the URL carries credentials: give them by environment, ~/.netrc, a profile or a role"
+            )
         return value
 
     def narrowed_to(self, base: type[SectionType], **changes: Any) -> SectionType:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from vldd_dist.config.base import UNKNOWN_KEY, Section, types_in
+from vldd_dist.config.base import CREDENTIALS, UNKNOWN_KEY, Section, types_in
 from vldd_dist.config.loading.known_keys import dotted, known_keys
 from vldd_dist.config.loading.unknown_keys import unknown_key
 
@@ -65,7 +65,8 @@ def first_problem(error: ValidationError) -> str:
         message = _mend(first["type"], dotted(first["loc"]), first["input"])
         message = message or short(first["msg"].removeprefix("Value error, "))
         # The whole of a section would hide the sentence.
-        found = "" if isinstance(first["input"], dict) else f" (found {_repr.repr(first['input'])})"
+        hidden = isinstance(first["input"], dict) or first["type"] == CREDENTIALS
+        found = "" if hidden else f" (found {_repr.repr(first['input'])})"
         sentence = f"{key}: {message}{found}" if key else message
     return sentence + (f" (and {len(problems) - told} more)" if len(problems) > told else "")
 
