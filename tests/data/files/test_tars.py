@@ -106,6 +106,12 @@ def test_a_sample_of_which_something_is_wrong_says_so_and_the_others_are_read(mo
     assert [sample["__key__"] for sample in samples if "__fault__" in sample] == list("bcd")
 
 
+def test_hidden_files_between_the_members_of_a_sample_are_ignored() -> None:
+    """A Mac writes `._1.png` beside `1.png`."""
+    (sample,) = read(archive(["d/._1.png", "d/1.png", "d/._1.json", "d/.DS_Store", "d/1.json", "._x.png"]))
+    assert (sample["__key__"], sample.keys() - {"__key__"}) == ("d/1", {"png", "json"})
+
+
 def test_a_name_longer_than_a_path_can_be_is_refused() -> None:
     """webdataset's regular expression would take seconds for a name of 50 kB and hours for one of megabytes."""
     with pytest.raises(

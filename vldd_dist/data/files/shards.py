@@ -29,7 +29,7 @@ LONGEST_NAME = 4096
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
     """The samples of one tar in order, each {"__key__": str, extension: bytes, ...}. If a sample cannot be used, its
-    "__fault__" is the reason.
+    "__fault__" is the reason. Hidden files are ignored.
 
     Raises:
         DataError: the tar is incomplete, or a member's name points outside its folder or is too long.
@@ -40,6 +40,9 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
             raise DataError(
                 f"{name}: a member's name has {len(member):,} characters: write a tar with names of up to {LONGEST_NAME:,}"
             )
+        # Such as `d/._1.jpg`, which a Mac writes beside `d/1.jpg`: its key would be `d/`, between the members of a sample.
+        if member.rpartition("/")[2].startswith("."):
+            continue
         key, extension = base_plus_ext(member)
         if key is None or META_MEMBER.match(member):
             continue
