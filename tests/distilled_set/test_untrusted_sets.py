@@ -182,7 +182,7 @@ def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp
     [
         ([("../../a.png", image()), ("../../a.txt", b"x")], "points outside the shard"),
         ([("/a.png", image()), ("/a.txt", b"x")], "points outside the shard"),
-        ([("a.png", bomb()), ("a.txt", b"x")], "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
+        ([("a.png", bomb()), ("a.txt", b"x")], "more than 178,956,970 pixels"),
         ([("a.pkl", b"PICKLE"), ("a.txt", b"x")], "a: no image"),
     ],
 )

@@ -1,6 +1,7 @@
 """Converting images between encoded bytes, PIL and tensors."""
 
 import io
+import warnings
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from vldd_dist.errors import DataError, short
 
-# An image with more pixels than this is a mistake or an attack (a decompression bomb).
+# An image with more pixels than this is a mistake or an attack (a decompression bomb). It is Pillow's limit; from half of it on
+# Pillow also warns, in words that would frighten the owner of a panorama.
 MAX_PIXELS = 178_956_970
-
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # The transformation that turns a stored image upright, by its EXIF orientation.
 UPRIGHT = {
@@ -31,16 +33,14 @@ def decode(data: bytes, source: str) -> Image.Image:
     """An RGB image as a viewer shows it: upright, 16 bits scaled to 8, transparent pixels on white.
 
     Raises:
-        DataError: the bytes are not a complete JPEG, PNG or WebP image; the message names `source`.
+        DataError: the bytes are not a complete JPEG, PNG or WebP image, or it has too many pixels; the message names `source`.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{source}: {image.width} x {image.height} pixels is too large to be a photograph: remove it")
         rgb, method = _on_white(image), UPRIGHT.get(_orientation(image))
         return rgb if method is None else rgb.transpose(method)
-    except DataError:
-        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{source}: more than {MAX_PIXELS:,} pixels: make it smaller, or remove it") from None
     except Exception as error:
         # For invalid bytes, decoders raise more kinds of exceptions than they document.
         raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({short(error)})") from None
