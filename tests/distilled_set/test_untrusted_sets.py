@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from tests.store.new_bucket import new_bucket
@@ -218,3 +219,24 @@ def test_a_few_braces_do_not_stand_for_billions_of_shards(braces: str) -> None:
     with pytest.raises(DataError, match=r"the braces expand to more than 1,000,000 shards: correct the pattern"):
         expand(f"shards/{braces}.tar")
     assert len(expand("shards/{000..999}-{0..9}.tar")) == 10_000
+
+
+def test_no_more_of_a_manifest_is_read_than_the_limit(tmp_path: Path) -> None:
+    with open(tmp_path / "manifest.json", "wb") as file:
+        file.truncate(300 << 20)
+    assert len(Store(tmp_path).read("manifest.json", 1000)) == 1001
+    with pytest.raises(StoreError, match="more than 64 MiB: this is no manifest of a distilled set"):
+        verify(tmp_path)
+    hub = Store("hf://datasets/user/set")
+    hub.backend.fs = fsspec.filesystem("memory")
+    hub.fs.pipe_file("/datasets/user/set/manifest.json", bytes(5000))
+    assert len(hub.read("manifest.json", 1000)) == 1001
+    assert len(hub.read("manifest.json")) == 5000
+
+
+def test_a_manifest_that_is_no_file_is_not_read(tmp_path: Path) -> None:
+    for name, make in (("a", os.mkfifo), ("b", lambda path: os.symlink("/dev/zero", path))):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "manifest.json")
+        with pytest.raises(StoreError, match="not a regular file"):
+            verify(tmp_path / name)

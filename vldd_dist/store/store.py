@@ -76,7 +76,7 @@ class Store:
         """The whole object. Raises MissingObject if there is none.
 
         Args:
-            at_most: the size that the object should have. Of a larger one on a web server, `at_most` + 1 bytes are read.
+            at_most: the size that the object should have. Of a larger one, `at_most` + 1 bytes are read, or in a bucket all.
         """
         return self._guarded(key, lambda path, limit: self.backend.read(path, at_most))
 

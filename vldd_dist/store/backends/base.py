@@ -74,7 +74,7 @@ class Backend(ABC):
         """The whole object. Its size is unknown, so the duration is not limited; the client limits the wait for each byte.
 
         Args:
-            at_most: the size that the object should have. Of a larger one on a web server, `at_most` + 1 bytes are read.
+            at_most: the size that the object should have. Of a larger one, `at_most` + 1 bytes are read, or in a bucket all.
         """
         return bytes(self.fs.cat_file(path))
 

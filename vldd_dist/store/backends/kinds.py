@@ -11,6 +11,7 @@ from vldd_dist.store.backends.file_systems import HUB
 from vldd_dist.store.backends.listing import Listed, Page, by_key
 from vldd_dist.store.backends.local_files import create_file, find_files, replace_file
 from vldd_dist.store.backends.object_stores import S3, ObjectStore
+from vldd_dist.store.user_files.regular_files import open_regular
 
 _memory_lock = threading.Lock()
 
@@ -38,6 +39,10 @@ class Local(Backend):
 
 class LocalFiles(Local):
     """A folder on a disk of this machine, or on a network file system."""
+
+    def read(self, path: str, at_most: int | None) -> bytes:
+        with open_regular(path) as file:
+            return file.read(-1 if at_most is None else at_most + 1)
 
     def write(self, path: str, data: bytes, limit: Limit) -> None:
         replace_file(path, data)
@@ -106,3 +111,6 @@ class Hub(ReadOnly):
     """The Hugging Face hub."""
 
     write_instead = "write elsewhere, then `vldd push` a distilled set there"
+
+    def read(self, path: str, at_most: int | None) -> bytes:
+        return bytes(self.fs.cat_file(path, end=None if at_most is None else at_most + 1))
