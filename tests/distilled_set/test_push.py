@@ -133,9 +133,11 @@ def test_a_set_is_not_pushed_to_itself(sets: tuple[str, str], tmp_path: Path) ->
 
 
 def test_a_set_that_is_not_there_is_not_pushed(tmp_path: Path) -> None:
-    """Into a folder that exists."""
-    with pytest.raises(StoreError, match=r"missing/manifest\.json: "):
-        push(tmp_path / "missing", tmp_path)
+    """Into a folder that exists. A target that cannot be written is noticed before."""
+    of_the_web, of_the_hub = ("https://host/x", "can only be read"), ("hf://datasets/x", "/USER/NAME")
+    for target, sentence in ((str(tmp_path), r"missing/manifest\.json: "), of_the_web, of_the_hub):
+        with pytest.raises(StoreError, match=sentence):
+            push(tmp_path / "missing", target)
 
 
 def test_the_folders_of_a_push_are_paths_or_texts(sets: tuple[str, str], tmp_path: Path) -> None:

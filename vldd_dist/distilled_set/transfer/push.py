@@ -10,7 +10,7 @@ from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
 from vldd_dist.distilled_set.reading import ByteCallback, listed_objects, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
-from vldd_dist.distilled_set.transfer.hub import HUB, push_to_hub
+from vldd_dist.distilled_set.transfer.hub import HUB, name_on_hub, push_to_hub
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.store import Store
@@ -38,9 +38,13 @@ def push(
         StoreError: the set is damaged, or the target has other content or cannot be written.
     """
     target = os.fspath(target)
-    if not target.startswith(HUB):
+    # Before the set is downloaded, which may take long.
+    if target.startswith(HUB):
+        name_on_hub(target)
+    else:
         if public:
             raise ConfigError(f"--public: {target} is not on the hub: set who may read it where it is stored")
+        Store(target).require_writable()
         _refuse_itself(Store(url), Store(target))
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
@@ -71,7 +75,6 @@ def _local_copy(url: Location, progress: ByteCallback) -> Iterator[tuple[Path, D
 
 
 def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: Store, replace: bool) -> None:
-    target.require_writable()
     data = files[MANIFEST].read_bytes()
     existing = read_if_present(target, MANIFEST)
     if replace or existing is None or existing != data:
