@@ -14,7 +14,7 @@ from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import read, said
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.sources.hf_loading import Rows
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.shards import Shards
@@ -212,6 +212,13 @@ def test_the_rows_are_those_of_the_commit_that_identifies_them(monkeypatch: pyte
     (part,) = source.parts("train", limit=None, images=10)
     assert source.describe("train", part, seed=0) == {"version": "commit 0abc"}
     assert loaded == ["0abc"]
+
+
+def test_a_branch_and_its_commit_are_the_same_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes the commit of a finished run into the description prepares nothing again."""
+    sources = [on_the_hub(monkeypatch, revision=revision)[0] for revision in (None, "main", "0abc")]
+    (first, *others) = [(source.identity(), source.describe("train", Part(0, 7), seed=0)) for source in sources]
+    assert others == [first, first]
 
 
 @pytest.mark.parametrize(

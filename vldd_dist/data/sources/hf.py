@@ -35,7 +35,8 @@ class HuggingFace(Source):
         description="OWNER/NAME on the hub, or a folder of images or parquet files or one written by `save_to_disk`."
     )
     config: str | None = Field(None, description="Name of the data set's configuration; null: its default.")
-    revision: str | None = Field(None, description="Commit, branch or tag; null: the main branch.")
+    # The commit that it means identifies the data: who writes this commit here later finds the same data.
+    revision: Annotated[str | None, LOCATION] = Field(None, description="Commit, branch or tag; null: the main branch.")
     splits: dict[str, str] = Field(
         {"train": "train"},
         description="The data set's names of our splits train, val and test, for example {train: train, val: validation}.",
