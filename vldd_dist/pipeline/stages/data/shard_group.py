@@ -63,7 +63,7 @@ def _check_content(source: Source, group: Group, seed: int, planned: list[dict[s
 
 STAGE = StageSpec(
     kind="shard_group",
-    version=3,
+    version=4,
     title="shard groups",
     result=ShardGroupFacts,
     unit=unit,
