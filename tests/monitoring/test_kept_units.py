@@ -144,3 +144,22 @@ def test_nothing_is_removed_where_the_units_have_other_ids(
     store.delete(["report/kept/description.json"])
     assert vldd(*arguments, capsys=capsys)[0] == 0
     assert done(store, units) < {unit.id for unit in units}
+
+
+def test_a_description_without_a_unit_in_the_store_keeps_nothing_and_is_refused(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was renamed for the next run, whose data are other ones. One that was only renamed has units there."""
+    ran, units = committed(store, "name=first")
+    write_run_units(store, RunUnits.of("first", ((unit.kind, unit.id) for unit in units)))
+    write_description(store, ran)
+    config = tmp_path / "next.yaml"
+    renamed = ran.model_dump(mode="json") | {"name": "second"}
+    arguments = ("gc", store.url, "--keep", str(config), "--delete", *NOW)
+    config.write_text(yaml.safe_dump(renamed | {"data": renamed["data"] | {"image_size": 24}}))
+    code, _, err = vldd(*arguments, capsys=capsys)
+    assert (code, "nothing of it is in" in err, "which has the runs of first: name the description" in err) == (2, True, True)
+    assert done(store, units) == {unit.id for unit in units}
+    config.write_text(yaml.safe_dump(renamed))
+    assert vldd(*arguments, capsys=capsys)[0] == 0
+    assert done(store, units) == {unit.id for unit in units}

@@ -8,6 +8,8 @@ from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.status import is_outdated
 from vldd_dist.monitoring.reports.refresh import read_stored_description, run_of
+from vldd_dist.monitoring.reports.report_files import DESCRIPTION, report_names
+from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
@@ -20,8 +22,8 @@ def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
     (perhaps with other `--set`), or by a run that is running now, as it recorded them when it started.
 
     Raises:
-        ConfigError, DataError: a description cannot be read, its graph cannot be made on this machine, or the units of the
-            latest run have other ids here.
+        ConfigError, DataError: a description cannot be read, its graph cannot be made on this machine, the units of the latest
+            run have other ids here, or the store has runs, but nothing of a description.
         StoreError: a run is running, and the store does not say which units it needs.
     """
     described = {(unit.kind, unit.id) for graph in _graphs(store, configs) for unit in graph.units()}
@@ -31,6 +33,7 @@ def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
 def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph]:
     for config in configs:
         described = load_description(config)
+        planned = graph_of(described)
         if ran := read_stored_description(store, described.name):
             graph = graph_of(ran)
             # Where the latest run's units have other ids than when it started, so have those of every description.
@@ -39,7 +42,20 @@ def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph
             except ConfigError as error:
                 raise ConfigError(f"{error} (nothing was removed; if that run is not needed, remove this file)") from None
             yield graph
-        yield graph_of(described)
+        else:
+            _refuse_unknown(store, config, planned)
+        yield planned
+
+
+def _refuse_unknown(store: Store, config: str, planned: Graph | StudyGraph) -> None:
+    """Raises ConfigError if no unit of the description is in the store, which has runs: perhaps it was renamed for the next
+    run, and all that the runs have committed would count as not needed."""
+    names = report_names(store, DESCRIPTION)
+    if names and not committed_units(store, planned.units()):
+        raise ConfigError(
+            f"--keep {config}: nothing of it is in {store.url}, which has the runs of {', '.join(names)}: name the description "
+            "of a run that is to be kept (nothing was removed)"
+        )
 
 
 def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:
