@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import rows
-from tests.data.test_recognise import csv
+from tests.data.test_recognise import coco_json, csv
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.recognise import folders, recognise
 from vldd_dist.errors import DataError
@@ -127,6 +127,35 @@ def test_splits_that_cannot_be_read_offline_are_reported(tmp_path: Path, monkeyp
     found = recognise("owner/name-1.0")
     assert found.source == {"name": "hf", "path": "owner/name-1.0"}
     assert found.what.endswith("on the hub, whose splits cannot be read: name them in data.source.splits")
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["captions_part2.json", "captions_part1.json"], "captions_part1.json, captions_part2.json"),
+        (["captions_val2017.json", "captions_train2017.json", "captions_train2014.json"],
+         "captions_train2014.json, captions_train2017.json, captions_val2017.json"),
+        (["captions_all.json", "dataset_mine.json"], "captions_all.json, dataset_mine.json"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inside", ["", "annotations"])
+def test_annotations_of_which_some_would_be_left_out_are_refused(
+    tmp_path: Path, names: list[str], named: str, inside: str
+) -> None:
+    (tmp_path / inside).mkdir(exist_ok=True)
+    for name in names:
+        coco_json(tmp_path / inside, name)
+    with pytest.raises(DataError, match=rf"--from {tmp_path}: it has {named}: name one of them$"):
+        recognise(str(tmp_path))
+
+
+def test_the_annotations_of_all_splits_are_used_and_tables_beside_are_named(tmp_path: Path) -> None:
+    train, val = (coco_json(tmp_path, f"captions_{split}2017.json") for split in ("train", "val"))
+    coco_json(tmp_path, "instances_train2017.json", annotations=[])
+    (tmp_path / "pairs.csv").write_text("image,caption\n0.jpg,a photo\n")
+    found = recognise(str(tmp_path))
+    assert (found.source["train"], found.source["val"]) == (train, val)
+    assert found.what.endswith("; not used: pairs.csv")
 
 
 def with_column(folder: Path, name: str, values: list[Any]) -> str:

@@ -60,11 +60,12 @@ def _coco(path: str, tree: dict[str, Any]) -> Found:
     split: captions_train2017.json and captions_val2017.json."""
     if tree["annotations"] and not _has_captions(tree):
         raise DataError(f"--from {path}: its annotations have no captions: name captions_*.json, not instances or keypoints")
-    split = next((split for split in SPLITS if split in os.path.basename(path)), "train")
+    files = files_of_splits(path)
+    split, *others = files
     trees = {split: (path, tree)}
-    for other in SPLITS:
-        beside = _file_of_split(path, split, other)
-        if beside != path and os.path.isfile(beside) and _is_coco(other_tree := _tree(beside)) and _has_captions(other_tree):
+    for other in others:
+        beside = files[other]
+        if os.path.isfile(beside) and _is_coco(other_tree := _tree(beside)) and _has_captions(other_tree):
             trees[other] = beside, other_tree
     if "train" not in trees:
         # If there is only a validation file, it is used for training.
@@ -84,8 +85,13 @@ def _has_captions(tree: dict[str, Any]) -> bool:
     return any("caption" in entry for entry in _first(tree, "annotations"))
 
 
-def _file_of_split(path: str, split: str, other: str) -> str:
-    return os.path.join(os.path.dirname(path), os.path.basename(path).replace(split, other))
+def files_of_splits(path: str) -> dict[str, str]:
+    """Split -> path of its COCO file, beginning with the given one; the others need not exist. A file whose name shows no split
+    is that of train, and has none beside it."""
+    folder, name = os.path.split(path)
+    split = next((split for split in SPLITS if split in name), "train")
+    beside = {other: os.path.join(folder, name.replace(split, other)) for other in SPLITS}
+    return {split: path} | {other: file for other, file in beside.items() if file != path}
 
 
 def _names(tree: dict[str, Any]) -> Iterator[str]:

@@ -4,12 +4,14 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from vldd_dist.data.files.image_names import has_image_extension
-from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_file
+from vldd_dist.data.recognise.annotations import annotation_file, files_of_splits, is_annotation_file
 from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.recognise.tables import table_names
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
 from vldd_dist.errors import DataError, StoreUnreachable
@@ -113,18 +115,27 @@ def _shards(folder: str, patterns: dict[str, list[str]], count: int, ignored: st
 
 
 def annotations_in(folder: str) -> Found | None:
-    """COCO's captions_*.json in the folder or its subfolder `annotations`; otherwise the only Karpathy-style or COCO JSON."""
+    """COCO's captions_*.json in the folder or its subfolder `annotations`; otherwise the only Karpathy-style or COCO JSON.
+
+    Raises:
+        DataError: there are several, of which one would be left out.
+    """
     for where in (folder, os.path.join(folder, "annotations")):
         names = sorted(name for name in os.listdir(where) if name.endswith(".json")) if os.path.isdir(where) else []
         captions = [name for name in names if name.startswith("captions_")]
-        karpathy = [name for name in names if name.startswith(("dataset", "karpathy"))]
+        candidates = [name for name in names if name.startswith(("dataset", "karpathy"))]
         if captions:
-            return annotation_file(os.path.join(where, next((name for name in captions if "train" in name), captions[0])))
-        if len(karpathy) > 1:
-            raise DataError(f"--from {folder}: it has {', '.join(karpathy[:5])}: name one of them")
-        first = karpathy[0] if karpathy else names[0] if len(names) == 1 else None
-        if first is not None and is_annotation_file(os.path.join(where, first)):
-            return annotation_file(os.path.join(where, first))
+            first = next((name for name in captions if "train" in name), captions[0])
+            of_splits = files_of_splits(first).values()
+            candidates = [first, *(name for name in captions if name not in of_splits), *candidates]
+        elif not candidates and len(names) == 1:
+            candidates = names
+        if len(candidates) > 1:
+            raise DataError(f"--from {folder}: it has {', '.join(candidates[:5])}: name one of them")
+        if candidates and (captions or is_annotation_file(os.path.join(where, candidates[0]))):
+            found = annotation_file(os.path.join(where, candidates[0]))
+            tables = table_names(folder)
+            return replace(found, what=f"{found.what}; not used: {', '.join(tables[:5])}") if found and tables else found
     return None
 
 

@@ -63,17 +63,27 @@ def table_file(path: str) -> Found | None:
 
 def table_in(folder: str) -> Found | None:
     """The only table with a known extension in a folder; if there is none, the first text file that is a table."""
-    files = sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
-    names = [name for name in files if name.rpartition(".")[2].lower() in EXTENSIONS]
-    # The tables that img2dataset writes about its downloads do not name files.
-    names = [name for name in names if f"{name.rpartition('.')[0]}_stats.json" not in files]
+    names = table_names(folder)
     if not names:
+        files = _files(folder)
         texts = [os.path.join(folder, name) for name in files if name.endswith(".txt")][:MOST_TEXTS]
         tables = (table_file(path) for path in texts if _can_be_opened(path))
         return next((found for found in tables if found is not None), None)
     if len(names) > 1:
         raise DataError(f"--from {folder}: it has {len(names)} tables ({', '.join(names[:5])}): name one of them")
     return table_file(os.path.join(folder, names[0]))
+
+
+def table_names(folder: str) -> list[str]:
+    """The tables with a known extension in a folder, sorted."""
+    files = _files(folder)
+    names = [name for name in files if name.rpartition(".")[2].lower() in EXTENSIONS]
+    # The tables that img2dataset writes about its downloads do not name files.
+    return [name for name in names if f"{name.rpartition('.')[0]}_stats.json" not in files]
+
+
+def _files(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
 
 
 def _can_be_opened(path: str) -> bool:
