@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.data.prepared.test_dataset import jpeg
-from tests.data.tables import IMAGES, as_csv, as_parquet, make_images, name_of, read, rows, table
+from tests.data.tables import IMAGES, WRITERS, as_csv, as_jsonl, as_parquet, make_images, name_of, read, rows, table
 from tests.data.test_sources import FUZZ, JSON, TEXT, assert_raw_or_unreadable, damaged, result_of
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source
@@ -67,10 +68,24 @@ def test_a_bad_row_is_one_bad_sample(folder: Path, change: dict[str, Any], sente
 
 def test_a_bad_row_of_several_spoils_its_image_only(folder: Path) -> None:
     content = rows(2)
-    content[5]["title"] = ""
-    found = read(table(as_csv(folder / "x.csv", content)))
+    content[5]["title"] = 3
+    found = read(table(as_jsonl(folder / "x.jsonl", content)))
     assert [isinstance(sample, UnreadableSample) for sample in found] == [number == 2 for number in range(IMAGES)]
-    assert "line 7: title: missing" in str(found[2].error) or "line 7: title: empty" in str(found[2].error)
+    assert "line 6: title: expected a text" in str(found[2].error)
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_an_image_without_a_caption_in_some_rows_has_those_of_its_other_rows(folder: Path, ending: str) -> None:
+    """As in a cell's list. An image without any is a bad sample, which names its first row."""
+    content = rows(3)
+    for row in (4, 7, 9, 10, 11):
+        content[row]["title"] = " " if row == 7 else None
+    found = read(table(WRITERS[ending](folder / f"x.{ending}", content)))
+    assert [isinstance(sample, UnreadableSample) for sample in found] == [number == 3 for number in range(IMAGES)]
+    assert [sample.captions for sample in found[:3]] == [
+        [row["title"] for row in content[first : first + 3] if row["title"] not in (None, " ")] for first in (0, 3, 6)
+    ]
+    assert re.search(r": (line 1[01]|row \d+): title: (missing|empty)", str(found[3].error))
 
 
 def test_bad_lines_of_a_csv(folder: Path) -> None:

@@ -4,11 +4,16 @@ from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.errors import DataError
 
 
+class NoCaption(DataError):
+    """There is no caption, or only empty ones. In a table, another row of the image may have some."""
+
+
 def checked_captions(captions: object, where: str) -> list[str]:
     """The captions without surrounding white space.
 
     Raises:
-        DataError: there are none, they are not texts, or one contains a lone surrogate (half a character, which JSON can
+        NoCaption: all are empty.
+        DataError: there is no list, they are not texts, or one contains a lone surrogate (half a character, which JSON can
             express but UTF-8 cannot).
     """
     if captions is None:
@@ -17,7 +22,7 @@ def checked_captions(captions: object, where: str) -> list[str]:
         raise DataError(f"{where}: expected a list of texts")
     stripped = [caption.strip() for caption in captions if caption.strip()]
     if not stripped:
-        raise DataError(f"{where}: empty: give at least one caption, or remove the image")
+        raise NoCaption(f"{where}: empty: give at least one caption, or remove the image")
     for caption in stripped:
         if not is_text(caption):
             raise DataError(f"{where}: {one_line(caption)!r} contains half of a surrogate pair: correct the text")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vldd_dist.control_characters import is_text, one_line
-from vldd_dist.data.files.captions import checked_captions
+from vldd_dist.data.files.captions import NoCaption, checked_captions
 from vldd_dist.errors import DataError
 
 # Names that OpenCLIP, img2dataset and others use; they are tried if the description names no column.
@@ -63,11 +63,12 @@ def text_of(column: str, cell: Any) -> str:
 
 
 def captions_in(columns: list[str], cells: Sequence[Any]) -> list[str]:
-    """The captions in cells that are texts or lists of texts. Raises DataError; the caller adds the location."""
+    """The captions in cells that are texts or lists of texts. Raises DataError (NoCaption without any); the caller adds
+    the location."""
     # A table whose images have different numbers of captions has nulls in some columns.
     given = [(column, cell) for column, cell in zip(columns, cells, strict=True) if cell is not None]
     if not given:
-        raise DataError(f"{', '.join(columns)}: missing: add a text, or remove the row")
+        raise NoCaption(f"{', '.join(columns)}: missing: add a text, or remove the row")
     captions: list[str] = []
     for column, cell in given:
         captions += [text_of(column, each) for each in (cell if isinstance(cell, list) else [cell])]

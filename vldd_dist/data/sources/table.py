@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.captions import NoCaption
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.reading import reading
@@ -41,7 +42,7 @@ class _Image:
         position: position of its first row.
         row: its first row, which an error names if the file cannot be read.
         name: path of the file in the folder.
-        error: why one of the rows cannot be used, which makes the image unreadable.
+        error: why one of the rows cannot be used, or that no row has a caption, which makes the image unreadable.
     """
 
     position: int
@@ -203,6 +204,8 @@ class TableSource(Source):
     def _images_of(self, split: str, part: Part, row_names: RowNames) -> list[_Image]:
         """The images of a part, in the order of their first rows."""
         images: dict[str, _Image] = {}
+        # Name of an image -> the first of its rows without a caption, as an error.
+        without: dict[str, DataError] = {}
         for row in self.table.rows(self._columns, part.start, part.stop):
             if self._split_of(row) != split:
                 continue
@@ -215,12 +218,17 @@ class TableSource(Source):
             image = images[name]
             try:
                 image.captions += self._captions_of(row)
+            except NoCaption as error:
+                without.setdefault(name, DataError(f"{row_names.of(row)}: {error}"))
             except DataError as error:
                 image.error = image.error or DataError(f"{row_names.of(row)}: {error}")
+        for name, error in without.items():
+            if not images[name].captions:
+                images[name].error = images[name].error or error
         return list(images.values())
 
     def _captions_of(self, row: Row) -> list[str]:
-        """The captions of a row. Raises DataError if it cannot be used; the caller adds the location."""
+        """The captions of a row. Raises DataError if it cannot be used, NoCaption if it has none; callers add the location."""
         if row.values is None:
             raise DataError(row.fault)
         if self.split_column is not None:
