@@ -17,6 +17,7 @@ from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.facts import DatasetFacts, SplitFacts
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
@@ -69,6 +70,17 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["full"]["metrics"]["tr1"]["std_students"] is None
     assert rows["random"]["metrics"]["tr1"]["std_students"] is None
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
+
+
+@pytest.mark.parametrize(("bad", "said"), [(0, ""), (1, "; left out: 1 image that"), (1200, "; left out: 1,200 images that")])
+def test_images_that_were_left_out_are_counted_in_the_report(store: Store, bad: int, said: str) -> None:
+    graph = Graph(experiment())
+    unit, split = graph.unit("dataset"), SplitFacts(images=9, captions=9, shards=1, bytes=1, bad_images=0)
+    splits = {"train": split, "val": split.model_copy(update={"bad_images": bad}), "test": split}
+    facts = DatasetFacts(splits=splits, duplicates={}, image_size=32, source="scenes", licence="mit")
+    UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    sentence = Reporter(graph, store).collect().description["data"]
+    assert sentence.endswith(f"images of 32 px{said} could not be used" if bad else "images of 32 px")
 
 
 def test_validation_recalls_of_coresets_are_those_at_the_chosen_learning_rates(store: Store) -> None:
