@@ -30,9 +30,21 @@ def test_pairs_and_readers_are_at_most_the_training_images_and_shards(tmp_path: 
 
 
 def test_limits_are_at_most_the_images_of_the_source(tmp_path: Path) -> None:
-    graph(tmp_path, "data.train_images=40", "distill.pairs=[5]")
+    graph(tmp_path, "data.train_images=38", "distill.pairs=[5]")
     with pytest.raises(ConfigError, match=r"data\.train_images \(41\) is more than the source has \(40\): lower it or"):
         graph(tmp_path, "data.train_images=41", "distill.pairs=[5]")
+
+
+def test_limits_are_at_most_what_a_draw_of_the_splits_can_leave(tmp_path: Path) -> None:
+    """Of 200 images, about 10 are drawn for each of the splits that the table lacks."""
+    graph(tmp_path, "data.train_images=198", "data.val_images=8", "data.test_images=25", images=200)
+    taken = r"data\.test_images \(5000\) is more than data\.split\.test takes \(0\.05 of 200 images, about 10\): lower it"
+    with pytest.raises(ConfigError, match=taken):
+        graph(tmp_path, "data.test_images=5000", images=200)
+    with pytest.raises(ConfigError, match=r"data\.val_images \(150\) is more than data\.split\.val takes"):
+        graph(tmp_path, "data.train_images=150", "data.val_images=150", images=200)
+    with pytest.raises(ConfigError, match=r"data\.train_images \(200\) is more than data\.split leaves \(at most 198 of 200\)"):
+        graph(tmp_path, "data.train_images=200", images=200)
 
 
 def test_variants_with_the_same_data_are_compared_with_its_images(tmp_path: Path) -> None:

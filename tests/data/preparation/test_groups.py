@@ -63,8 +63,12 @@ def test_limits_hold_for_splits_that_are_taken_out(tmp_path: Path, store: Store)
     assert len(list(groups_of(settings))) == 1
     dataset = prepare(store, settings)
     assert {split: info.images for split, info in dataset.splits.items()} == {"train": 50, "val": 6, "test": 5}
-    with pytest.raises(DataError, match=r"data.val_images \(100\) is more than the source has \(\d+\): lower it"):
+    with pytest.raises(
+        DataError, match=r"data.val_images \(100\) is more than data.split.val took \(\d+\): lower it, or raise"
+    ):
         prepare(store, one_split(tmp_path, 400, val_images=100))
+    with pytest.raises(DataError, match=r"data.train_images \(400\) is more than data.split leaves \(\d+\): lower it"):
+        prepare(store, one_split(tmp_path, 400, train_images=400))
 
 
 def test_images_of_a_split_that_has_reached_its_limit_are_not_decoded(

@@ -69,7 +69,14 @@ def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], ba
             raise DataError(f"data: the {split} split has no images: {advice}")
         limit = settings.limits[split]
         if limit is not None and info.images + bad.get(split, 0) < limit:
-            raise DataError(f"data.{split}_images ({limit}) is more than the source has ({info.images}): lower it or remove it")
+            own = settings.source.own_splits()
+            if split not in own:
+                raise DataError(
+                    f"data.{split}_images ({limit}) is more than data.split.{split} took ({info.images}): lower it, or raise "
+                    f"data.split.{split}"
+                )
+            has = "data.split leaves" if len(own) < len(SPLITS) and split == "train" else "the source has"
+            raise DataError(f"data.{split}_images ({limit}) is more than {has} ({info.images}): lower it or remove it")
 
 
 def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Checks, before anything runs, that the source has enough images."""
 
 from contextlib import suppress
-from math import floor, sqrt
+from math import ceil, floor, sqrt
 
 from vldd_dist.config.experiment import Experiment, count_problems
 from vldd_dist.config.sections.data import DataSettings
@@ -20,8 +20,8 @@ def train_images(data: DataSettings) -> int | None:
     not know it. The split of each image is a draw (`Group.split_of`), whose result is known only after the preparation.
 
     Raises:
-        ConfigError: a limit is more than the source has, or it lacks a split and `data.split` would probably leave no image
-            for it.
+        ConfigError: a limit is more than the source has or a draw can leave, or it lacks a split and `data.split` would
+            probably leave no image for it.
     """
     source: Source = data.source
     _check_limits(data, source)
@@ -37,11 +37,28 @@ def train_images(data: DataSettings) -> int | None:
             )
     if count is None:
         return None
+    for split, fraction in missing.items():
+        taken = data.limits[split]
+        if taken is not None and taken > ceil(_largest(count, fraction)):
+            raise ConfigError(
+                f"data.{split}_images ({taken}) is more than data.split.{split} takes ({fraction:g} of {count} images, about "
+                f"{round(count * fraction)}): lower it, or raise data.split.{split}"
+            )
     moved = sum(missing.values())
-    largest = count * (1 - moved) + DEVIATIONS * sqrt(count * moved * (1 - moved))
     # Each split that the source lacks gets at least one image, or the preparation fails.
-    remaining = min(floor(largest), count - len(missing))
-    return remaining if limit is None else min(remaining, limit)
+    remaining = min(floor(_largest(count, 1 - moved)), count - len(missing))
+    if limit is None:
+        return remaining
+    if missing and limit > remaining:
+        raise ConfigError(
+            f"data.train_images ({limit}) is more than data.split leaves (at most {remaining} of {count}): lower or remove it"
+        )
+    return min(remaining, limit)
+
+
+def _largest(count: int, fraction: float) -> float:
+    """The largest number of `count` images that a draw with this probability takes."""
+    return count * fraction + DEVIATIONS * sqrt(count * fraction * (1 - fraction))
 
 
 def _check_limits(data: DataSettings, source: Source) -> None:
