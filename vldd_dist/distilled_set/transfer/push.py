@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from vldd_dist.artifacts.units import is_store
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
 from vldd_dist.distilled_set.reading import ByteCallback, listed_objects, verify
@@ -75,6 +76,9 @@ def _local_copy(url: Location, progress: ByteCallback) -> Iterator[tuple[Path, D
 
 
 def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: Store, replace: bool) -> None:
+    if is_store(target):
+        # Beside a store's own folders, the set's manifest would make it look like a set.
+        raise StoreError(f"{target.url}: is a store: name a folder of its own, for example {target.url}/sets/NAME")
     data = files[MANIFEST].read_bytes()
     existing = read_if_present(target, MANIFEST)
     if replace or existing is None or existing != data:

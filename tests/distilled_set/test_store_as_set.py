@@ -1,0 +1,22 @@
+"""The URL of a store in place of that of a distilled set."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_readme import distilled_set
+from vldd_dist.artifacts.units import mark_store
+from vldd_dist.distilled_set.publishing.write import save
+from vldd_dist.distilled_set.transfer.push import push
+from vldd_dist.errors import StoreError
+from vldd_dist.store.store import Store
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_set_is_not_pushed_among_the_folders_of_a_store(tmp_path: Path, store: Store, replace: bool) -> None:
+    save(distilled_set(), tmp_path / "set")
+    mark_store(store)
+    with pytest.raises(StoreError, match=r": is a store: name a folder of its own, for example .*/sets/NAME$"):
+        push(tmp_path / "set", store.url, replace=replace)
+    assert not any(map(store.exists, ("manifest.json", "README.md", "pairs.safetensors")))
+    push(tmp_path / "set", f"{store.url}/sets/mine")
