@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.transfer.push import push
 from vldd_dist.errors import StoreError
-from vldd_dist.store.store import Store
+from vldd_dist.store.store import MissingObject, Store
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -20,3 +21,11 @@ def test_a_set_is_not_pushed_among_the_folders_of_a_store(tmp_path: Path, store:
         push(tmp_path / "set", store.url, replace=replace)
     assert not any(map(store.exists, ("manifest.json", "README.md", "pairs.safetensors")))
     push(tmp_path / "set", f"{store.url}/sets/mine")
+
+
+def test_a_store_is_not_loaded_as_a_set(store: Store) -> None:
+    mark_store(store)
+    with pytest.raises(StoreError, match=r": is a store, not a distilled set: `vldd list .*` lists its sets$"):
+        load_distilled(store.url)
+    with pytest.raises(MissingObject, match=r"distilled/manifest\.json: no such object: name the folder of a distilled set"):
+        load_distilled(store.url_of("distilled"))

@@ -35,7 +35,7 @@ def fetch(
 
     if "://" in folder:
         raise StoreError(f"{folder}: a set is fetched to a local folder: use `vldd push {url} {folder}`")
-    with _of_a_set(url), _byte_progress() as progress:
+    with _byte_progress() as progress:
         manifest = fetch_set(url, Path(folder), progress)
     say(f"{manifest.pairs} pairs in {Path(folder)}, verified")
 
@@ -44,7 +44,7 @@ def verify(url: SetUrl) -> None:
     """Check every object of a distilled set against its manifest."""
     from vldd_dist.distilled_set.reading import verify as verify_set
 
-    with _of_a_set(url), _byte_progress() as progress:
+    with _byte_progress() as progress:
         manifest = verify_set(url, progress)
     say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all match the manifest")
 
@@ -64,7 +64,7 @@ def push(
     """
     from vldd_dist.distilled_set.transfer.push import push as push_set
 
-    with _of_a_set(url), _byte_progress() as progress:
+    with _byte_progress() as progress:
         manifest = push_set(url, target, replace=replace, public=public, progress=progress)
     say(f"{manifest.pairs} pairs at {one_line(target)}, verified")
 
@@ -77,8 +77,7 @@ def show(url: SetUrl, as_json: Json = False) -> None:
     from vldd_dist.store.store import Store
 
     store = Store(url)
-    with _of_a_set(url):
-        card = read_card(store)
+    card = read_card(store)
     pictures = store.url_of("preview.png")
     if as_json:
         manifest = read_manifest(store)
@@ -138,21 +137,6 @@ def _why_none(store: "Store") -> StoreError:
     if store.exists(MANIFEST):
         return StoreError(f"{store.url}: is a distilled set, not a store of them: `vldd show {store.url}` prints its card")
     return never_run(store.url)
-
-
-@contextlib.contextmanager
-def _of_a_set(url: str) -> Iterator[None]:
-    """If an object is missing because the URL is that of a store and not of a distilled set, say so."""
-    from vldd_dist.artifacts.units import is_store
-    from vldd_dist.store.store import MissingObject, Store
-
-    try:
-        yield
-    except MissingObject as error:
-        store = Store(url)
-        if is_store(store):
-            raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` lists its sets") from error
-        raise
 
 
 @contextlib.contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from vldd_dist.artifacts.keys import PUBLISHED
 from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.artifacts.units import is_store
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.errors import StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import BLOCK_BYTES, PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block
-from vldd_dist.store.store import Store
+from vldd_dist.store.store import MissingObject, Store
 
 CARD = "README.md"
 # A larger text is not a card, and rendering it in the terminal would take minutes.
@@ -36,12 +37,18 @@ def read_manifest(store: Store) -> DistilledManifest:
 
 
 def manifest_bytes(store: Store, key: str = MANIFEST) -> bytes:
-    """The bytes of a set's manifest.json. Raises MissingObject if there is none, StoreError if it is too long.
+    """The bytes of a set's manifest.json. Raises MissingObject if there is none, StoreError if it is too long or the URL is a
+    store's.
 
     Args:
         key: of the manifest, in a store with several sets.
     """
-    data = store.read(key, LARGEST_MANIFEST_BYTES)
+    try:
+        data = store.read(key, LARGEST_MANIFEST_BYTES)
+    except MissingObject as error:
+        if key == MANIFEST and is_store(store):
+            raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` lists its sets") from None
+        raise MissingObject(f"{error}: name the folder of a distilled set (`vldd list STORE` lists those of a store)") from None
     if len(data) > LARGEST_MANIFEST_BYTES:
         mib = LARGEST_MANIFEST_BYTES >> 20
         raise StoreError(f"{store.url_of(key)}: more than {mib} MiB: this is no manifest of a distilled set")
