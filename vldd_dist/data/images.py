@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from vldd_dist.errors import DataError, short
@@ -41,6 +41,12 @@ def decode(data: bytes, source: str) -> Image.Image:
         return rgb if method is None else rgb.transpose(method)
     except Image.DecompressionBombError:
         raise DataError(f"{source}: more than {MAX_PIXELS:,} pixels: make it smaller, or remove it") from None
+    except UnidentifiedImageError:
+        # Pillow's text has an address in memory.
+        raise DataError(
+            f"{source}: not a readable JPEG, PNG or WebP image (another format, or its beginning is damaged): convert it, or "
+            "remove the entry"
+        ) from None
     except Exception as error:
         # For invalid bytes, decoders raise more kinds of exceptions than they document.
         raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({short(error)})") from None
