@@ -48,7 +48,10 @@ def parse_location(location: Location) -> tuple[str, str]:
 def _refuse_mistyped(url: str) -> None:
     """Raises StoreError for a URL that would be a folder named `~` or `s3:` in the current one."""
     if url.startswith("~"):
-        raise StoreError(f"{url}: the shell did not expand ~: write --store ~/results with a space, or the whole path")
+        raise StoreError(
+            f"{url}: ~ is not expanded here: write the whole path (in a shell: --store ~/results with a space; in Python: "
+            "os.path.expanduser)"
+        )
     scheme, colon, rest = url.partition(":")
     if colon and not rest.startswith("//") and scheme in fsspec.available_protocols():
         path = os.path.abspath(rest) if scheme == "file" else rest.lstrip("/")
