@@ -64,6 +64,7 @@ def test_a_failed_unit_blocks_only_units_that_need_it(store: Store) -> None:
     result, executor = run(graph().values(), store, {"run 10": [CRASHED, CRASHED]})
     assert [(unit.label, outcome.cause) for unit, outcome in result.failed] == [("run 10", "bug")]
     assert [unit.label for unit in result.blocked] == ["evaluation of run 10"]
+    assert result.not_run == "1 unit was not run, because it needs the output of a failed unit"
     assert "evaluation of run 20" in executor.submitted
 
 
@@ -94,6 +95,7 @@ def test_bad_input_is_not_tried_again_and_gives_its_exit_code(store: Store) -> N
     assert executor.submitted == ["data"]
     assert result.exit_code == 4
     assert len(result.blocked) == 7
+    assert result.not_run == "7 units were not run, because they need the output of a failed unit"
 
 
 def test_retry_budgets_are_counted_by_kind_of_failure() -> None:

@@ -177,9 +177,8 @@ class RayExecutor:
         stopping = [attempt for attempt in self.running.values() if attempt.ask_to_stop()]
         references = [reference for attempt in stopping for reference in attempt.references]
         if references:
-            self._notice(
-                f"waiting up to {CHECKPOINT_SECONDS} s for the checkpoints of {len(stopping)} units; Ctrl-C again: at once"
-            )
+            units = f"{len(stopping)} unit{'s' * (len(stopping) != 1)}"
+            self._notice(f"waiting up to {CHECKPOINT_SECONDS} s for the checkpoints of {units}; Ctrl-C again: at once")
         deadline = time.monotonic() + CHECKPOINT_SECONDS
         while references and not self._hurry() and time.monotonic() < deadline:
             _, references = ray.wait(references, num_returns=len(references), timeout=1)

@@ -77,8 +77,8 @@ def run_description(described: Described, store: Store, console: Console, option
     result = _run_units(units, store, state, status, limits, console)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
-    if result.blocked:
-        console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed unit", style="red")
+    if result.not_run:
+        console.print(result.not_run, style="red")
     for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
         console.print(TerminalTable(table))
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)

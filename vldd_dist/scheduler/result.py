@@ -23,6 +23,15 @@ class RunResult:
     blocked: list[WorkUnit] = field(default_factory=list)
 
     @property
+    def not_run(self) -> str:
+        """A sentence on the blocked units; empty if there are none."""
+        if not self.blocked:
+            return ""
+        were, need = ("was", "it needs") if len(self.blocked) == 1 else ("were", "they need")
+        units = f"{len(self.blocked)} unit{'s' * (len(self.blocked) != 1)}"
+        return f"{units} {were} not run, because {need} the output of a failed unit"
+
+    @property
     def exit_code(self) -> int:
         """0, or the exit code of the first failed unit."""
         return self.failed[0][1].exit_code if self.failed else 0

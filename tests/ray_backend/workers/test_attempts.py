@@ -233,7 +233,7 @@ def test_a_run_that_ends_waits_for_checkpoints_unless_the_user_is_in_a_hurry(
     executor.running = {"a": unit}
     executor.close()
     assert (now, unit.calls) == (waited, ["ask_to_stop", "stop"])
-    assert told == ["waiting up to 40 s for the checkpoints of 1 units; Ctrl-C again: at once"]
+    assert told == ["waiting up to 40 s for the checkpoints of 1 unit; Ctrl-C again: at once"]
 
 
 def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
