@@ -35,6 +35,7 @@ from vldd_dist.plugins import LOSSES
         ("model.image.head=linear", "model.image.head: expected a mapping of settings: write {kind: linear}"),
         ("distill.outer_steps=1e3", "expected a whole number: write 1000"),
         ("name=first_run", "name: write lower-case letters, digits and dashes: first-run"),
+        ("name=мое", "name: write lower-case letters, digits and dashes (found"),
         ("name=My Experiment", "name: write lower-case letters, digits and dashes: my-experiment"),
         (
             "data.card.language=[no]",
@@ -66,6 +67,10 @@ from vldd_dist.plugins import LOSSES
         (
             "coresets.methods=[3]",
             "coresets.methods.0: expected the name of a coreset, or a mapping with `name` and its settings",
+        ),
+        (
+            ["experts.augment=null", "experts.augment.flip=true"],
+            "experts.augment.flip: augment is null: write experts.augment={flip: ...}",
         ),
         ("distill..pairs=[1]", "--set distill..pairs=[1]: expected section.key=value, for example"),
         (

@@ -145,6 +145,12 @@ def test_an_unwritable_place_is_a_one_sentence_error(tmp_path: Path) -> None:
             Store(str(tmp_path / below)).create("mark", b"no one else made it, so this is no lost race")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make one")
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(StoreError, match=r"^file:///proc/x: this folder cannot be made: name another place$"):
+        Store("/proc/x").check_writable()
+
+
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
 )

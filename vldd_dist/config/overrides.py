@@ -30,18 +30,21 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
     """Set `section.key` in the tree; missing sections are created.
 
     Raises:
-        ValueError: a part of the key is empty, one of its sections is a value, or the value is a section without some of the
+        ValueError: a part of the key is empty, one of its sections is a value or null, or the value is a section without some of the
             keys that are set now, which would silently fall back to their defaults.
     """
     *sections, leaf = key.split(".")
     if not all([*sections, leaf]):
         raise ValueError("expected section.key")
     node = tree
-    for section in sections:
+    for depth, section in enumerate(sections, 1):
         if node is not tree and isinstance(node.get(section), str):
             # A plug-in or a kind that is written as its name.
             node[section] = {"kind" if section in SECTIONS_WITH_KINDS else "name": node[section]}
         node = node.setdefault(section, {})
+        if node is None:
+            whole, inside = ".".join(sections[:depth]), [*sections, leaf][depth]
+            raise ValueError(f"{section} is null: write {whole}={{{inside}: ...}}")
         if not isinstance(node, dict):
             raise ValueError(f"{section} is a value, not a section")
     if lost := _lost_keys(node.get(leaf), value, leaf):

@@ -211,7 +211,10 @@ class Store:
     def check_writable(self) -> None:
         """Raises StoreError unless an object can be written, read back and removed."""
         key = _probe_key()
-        self.write(key, b"vldd")
+        try:
+            self.write(key, b"vldd")
+        except MissingObject:
+            raise StoreError(f"{self.url}: this folder cannot be made: name another place") from None
         if self.read(key) != b"vldd":
             raise StoreError(f"{self.url}: a test object was changed when it was read back: use another store")
         self.delete([key])

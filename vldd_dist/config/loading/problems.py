@@ -18,7 +18,7 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
 
 # (type of pydantic's error, kind of field as of `_kind`) -> what to write. A kind without an entry has that of "". `{value}` is
-# the value as it was written, `{slug}` the value as a name; `{listed}` and `{example}` are the list and the number that were
+# the value as it was written, `{slug}` a colon and the value as a name; `{listed}` and `{example}` are the list and the number that were
 # probably meant, or nothing; `{unquoted}` is how YAML reads a text that needs quotes, or nothing.
 SENTENCES = {
     ("list_type", ""): "expected a list{listed}",
@@ -38,7 +38,7 @@ SENTENCES = {
     ("string_type", ""): "expected a text{unquoted}",
     ("bool_type", ""): "expected true or false",
     ("bool_parsing", ""): "expected true or false",
-    ("string_pattern_mismatch", "name"): "write lower-case letters, digits and dashes: {slug}",
+    ("string_pattern_mismatch", "name"): "write lower-case letters, digits and dashes{slug}",
     ("string_pattern_mismatch", "language"): "write an ISO 639 code such as en",
 }
 # The first that fits: true is a number, too.
@@ -82,9 +82,11 @@ def _mend(error_type: str, key: str, value: Any) -> str | None:
     if sentence is None:
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
+    # Nothing is left of a name in another alphabet.
+    slug = f": {short(slug)}" if slug else ""
     listed = "" if value is None else f": write [{short(str(value))}]"
     unquoted = next((f": {meaning}: write it in quotes" for kind, meaning in UNQUOTED.items() if isinstance(value, kind)), "")
-    return sentence.format(value=short(str(value)), slug=short(slug), listed=listed, example=_example(value), unquoted=unquoted)
+    return sentence.format(value=short(str(value)), slug=slug, listed=listed, example=_example(value), unquoted=unquoted)
 
 
 def _kind(key: str, field: FieldInfo | None) -> str:
