@@ -29,11 +29,16 @@ def measured_on(images: int, captions: int) -> str:
     return f"{images:,} image{'s' * (images != 1)} with {captions:,} caption{'s' * (captions != 1)}"
 
 
-def coarseness(images: int) -> str | None:
-    """A sentence on the steps in which recall changes on this many test images; None if they are small."""
+def coarseness(images: int, about: str = "") -> str | None:
+    """A sentence on the steps in which recall changes on this many test images; None if they are small.
+
+    Args:
+        about: "about " if the number is an expected one.
+    """
     if not 0 < images < FEW_IMAGES:
         return None
-    return f"With {images} test images, a student's TR@K changes in steps of {100 / images:.1f} percentage points."
+    counted = f"{about}{images} test image{'s' * (images != 1)}"
+    return f"With {counted}, a student's TR@K changes in steps of {100 / images:.1f} percentage points."
 
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:

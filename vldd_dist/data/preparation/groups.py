@@ -108,4 +108,10 @@ def carved_splits(data: DataSettings) -> list[str]:
 def few_test_images(data: DataSettings) -> str | None:
     """A sentence if recall will be measured on few images; None if there are enough, or if their number is not known."""
     expected = expected_images(data)
-    return coarseness(expected["test"]) if expected else None
+    if expected is None:
+        return None
+    if "test" in data.source.own_splits():
+        return coarseness(expected["test"])
+    if expected["test"] == 0:
+        return f"data.split.test: {data.split.test:g} of the images probably leaves no test image."
+    return coarseness(expected["test"], "about ")
