@@ -1,6 +1,7 @@
 """Distilled sets: a fetch is complete or absent, is verified, and can be resumed; garbage collection keeps all listed
 objects."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -243,6 +244,14 @@ def test_the_sets_of_a_store_are_listed_over_one_connection(store: Store, monkey
     assert list(found) == [*sets, "distilled/d"]
     assert [isinstance(manifest, StoreError) for manifest in found.values()] == [False, False, False, True]
     assert len(opened) <= 1
+
+
+def test_the_sets_of_a_store_are_listed_in_the_order_of_their_publication(store: Store) -> None:
+    for name in "bac":
+        save(distilled_set(), store.url_of(f"distilled/{name}"))
+        path = Path(store.root) / "distilled" / name / "manifest.json"
+        os.utime(path, (0, "bac".index(name)))
+    assert list(published_sets(store)) == ["distilled/b", "distilled/a", "distilled/c"]
 
 
 def test_of_a_large_object_only_what_is_missing_is_fetched(

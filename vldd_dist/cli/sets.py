@@ -92,7 +92,7 @@ def show(url: SetUrl, as_json: Json = False) -> None:
 
 
 def list_sets(store: ListedStore, as_json: Json = False) -> None:
-    """List the distilled sets that are published in a store; the exit code is 4 if there is none, or if one is damaged."""
+    """List the distilled sets of a store, the oldest first; the exit code is 4 if there is none, or if one is damaged."""
     from vldd_dist.distilled_set.reading import published_sets
     from vldd_dist.store.store import Store
 

@@ -130,7 +130,8 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
 
 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
-    """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
+    """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read; in the order in which the sets were
+    published."""
 
     def read(folder: str) -> DistilledManifest | StoreError:
         try:
@@ -139,7 +140,8 @@ def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
         except StoreError as error:
             return error
 
-    folders = [key.rpartition("/")[0] for key in store.keys(PUBLISHED) if key.endswith(f"/{MANIFEST}")]
+    written = {key: one.modified for key, one in store.listing(PUBLISHED).items() if key.endswith(f"/{MANIFEST}")}
+    folders = [key.rpartition("/")[0] for key in sorted(written, key=lambda key: (written[key], key))]
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return dict(zip(folders, pool.map(read, folders), strict=True))
 

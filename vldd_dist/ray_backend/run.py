@@ -2,12 +2,13 @@
 
 import math
 import signal
+from collections.abc import Iterator
 
 from rich.console import Console
 
 from vldd_dist.artifacts.runs.run_status import read_status, read_statuses
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
-from vldd_dist.artifacts.units import mark_store
+from vldd_dist.artifacts.units import UnitReader, mark_store
 from vldd_dist.config.described import Described
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
 from vldd_dist.events import RunNotice
@@ -21,6 +22,7 @@ from vldd_dist.monitoring.reports.reporters import reporter_of
 from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
+from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.gpus import compare_gpus
@@ -35,6 +37,9 @@ from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.sharding.engines.sharded_model import require_engine
 from vldd_dist.store.store import Store
+
+# The largest number of distilled sets whose URLs a run prints at its end; a study may have hundreds.
+MOST_SETS = 12
 
 
 def run_description(described: Described, store: Store, console: Console, options: RunOptions = DEFAULTS) -> int:
@@ -81,8 +86,20 @@ def run_description(described: Described, store: Store, console: Console, option
         console.print(result.not_run, style="red")
     for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
         console.print(TerminalTable(table))
+    for line in _set_lines(units, result, store):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
+
+
+def _set_lines(units: list[WorkUnit], result: RunResult, store: Store) -> Iterator[str]:
+    """A line with the URL of each distilled set that this run has published or found; names of sets do not tell runs apart."""
+    done = {unit.id for unit in (*result.found, *result.ran)}
+    publications = [unit for unit in units if unit.kind == "publication" and unit.id in done]
+    for unit in publications[:MOST_SETS]:
+        yield f"set: {store.url_of(UnitReader(store, unit.kind, unit.id).facts_as(PublicationFacts).folder)}"
+    if len(publications) > MOST_SETS:
+        yield f"further sets: {len(publications) - MOST_SETS:,} (`vldd list {store.url}` prints all)"
 
 
 def _stall_timeout(described: Described) -> float | None:
