@@ -222,9 +222,9 @@ class TableSource(Source):
                 without.setdefault(name, DataError(f"{row_names.of(row)}: {error}"))
             except DataError as error:
                 image.error = image.error or DataError(f"{row_names.of(row)}: {error}")
-        for name, error in without.items():
+        for name, no_caption in without.items():
             if not images[name].captions:
-                images[name].error = images[name].error or error
+                images[name].error = images[name].error or no_caption
         return list(images.values())
 
     def _captions_of(self, row: Row) -> list[str]:
