@@ -111,7 +111,7 @@ def test_descriptions_of_events() -> None:
     described: list[tuple[RunEvent, Message | None]] = [
         (UnitStarted(a.id), Message("a: started")),
         (UnitFinished(a.id, 5.4), Message("a: done in 5 s")),
-        (UnitPaused(a.id, 5, "killed"), Message("a: attempt failed, decision on a retry in 5 s: killed")),
+        (UnitPaused(a.id, 5, "killed"), Message("a: attempt failed, decision on a retry in 5 s")),
         (
             UnitPaused(a.id, 600, "hub: cannot be reached"),
             Message("a: attempt failed, decision on a retry in 10 min 00 s: hub: cannot be reached", important=True),

@@ -21,8 +21,8 @@ from vldd_dist.reporting.durations import duration
 
 # After this time without a report a unit is shown as silent. Most steps between two reports are shorter.
 SILENT_SECONDS = 120.0
-# For this time after a failed attempt the unit is shown nowhere, so that the user should read why. `UnitRetried` follows
-# shorter pauses.
+# For this time after a failed attempt the unit is shown nowhere, so the user should read why. After shorter pauses the event
+# that follows says it.
 LONG_PAUSE_SECONDS = 60.0
 
 
@@ -50,8 +50,9 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
         case UnitFinished(unit_id, seconds):
             return Message(f"{state.units[unit_id].label}: done in {duration(seconds)}")
         case UnitPaused(unit_id, seconds, cause):
-            text = f"{state.units[unit_id].label}: attempt failed, decision on a retry in {duration(seconds)}: {cause}"
-            return Message(text, important=seconds >= LONG_PAUSE_SECONDS)
+            text = f"{state.units[unit_id].label}: attempt failed, decision on a retry in {duration(seconds)}"
+            is_long = seconds >= LONG_PAUSE_SECONDS
+            return Message(f"{text}: {cause}" if is_long else text, is_long)
         case UnitRetried(unit_id, _, cause):
             return Message(f"{state.units[unit_id].label}: retried: {cause}", important=True)
         case UnitWaits(unit_id, input_id):
