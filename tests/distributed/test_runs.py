@@ -83,7 +83,7 @@ def test_dropout_in_a_backbone_is_refused_also_if_only_validation_would_use_it(
     # Described for one rank: for several, it is refused before anything runs.
     overrides = ["model.image.model_args={drop_path_rate: 0.1}", "distill.objective.dropout=false"]
     run(store, units_of(experiment(*DISTILL, *overrides), "expert"))
-    with pytest.raises(RuntimeError, match=r"drops with probability 0\.\d+, which workers > 1 do not support"):
+    with pytest.raises(RuntimeError, match=r"drops with probability 0\.\d+, which several ranks do not support"):
         group(2).run(distil, store.root, overrides)
 
 

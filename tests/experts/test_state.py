@@ -73,7 +73,11 @@ def test_training_goes_on_while_the_snapshots_of_an_epoch_are_uploaded(store: St
         assert answered.wait(HANG_SECONDS)
         return put_blob(self, data)
 
+    watchdog = threading.Timer(5, answered.set)
+
     def saved(self: ExpertState, epoch: int, keep: bool, *more: Any) -> None:
+        if not epoch:
+            watchdog.start()
         save(self, epoch, keep, *more)
         if not epoch:
             returned.append((keep, answered.is_set()))
@@ -81,8 +85,6 @@ def test_training_goes_on_while_the_snapshots_of_an_epoch_are_uploaded(store: St
 
     monkeypatch.setattr(UnitWriter, "put_blob", slow)
     monkeypatch.setattr(ExpertState, "save", saved)
-    watchdog = threading.Timer(5, answered.set)
-    watchdog.start()
     (expert, *_) = units_of(tree, "expert")
     run(store, [expert])
     watchdog.cancel()

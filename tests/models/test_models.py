@@ -167,7 +167,7 @@ def test_a_backbone_that_drops_is_refused_on_several_ranks() -> None:
         settings = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"} | image
         model = build(ModelSettings.model_validate({"image": settings}), 8, None, 0)
         with pytest.raises(
-            ConfigError, match=r"^image_backbone.* drops with probability 0\.\d+, which workers > 1 do not support"
+            ConfigError, match=r"^image_backbone.* drops with probability 0\.\d+, which several ranks do not support"
         ):
             refuse_backbone_dropout(model)
     head = ModelSettings.model_validate({"image": {"model": "test_vit", "weights": "random"}})

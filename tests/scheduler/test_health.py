@@ -70,3 +70,22 @@ def test_a_straggler_is_moved_where_another_node_has_room_for_it(spare: str) -> 
     assert parts.of(UnitRetried) == [UnitRetried(units[-1].id, "slow", "10.0 times as slow as others of its kind")]
     assert parts.avoidance.of(units[-1].id) == AvoidedNodes(preferably=f"node of {units[-1].label}")
     assert parts.ready.first() is units[-1]
+
+
+def test_one_free_place_elsewhere_moves_one_straggler() -> None:
+    """A slow node makes all its units slow. The others would lose their work and start again where they were."""
+    units = [make(f"unit {number}") for number in range(11)]
+    parts = Parts(units, Capacity(12, 0))
+    parts.executor.by_node = {"good": Capacity(8, 0), "slow": Capacity(4, 0)}
+    health = checks(parts)
+    parts.submit(*units)
+    for number, unit in enumerate(units):
+        node, speed = ("good", 10.0) if number < 7 else ("slow", 1.0)
+        parts.running.report(UnitReported(unit.id, Progress(1, None, samples_per_second=speed), node))
+    parts.now = WARM_UP_SECONDS
+    for _ in range(2 * CONSECUTIVE_CHECKS):
+        health.check()
+        parts.now += HEALTH_SECONDS
+        # The one that was moved waits for its worker from now on.
+        parts.submission.submit_ready()
+    assert len(parts.executor.stopped) == 1

@@ -78,8 +78,8 @@ def test_a_committed_input_that_disappears_fails_the_unit(store: Store) -> None:
     result, executor, _ = run(store, {"run": [waits(EXPERTS[0])] * 9}, ["expert 0"], cpus=3)
     ((unit, outcome),) = result.failed
     assert (unit.label, result.exit_code) == ("run", 4)
-    sentence = "expert 0 was committed, but is no longer in the store: run the same command again"
-    assert outcome.cause == f"{sentence}; tried 4 times"
+    sentence = "expert 0 was committed, but its machine does not see it in the store"
+    assert outcome.cause == f"{sentence}; tried 4 times; if it was removed, run the same command again"
     assert executor.submitted.count("run") == 5
     assert executor.now > sum(RetryBudget().pauses)
 
@@ -87,8 +87,10 @@ def test_a_committed_input_that_disappears_fails_the_unit(store: Store) -> None:
 def test_a_node_may_see_a_committed_input_late(store: Store) -> None:
     """A client of NFS remembers for up to a minute that a file was missing."""
     attempts = [replace(waits(EXPERTS[0]), node="n1")] * 3
-    result, executor, _ = run(store, {"run": [*attempts, DONE]}, ["expert 0"], cpus=3)
+    result, executor, view = run(store, {"run": [*attempts, DONE]}, ["expert 0"], cpus=3)
     assert (result.failed, executor.submitted.count("run")) == ([], 4)
+    assert view.notices
+    assert not [notice for notice in view.notices if "run the same command" in notice], "the run tries it again by itself"
     assert executor.avoided == [NO_NODES, NO_NODES, *[AvoidedNodes(("n1",))] * 2]
 
 

@@ -45,18 +45,25 @@ class Machines(ScriptedExecutor):
         for order in list(self.running):
             if order.id not in self.placed:
                 free = [machine for machine in self.slots if self.free(machine) and machine not in order.avoid.strictly]
+                free.sort(key=lambda machine: machine == order.avoid.preferably)
                 if free:
                     self.placed[order.id] = free[0], self.now
                 continue
             machine, began = self.placed[order.id]
-            is_away = STARTS <= self.now < ENDS
-            if is_away or self.now - began >= 3600 * HOURS:
+            success = self.ends(machine, self.now - began)
+            if success is not None:
                 del self.placed[order.id]
                 self.running.remove(order)
-                if not is_away:
+                if success:
                     self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
-                ended.append((order.id, replace(OUTAGE, node=machine) if is_away else DONE))
+                ended.append((order.id, DONE if success else replace(OUTAGE, node=machine)))
         return ended
+
+    def ends(self, machine: str, seconds: float) -> bool | None:
+        """Whether an attempt ends now with success, after it has run for some seconds on a machine; None: it goes on."""
+        if STARTS <= self.now < ENDS:
+            return False
+        return True if seconds >= 3600 * HOURS else None
 
     def reports(self) -> list[UnitReported]:
         return [UnitReported(unit_id, WorkerStarted(), machine) for unit_id, (machine, _) in self.placed.items()]
@@ -89,3 +96,33 @@ def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:
     assert avoidance.relax("a")
     assert avoidance.of("a") == AvoidedNodes(("n1",), "n3")
     assert not avoidance.relax("a")
+
+
+def test_a_slow_node_is_avoided_also_after_an_outage() -> None:
+    avoidance = NodeAvoidance()
+    avoidance.killed_or_slow_on("a", "slow")
+    avoidance.unreachable_on("a", "n1")
+    assert avoidance.relax("a")
+    assert avoidance.of("a") == AvoidedNodes(preferably="slow")
+
+
+class OneWithoutStore(Machines):
+    """Four machines for one unit each, which takes six hours. The first one never reaches the store: an attempt there ends
+    after a minute."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, dict.fromkeys(["m0", "m1", "m2", "m3"], 1), ())
+
+    def ends(self, machine: str, seconds: float) -> bool | None:
+        if machine == "m0":
+            return False if seconds >= 60 else None
+        return True if seconds >= 6 * 3600 else None
+
+
+def test_a_machine_that_alone_cannot_reach_the_store_fails_no_unit(store: Store) -> None:
+    """It is always free while the others work, so it would get each unit until its attempts are used up."""
+    executor = OneWithoutStore(store)
+    state, clock = RunState([Notices()], executor.clock), RunClock(executor.clock, executor.sleep)
+    made = [make(f"unit {number}") for number in range(12)]
+    result = Controller(made, store, lambda: executor, state, clock=clock).run()
+    assert (result.failed, len(result.ran)) == ([], 12)

@@ -35,6 +35,8 @@ class AttemptEnds:
         self._make_ready, self._emit, self._result = make_ready, emit, result
         # (unit, input) if the unit's attempt waited for an input that was committed.
         self._waited: set[tuple[str, str]] = set()
+        # Units whose last attempt did not see a committed input.
+        self._unseen: set[str] = set()
 
     def attempt_ended(self, unit: WorkUnit, outcome: Outcome) -> None:
         """Handle the end of an attempt."""
@@ -67,7 +69,8 @@ class AttemptEnds:
             self._waited.add((unit.id, awaited))
             self._make_ready(unit)
             return
-        cause = f"{self._units[awaited].label} was committed, but is no longer in the store: run the same command again"
+        self._unseen.add(unit.id)
+        cause = f"{self._units[awaited].label} was committed, but its machine does not see it in the store"
         self._pause_or_decide(unit, Outcome("broken", cause, 4, node=outcome.node))
 
     def _pause_or_decide(self, unit: WorkUnit, outcome: Outcome) -> None:
@@ -90,6 +93,9 @@ class AttemptEnds:
     def _retry_or_fail(self, unit: WorkUnit, outcome: Outcome) -> None:
         decision = self._retries.decide(unit, outcome)
         outcome = decision.outcome
+        if unit.id in self._unseen and not decision.again:
+            outcome = replace(outcome, cause=f"{outcome.cause}; if it was removed, run the same command again")
+        self._unseen.discard(unit.id)
         if decision.again:
             self._make_ready(unit)
             self._emit(UnitRetried(unit.id, outcome.status, outcome.cause))

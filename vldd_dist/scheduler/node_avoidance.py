@@ -32,13 +32,13 @@ class NodeAvoidance:
         self._avoid_strictly(unit_id, node)
 
     def relax(self, unit_id: str) -> bool:
-        """Let the unit run again where it only could not reach the store; the latest of these nodes only if others are busy.
-        Returns whether there are any."""
+        """Let the unit run again where it only could not reach the store; the latest of these nodes only if others are busy,
+        unless it was killed or slow on another one. Returns whether there are any."""
         avoid, unreachable = self.of(unit_id), self._unreachable.pop(unit_id, set())
         relaxed = [node for node in avoid.strictly if node in unreachable]
         if relaxed:
             strictly = tuple(node for node in avoid.strictly if node not in unreachable)
-            self._nodes[unit_id] = AvoidedNodes(strictly, relaxed[-1])
+            self._nodes[unit_id] = AvoidedNodes(strictly, avoid.preferably or relaxed[-1])
         return bool(relaxed)
 
     def _avoid_strictly(self, unit_id: str, node: str) -> None:

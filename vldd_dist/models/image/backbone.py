@@ -205,7 +205,7 @@ def refuse_dropout(backbone: nn.Module) -> None:
         fields = ("p", "drop_prob", "prob") if is_layer else ("drop_rate", "attn_drop_p")
         if probability := max(getattr(module, field, None) or 0 for field in fields):
             raise ConfigError(
-                f"{f'image_backbone.{name}'.rstrip('.')} drops with probability {probability:g}, which workers > 1 do not "
+                f"{f'image_backbone.{name}'.rstrip('.')} drops with probability {probability:g}, which several ranks do not "
                 "support: set workers to 1, or the probability to zero by model.image.model_args or model.image.lora.dropout "
                 "(which trains new experts)"
             )

@@ -81,9 +81,15 @@ def _refuse_kinks(experiment: Experiment) -> None:
 def _refuse_dropout(experiment: Experiment) -> None:
     """Refuse a backbone that the experts or the distillation would refuse at their start on several ranks."""
     image = experiment.model.image
-    if max(experiment.experts.workers, experiment.distill.workers) > 1 and not image.freezes_backbone:
-        with torch.device("meta"):
-            refuse_dropout(make_trainable(_backbone(experiment), image))
+    if image.freezes_backbone:
+        return
+    for key, section in (("experts", experiment.experts), ("distill", experiment.distill)):
+        if section.workers > 1:
+            try:
+                with torch.device("meta"):
+                    refuse_dropout(make_trainable(_backbone(experiment), image))
+            except ConfigError as error:
+                raise ConfigError(f"{key}.workers: {error}") from None
 
 
 def _refuse_scalars(experiment: Experiment) -> None:

@@ -1,6 +1,8 @@
 """Stopping units that hang or wait too long for other machines, and moving units that are much slower than others of their
 kind."""
 
+from collections import Counter
+
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.attempt_ends import AttemptEnds
@@ -13,7 +15,8 @@ from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # Time between two checks.
 HEALTH_SECONDS = 10.0
-# How long a unit waits for other machines than those on which it could not reach the store.
+# How long a unit waits at first for other machines than those on which it could not reach the store; then twice as long, and so
+# on.
 ELSEWHERE_SECONDS = 600.0
 
 
@@ -37,6 +40,8 @@ class HealthChecks:
         self._executor, self._admission, self._running = executor, admission, running
         self._ends, self._avoidance = ends, avoidance
         self._stall_timeout_seconds, self._stragglers = stall_timeout_seconds, Stragglers(running)
+        # Unit id -> how often it was told to wait no longer for other machines.
+        self._relaxed: Counter[str] = Counter()
         self._checked_at = -float("inf")
 
     def check(self) -> bool:
@@ -58,10 +63,16 @@ class HealthChecks:
 
     def _stop_waiting_elsewhere(self) -> bool:
         """After an outage each unit waits for the machines of the others, which may be too small for all, or busy for days,
-        while its own is free."""
+        while its own is free. Each wait of a unit is twice as long as the one before, because a machine that alone cannot reach
+        the store is always free: it would get the unit until its attempts are used up."""
         now = self._running.clock()
-        late = [one for one in self._running if not one.worker_started and now - one.started_at >= ELSEWHERE_SECONDS]
-        relaxed = [one.unit for one in late if self._avoidance.relax(one.unit.id)]
+        late = [
+            one.unit
+            for one in self._running
+            if not one.worker_started and now - one.started_at >= ELSEWHERE_SECONDS * 2 ** self._relaxed[one.unit.id]
+        ]
+        relaxed = [unit for unit in late if self._avoidance.relax(unit.id)]
+        self._relaxed.update(unit.id for unit in relaxed)
         for unit in relaxed:
             if ended := self._executor.stop(unit.id):
                 self._ends.attempt_ended(unit, ended)
@@ -82,15 +93,21 @@ class HealthChecks:
             else:
                 self._stragglers.moved(unit)
                 self._ends.moved(unit, cause)
+            # One at a time: the room that was found is only for this one.
+            return
 
     def _has_room_elsewhere(self, unit: WorkUnit, node: str) -> bool:
         """Whether a node other than this one, on which the unit may run, has enough that no running unit of this run uses. What
-        other programs use is not known by node, and a group of ranks counts on the node of its rank 0."""
+        other programs use is not known by node, a group of ranks counts on the node of its rank 0, and a unit whose worker has
+        not reported yet on the first node that has room for it."""
         avoided = (node, *self._avoidance.of(unit.id).strictly)
         free = {other: ResourceSet.of(capacity) for other, capacity in self._executor.nodes().items() if other not in avoided}
         for running in self._running:
-            if running.node in free:
-                free[running.node] = free[running.node].minus(ResourceSet.of(running.unit))
+            request, taken = ResourceSet.of(running.unit), running.node
+            if taken is None:
+                taken = next((other for other, room in free.items() if room.covers(request)), None)
+            if taken in free:
+                free[taken] = free[taken].minus(request)
         return any(room.covers(ResourceSet.of(unit)) for room in free.values())
 
 

@@ -32,8 +32,9 @@ class CapacityNotices:
         units = list(missing)
         self._gpus_may_be_unused = not any(unit.gpus for unit in units) and any(unit.device != "cpu" for unit in units)
         self._running, self._admission, self._avoidance, self._emit = running, admission, avoidance, emit
-        # Kind and request of the units that were reported: others of their kind wait for the same reason.
-        self._reported: set[tuple[str, ResourceSet]] = set()
+        # Kind and request of the units that were reported, and whether they avoid machines: others like them wait for the same
+        # reason.
+        self._reported: set[tuple[str, ResourceSet, bool]] = set()
 
     def check(self) -> None:
         """Emit what is new. Call it at regular intervals."""
@@ -53,9 +54,9 @@ class CapacityNotices:
     def _check_late_workers(self) -> None:
         now = self._running.clock()
         for running in self._running:
-            unit, request = running.unit, (running.unit.kind, ResourceSet.of(running.unit))
+            unit, avoids = running.unit, bool(self._avoidance.of(running.unit.id).strictly)
+            like = unit.kind, ResourceSet.of(unit), avoids
             is_late = not running.worker_started and now - running.started_at >= WORKER_START_SECONDS
-            if is_late and request not in self._reported and self._admission.has_room(unit):
-                self._reported.add(request)
-                shortage = self._admission.shortage_of_started(unit, bool(self._avoidance.of(unit.id).strictly))
-                self._emit(RunNotice(shortage.notice))
+            if is_late and like not in self._reported and self._admission.has_room(unit):
+                self._reported.add(like)
+                self._emit(RunNotice(self._admission.shortage_of_started(unit, avoids).notice))
