@@ -88,6 +88,19 @@ def test_init_with_weights_of_a_file(
         assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--from", "https://user:SECRET@host/a.tar"],
+        ["--from", "s3://SECRET@bucket/{00..01}.tar"],
+        ["--from", "captions.csv", "--weights", "https://user:SECRET@host/w.safetensors"],
+    ],
+)
+def test_init_shows_no_credentials(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("init", str(tmp_path / "first"), *options, capsys=capsys)
+    assert (code, len(err.splitlines()), "carries credentials" in err, "SECRET" in err) == (2, 1, True, False), err
+
+
 @pytest.mark.parametrize(("images", "limits"), [(300_000, (20_000, 1000, 1000)), (22_300, (None, None, None))])
 def test_a_first_run_on_a_large_source_reads_only_the_images_that_it_uses(images: int, limits: tuple[int | None, ...]) -> None:
     """With limits for all splits, preparation ends at the last of them. A few images more than the limit are no reason for one:

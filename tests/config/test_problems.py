@@ -117,6 +117,8 @@ def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:
         ("data.source={name: shards, train: 'a.tar::https://user:SECRET@host/x.tar'}", "data.source.train"),
         ("data.source={name: table, path: 's3://SECRET@bucket/x.csv'}", "data.source.path"),
         ("model.image.weights=https://user:SECRET@host/x.safetensors", "model.image.weights"),
+        ("data.source={name: table, path: 'ftp://user:SECRET@host/x.csv'}", "data.source.path"),
+        ("data.source={name: shards, train: ['https://user:SECRET@host/x.tar']}", "data.source.train"),
     ],
 )
 def test_a_url_with_credentials_is_refused_without_showing_them(override: str, key: str) -> None:
@@ -131,6 +133,11 @@ def test_a_url_with_credentials_is_refused_without_showing_them(override: str, k
 def test_a_name_with_an_at_sign_is_no_credential(train: str) -> None:
     overrides = [f"data.source={{name: shards, train: '{train}'}}", "model.image.weights=random"]
     assert load_experiment("scenes", overrides).data.source.train == train
+
+
+def test_an_address_beside_a_url_is_no_credential() -> None:
+    licence = "CC BY 4.0, see https://example.org (questions: data@example.org)"
+    assert load_experiment("scenes", [f"data.licence={licence!r}"]).data.licence == licence
 
 
 def test_a_run_on_the_cpu_reserves_no_gpus() -> None:

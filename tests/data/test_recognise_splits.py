@@ -189,3 +189,12 @@ def test_unknown_names_of_splits_are_seen_in_any_row(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="the column 'split' has the values 'a', 'b'"):
         recognise(csv(tmp_path, content))
+
+
+def test_a_json_without_annotations_does_not_compete_with_captions(tmp_path: Path) -> None:
+    """Such as the one that Kaggle adds to each data set."""
+    for split in ("train", "val"):
+        coco_json(tmp_path, f"captions_{split}2017.json")
+    (tmp_path / "dataset-metadata.json").write_text('{"title": "COCO"}')
+    found = recognise(str(tmp_path))
+    assert {"train", "val"} <= found.source.keys()

@@ -18,7 +18,7 @@ Out = TypeVar("Out")
 def is_store(store: Store) -> bool:
     """Whether this is a store of ours: a run writes a mark before its first unit."""
     try:
-        return store.read(STORE_MARK) == STORE_MARK_DATA
+        return store.read(STORE_MARK, len(STORE_MARK_DATA)) == STORE_MARK_DATA
     except MissingObject:
         return False
 

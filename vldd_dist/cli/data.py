@@ -39,7 +39,7 @@ def init(
 ) -> None:
     """Look at your images and captions, and write a first description that runs."""
     from vldd_dist.cli.first_experiment import check_weights, describe_experiment, is_offline
-    from vldd_dist.config.base import choose
+    from vldd_dist.config.base import CREDENTIALS_REFUSED, carries_credentials, choose
     from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.data.preparation.groups import few_test_images
     from vldd_dist.data.recognise import recognise
@@ -49,6 +49,9 @@ def init(
     # Unlike `Path.exists`, it does not raise if a folder cannot be entered.
     if os.path.exists(path):
         raise ConfigError(f"{path} already exists: name another folder, or remove it")
+    for option, value in (("--from", location), ("--weights", weights)):
+        if carries_credentials(value):
+            raise ConfigError(f"{option}: {CREDENTIALS_REFUSED}")
     found = recognise(location)
     say(f"{found.what}.")
     source = choose(SOURCES, found.source)

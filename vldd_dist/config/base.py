@@ -69,7 +69,15 @@ UNKNOWN_KEY = "unknown_key"
 # The `type` of the error for a URL with credentials, which no message may show.
 CREDENTIALS = "credentials"
 # Not those of Azure, whose CONTAINER@ACCOUNT is no secret, and of the hub, whose NAME@REVISION comes later.
-_WITH_CREDENTIALS = re.compile(r"(https?|s3a?|gs|gcs)://[^/?#]*@", re.IGNORECASE)
+_WITH_CREDENTIALS = re.compile(r"(https?|s3a?|gs|gcs)://[^/?#\s]*@|[a-z][a-z0-9+.-]*://[^/?#\s:@]*:[^/?#\s]*@", re.IGNORECASE)
+CREDENTIALS_REFUSED = "the URL carries credentials: give them by environment, ~/.netrc, a profile or a role"
+
+
+def carries_credentials(value: Any) -> bool:
+    """Whether a text, or one of a list, has a URL with credentials."""
+    if isinstance(value, str):
+        return _WITH_CREDENTIALS.search(value) is not None
+    return isinstance(value, (list, tuple)) and any(map(carries_credentials, value))
 
 
 class Section(BaseModel):
@@ -103,10 +111,8 @@ class Section(BaseModel):
     @classmethod
     def _refuse_credentials(cls, value: Any) -> Any:
         """Refuse URLs with credentials: the description is stored beside its report, and messages show its URLs."""
-        if isinstance(value, str) and _WITH_CREDENTIALS.search(value):
-            raise PydanticCustomError(
-                CREDENTIALS, "the URL carries credentials: give them by environment, ~/.netrc, a profile or a role"
-            )
+        if carries_credentials(value):
+            raise PydanticCustomError(CREDENTIALS, CREDENTIALS_REFUSED)
         return value
 
     def narrowed_to(self, base: type[SectionType], **changes: Any) -> SectionType:

@@ -56,4 +56,6 @@ def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
         return glob.glob(pattern, recursive=True)
     filesystem, path = file_system(pattern)
-    return [filesystem.unstrip_protocol(match) for match in retried(lambda seconds: filesystem.glob(path))]
+    matches = [filesystem.unstrip_protocol(match) for match in retried(lambda seconds: filesystem.glob(path))]
+    # As `glob` does: hidden files, such as those that macOS writes, match no pattern that does not name them.
+    return matches if "/." in pattern else [match for match in matches if "/." not in match]

@@ -127,7 +127,8 @@ def annotations_in(folder: str) -> Found | None:
         if captions:
             first = next((name for name in captions if "train" in name), captions[0])
             of_splits = files_of_splits(first).values()
-            candidates = [first, *(name for name in captions if name not in of_splits), *candidates]
+            others = [name for name in candidates if is_annotation_file(os.path.join(where, name))]
+            candidates = [first, *(name for name in captions if name not in of_splits), *others]
         elif not candidates and len(names) == 1:
             candidates = names
         if len(candidates) > 1:

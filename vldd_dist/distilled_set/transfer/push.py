@@ -45,8 +45,12 @@ def push(
     else:
         if public:
             raise ConfigError(f"--public: {target} is not on the hub: set who may read it where it is stored")
-        Store(target).require_writable()
-        _refuse_itself(Store(url), Store(target))
+        store = Store(target)
+        store.require_writable()
+        if is_store(store):
+            # Beside a store's own folders, the set's manifest would make it look like a set.
+            raise StoreError(f"{store.url}: is a store: name a folder of its own, for example {store.url}/sets/NAME")
+        _refuse_itself(Store(url), store)
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
         if target.startswith(HUB):
@@ -76,9 +80,6 @@ def _local_copy(url: Location, progress: ByteCallback) -> Iterator[tuple[Path, D
 
 
 def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: Store, replace: bool) -> None:
-    if is_store(target):
-        # Beside a store's own folders, the set's manifest would make it look like a set.
-        raise StoreError(f"{target.url}: is a store: name a folder of its own, for example {target.url}/sets/NAME")
     data = files[MANIFEST].read_bytes()
     existing = read_if_present(target, MANIFEST)
     if replace or existing is None or existing != data:

@@ -1,5 +1,6 @@
 """The backend of each scheme: local folders, memory, object stores, and those that can only be read."""
 
+import os
 import threading
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +43,8 @@ class LocalFiles(Local):
 
     def read(self, path: str, at_most: int | None) -> bytes:
         with open_regular(path) as file:
-            return file.read(-1 if at_most is None else at_most + 1)
+            # `read` allocates what it is asked for, however small the file is.
+            return file.read(-1 if at_most is None else min(at_most, os.fstat(file.fileno()).st_size) + 1)
 
     def write(self, path: str, data: bytes, limit: Limit) -> None:
         replace_file(path, data)
