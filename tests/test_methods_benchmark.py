@@ -102,8 +102,10 @@ def test_an_unknown_method_is_refused_before_anything_runs(
     assert "--methods: typo is not a variant of" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("best", "tried"), [(1, [0.5, 1, 2]), (8, [0.5, 1, 2, 4, 8, 16])])
-def test_tuning_goes_on_while_the_largest_multiple_is_the_best(best: float, tried: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("best", "tried"), [(1, [0.5, 1, 2]), (8, [0.5, 1, 2, 4, 8, 16]), (0.125, [0.5, 1, 2, 0.25, 0.125, 0.0625])]
+)
+def test_tuning_goes_on_while_the_best_multiple_is_at_an_end_of_the_range(best: float, tried: list[float]) -> None:
     runs: list[float] = []
 
     def run(rate: float) -> MethodRun:

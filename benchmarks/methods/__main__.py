@@ -6,12 +6,12 @@ DIR has the folders flickr8k/ and weights/ (see benchmarks/photographs.py). The 
 (data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
 stopped; figures of other code are measured again. Every method is tuned in the same way for each budget: with one seed, its
 outer learning rates of images and texts are multiplied by each of --rates, and the best by validation is used for --seeds
-distillations. While the largest of several multiples is the best, twice it is tried too. A budget is the bytes
-of M pairs of features. A learned similarity counts as part of it: such a method has fewer pairs. All sets, also coresets and
-random pairs, are evaluated by students with the same protocol: five seeds, a learning rate chosen on validation from one list,
-one measurement on the test split. The share of full data is that of the same protocol on all pairs with the same heads. The
-last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published,
-ours_share_of_full.
+distillations. While the largest of several multiples is the best, twice it is tried too, and half of the smallest while that
+is the best. A budget is the bytes of M pairs of features. A learned similarity counts as part of it: such a method has fewer
+pairs. All sets, also coresets and random pairs, are evaluated by students with the same protocol: five seeds, a learning rate
+chosen on validation from one list, one measurement on the test split. The share of full data is that of the same protocol on
+all pairs with the same heads. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100,
+full_mean, ours_over_published, ours_share_of_full.
 """
 
 import argparse
@@ -174,13 +174,17 @@ def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path)
 
 
 def best_rate(run: Callable[[float], MethodRun], rates: Sequence[float]) -> float:
-    """The multiple of the outer rates with the best validation. While the largest of several is the best, twice it is tried, so
-    that no method is tuned by a range that ends too early."""
+    """The multiple of the outer rates with the best validation. While the largest of several is the best, twice it is tried
+    too, and while the smallest is, half of it, so that no method is tuned by a range that ends too early."""
     validation = {rate: run(rate).validation for rate in rates}
-    while len(validation) > 1 and max(validation) == max(validation, key=lambda rate: validation[rate]):
-        rate = 2 * max(validation)
+
+    def best() -> float:
+        return max(validation, key=lambda rate: validation[rate])
+
+    while len(validation) > 1 and best() in (min(validation), max(validation)):
+        rate = best() / 2 if best() == min(validation) else 2 * best()
         validation[rate] = run(rate).validation
-    return max(validation, key=lambda rate: validation[rate])
+    return best()
 
 
 def row_of(runs: Sequence[MethodRun]) -> Row:
