@@ -38,7 +38,8 @@ def describe_experiment(found: Found, source: Source, folder: str, weights: str 
 
     counts = {split: source.count(split, None) for split in source.own_splits()}
     total = counts["train"]
-    missing, fractions = [split for split in SPLITS if split not in counts], SplitFractions().model_dump()
+    missing = [split for split in SPLITS if split not in counts]
+    fractions = SplitFractions().model_dump()
     train = None if total is None else int(total * (1 - sum(fractions[split] for split in missing)))
     limited = MOST_IMAGES if train is not None and train * (1 - MARGIN) > MOST_IMAGES else None
     if weights is None and not is_offline():

@@ -49,7 +49,8 @@ class Prototypes(Coreset):
         np.add.at(shared, (image_clusters, text_clusters), 1)
         # For each cluster of images the matched cluster of texts.
         matched = linear_sum_assignment(shared, maximize=True)[1]
-        joint, centres = torch.cat([image, text], dim=1)[kept], np.concatenate([image_centres, text_centres[matched]], axis=1)
+        joint = torch.cat([image, text], dim=1)[kept]
+        centres = np.concatenate([image_centres, text_centres[matched]], axis=1)
         groups = [np.flatnonzero((image_clusters == cluster) & (text_clusters == matched[cluster])) for cluster in range(count)]
         is_used = np.zeros(len(kept), dtype=bool)
         is_used[np.concatenate(groups)] = True

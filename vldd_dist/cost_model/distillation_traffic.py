@@ -28,7 +28,8 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     checkpoint = trace.pair_bytes + (1 + len(settings.moments()) + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
-    stored, reads_batches = stored_inputs(experiment.model), "real_batches" in objective.needed()
+    stored = stored_inputs(experiment.model)
+    reads_batches = "real_batches" in objective.needed()
     splits: dict[str, SplitRead] = {"val": stored}
     if settings.initialise.reads_real_pairs():
         # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.

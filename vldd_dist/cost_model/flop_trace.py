@@ -80,7 +80,8 @@ class FlopTrace:
 
     def _second_order(self, fixed: frozenset[str]) -> Counted:
         student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False, fixed=fixed)
-        derivatives, direction = DoubleBackward(student), [torch.empty_like(tensor) for tensor in theta]
+        derivatives = DoubleBackward(student)
+        direction = [torch.empty_like(tensor) for tensor in theta]
 
         def step() -> None:
             first = derivatives.gradient(theta, batch, 0, last=True)

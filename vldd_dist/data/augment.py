@@ -53,7 +53,8 @@ def augment(image: Image.Image, settings: AugmentSettings, generator: np.random.
         image = ImageOps.mirror(image)
     level = settings.randaugment_magnitude / 10
     for name in generator.choice(list(OPERATIONS), settings.randaugment_ops):
-        applied, sign = generator.random() < _PROBABILITY, 1.0 if generator.random() < 0.5 else -1.0
+        applied = generator.random() < _PROBABILITY
+        sign = 1.0 if generator.random() < 0.5 else -1.0
         if applied:
             image = OPERATIONS[name](image, level, sign)
     return image

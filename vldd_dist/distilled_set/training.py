@@ -54,7 +54,8 @@ def train_on(
     _materialise(text_tower, distilled.texts[:1])
     towers = (image_tower, text_tower)
     trained = _trainable(towers)
-    device, rate = trained[0].device, recipe.learning_rate if learning_rate is None else learning_rate
+    device = trained[0].device
+    rate = recipe.learning_rate if learning_rate is None else learning_rate
     shared = {name: tensor.to(device) for name, tensor in distilled.shared.items()}
     protocol = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
     optimiser = sgd(trained, protocol, rate)

@@ -90,7 +90,9 @@ def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], budge
 def draw_bars(plot: Plot, bars: Sequence[Bar]) -> None:
     """Draw the bars from top to bottom, and make each show its value."""
     with drawing(plot, MEAN_RECALL, "", height=FRAME_HEIGHT + BAR_HEIGHT * len(bars)) as axes:
-        places, means, spreads = range(len(bars)), [bar.mean for bar in bars], [bar.spread for bar in bars]
+        places = range(len(bars))
+        means = [bar.mean for bar in bars]
+        spreads = [bar.spread for bar in bars]
         axes.barh(places, means, xerr=spreads, color=[bar.colour for bar in bars], ecolor=INK, height=0.7)
         axes.set_axisbelow(True)
         axes.set_yticks(places, [bar.name for bar in bars])

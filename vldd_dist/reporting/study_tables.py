@@ -247,7 +247,8 @@ def _label(head: Column, key: RowKey) -> Cell:
 
 
 def _column(metric: str, value: str | None, has_published: bool, is_published: bool) -> Column:
-    shown, key = metric_name(metric), "_".join(filter(None, [metric, value, "published" if is_published else ""]))
+    shown = metric_name(metric)
+    key = "_".join(filter(None, [metric, value, "published" if is_published else ""]))
     if value is not None:
         head = f"{display_name(value)}, published" if is_published else display_name(value)
         return Column(key=key, head=head, group=shown, figures=True)

@@ -133,7 +133,8 @@ class PartialFolder:
 
     def _check_free_space(self) -> None:
         allocated = sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
-        needed, free = sum(info.size for info in self.objects.values()), shutil.disk_usage(self.path).free
+        needed = sum(info.size for info in self.objects.values())
+        free = shutil.disk_usage(self.path).free
         if needed > free + allocated:
             raise StoreError(
                 f"{self.path}: {needed / 2**20:.1f} MiB are needed, but {(free + allocated) / 2**20:.1f} MiB are free: "

@@ -52,7 +52,8 @@ def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None =
         "seeds": experiment.evaluation.seeds,
         "seed": experiment.seed,
     }
-    inputs, label = {"dataset": graph.unit("dataset"), **model_input_units(graph, model)}, application.name.replace("_", " ")
+    inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, model)}
+    label = application.name.replace("_", " ")
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"

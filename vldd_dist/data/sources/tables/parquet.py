@@ -47,7 +47,8 @@ class Parquet(Table):
     def _rows_of_group(file: Any, group: int, columns: list[str], first: int, start: int, stop: int | None) -> Iterator[Row]:
         """The rows of a group, whose first row has the number `first`, with numbers in [start, stop)."""
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-            low, high = max(start - first, 0), batch.num_rows if stop is None else min(stop - first, batch.num_rows)
+            low = max(start - first, 0)
+            high = batch.num_rows if stop is None else min(stop - first, batch.num_rows)
             if low < high:
                 part = batch.slice(low, high - low)
                 cells = [part.column(part.schema.get_field_index(name)).to_pylist() for name in columns]
