@@ -87,11 +87,11 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     assert published.inputs["earlier.0"] == first
     assert found.facts["outer_steps_to_best"] == sum(reader.manifest.facts["best_step"] for reader in readers)
 
-    curves = Reporter(Graph(tree), store).collect().runs
+    curves = Reporter(Graph(tree), store).collect().distillations
     assert [(curve.name, len(curve.loss)) for curve in curves] == [("seed 0, phase 1 of 2", 3), ("seed 0, phase 2 of 2", 4)]
     titles = [plot.title for plot in plots(Reporter(Graph(tree), store).collect())]
     assert {f"Outer loss, 5 pairs, seed 0, phase {number} of 2" for number in (1, 2)} <= set(titles)
-    both = Reporter(Graph(experiment(*TREE, "distill.pairs=[5, 6]")), store).collect().runs
+    both = Reporter(Graph(experiment(*TREE, "distill.pairs=[5, 6]")), store).collect().distillations
     assert [(curve.pairs, curve.phase) for curve in both] == [(5, "phase 1 of 2"), (5, "phase 2 of 2"), (6, "phase 1 of 2")]
 
 

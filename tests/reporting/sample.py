@@ -77,7 +77,7 @@ def large() -> ReportData:
     return small.model_copy(
         update={
             "experts": [small.experts[0].model_copy(update={"expert": index}) for index in range(200)],
-            "runs": [small.runs[0].model_copy(update={"pairs": 10 + index}) for index in range(12)],
+            "distillations": [small.distillations[0].model_copy(update={"pairs": 10 + index}) for index in range(12)],
             "rows": [row(method, 10 + index, 5.0 + index) for index in range(12) for method in METHODS[1:]],
             "progress": progress("running", running=12),
         }
@@ -109,7 +109,7 @@ def report() -> ReportData:
             ExpertCurve(expert=index, epochs=[0, 1, 2, 3], validation_mean=[2.0, 20.0, 30.0, 40.0], loss=[3.0, 2.0, 1.0])
             for index in range(2)
         ],
-        runs=[
+        distillations=[
             DistillationCurve(
                 pairs=pairs,
                 seed=0,

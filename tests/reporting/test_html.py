@@ -93,7 +93,7 @@ def test_each_caption_has_the_direction_of_its_own_text(page: Page):
 
 def test_a_table_may_have_the_title_of_the_first_figure():
     chart = Plot("Recall against pairs", "", "Of a study.", "<svg></svg>")
-    study = report().model_copy(update={"rows": [], "runs": []})
+    study = report().model_copy(update={"rows": [], "distillations": []})
     assert "Recall against pairs. Of a study." in render_html(study, [], charts=[chart])
     assert render_html(report(), charts=[chart]).count('aria-label="Recall against pairs.') == 2
 
@@ -185,7 +185,7 @@ def test_an_experiment_with_nothing_done_still_has_a_page():
         description={},
         rows=[],
         experts=[],
-        runs=[],
+        distillations=[],
         galleries=[],
         failures=[("dataset", "no such file")],
         store="file:///tmp/store",

@@ -76,7 +76,7 @@ def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) 
     recall_plot([row(method, pairs, 5.0) for method in methods for pairs in (10, 20)])
     assert len(set(looks)) == len(methods)
     looks.clear()
-    validation_plot([report().runs[0]], dict.fromkeys([*CORESETS, "full"], 5.0))
+    validation_plot([report().distillations[0]], dict.fromkeys([*CORESETS, "full"], 5.0))
     assert len(set(looks)) == len(looks) == len(methods)
 
 

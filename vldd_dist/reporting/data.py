@@ -182,7 +182,7 @@ class ReportData(StrictModel):
     test_split: SplitSize | None = Field(None, description="None if the data are not prepared.")
     validation: list[ValidationRecall] = Field([], description="Of coresets, on the experiment's own image tower.")
     experts: list[ExpertCurve]
-    runs: list[DistillationCurve]
+    distillations: list[DistillationCurve]
     galleries: list[Gallery]
     galleries_left_out: int = Field(0, ge=0, description="Number of further distilled sets.")
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")

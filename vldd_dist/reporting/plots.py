@@ -37,13 +37,13 @@ def plots(data: ReportData) -> list[Plot]:
     """All figures for which there is data; that of recall comes first."""
     drawn = [recall_plot(data.rows)] if has_recall_plot(data.rows) else []
     drawn += [experts_plot(data.experts)] if data.experts else []
-    for pairs in sorted({run.pairs for run in data.runs}):
-        runs = [run for run in data.runs if run.pairs == pairs]
+    for pairs in sorted({curve.pairs for curve in data.distillations}):
+        curves = [curve for curve in data.distillations if curve.pairs == pairs]
         levels = {FULL: fmean(expert.validation_mean[-1] for expert in data.experts)} if data.experts else {}
         levels |= {level.method: level.mean for level in data.validation if level.pairs == pairs}
-        drawn.append(validation_plot(runs, levels))
-        for run in runs:
-            drawn += [loss_plot(run), *([learned_plot(run)] if run.learned else [])]
+        drawn.append(validation_plot(curves, levels))
+        for curve in curves:
+            drawn += [loss_plot(curve), *([learned_plot(curve)] if curve.learned else [])]
     return drawn
 
 
@@ -126,18 +126,18 @@ def _full_data_name(row: Row) -> str:
     return f"full data ({row.pairs:,})"
 
 
-def loss_plot(run: DistillationCurve) -> Plot:
+def loss_plot(curve: DistillationCurve) -> Plot:
     """The outer loss and its terms against outer steps, raw (light) and smoothed."""
-    window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
+    window = max(1, int(len(curve.loss) * SMOOTHED_FRACTION))
     plot = Plot(
-        f"Outer loss, {run.pairs:,} pairs, {run.name}",
+        f"Outer loss, {curve.pairs:,} pairs, {curve.name}",
         f"Thin: the loss of each outer step. Thick: its mean over the last {window} steps."
         " In trajectory matching, a term of 1 means that the student's tower ended as far from the expert's as it started.",
-        f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
+        f"The loss goes from {curve.loss[0]:.3g} to {curve.loss[-1]:.3g} in {len(curve.loss):,} outer steps.",
     )
     with drawing(plot, "outer step", "outer loss") as axes:
-        steps = np.arange(1, len(run.loss) + 1)
-        lines, colours = {"total": run.loss, **run.terms}, chain([BLUE], cycle(COLOURS))
+        steps = np.arange(1, len(curve.loss) + 1)
+        lines, colours = {"total": curve.loss, **curve.terms}, chain([BLUE], cycle(COLOURS))
         for (label, values), colour in zip(lines.items(), colours, strict=False):
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, _running_mean(values, window), color=colour, label=label)
@@ -146,16 +146,16 @@ def loss_plot(run: DistillationCurve) -> Plot:
     return plot
 
 
-def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> Plot:
-    """Validation recall against outer steps, for all runs with one number of pairs.
+def validation_plot(curves: list[DistillationCurve], levels: dict[str, float]) -> Plot:
+    """Validation recall against outer steps, for all distillations with one number of pairs.
 
     Args:
-        runs: one for each seed and phase.
+        curves: one for each seed and phase.
         levels: mean validation recall of experts (full data) and of coresets, drawn as horizontal lines.
     """
-    best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
+    best = max((recall for curve in curves for _, recall in curve.validation), default=float("nan"))
     plot = Plot(
-        f"Recall during distillation, {runs[0].pairs:,} pairs",
+        f"Recall during distillation, {curves[0].pairs:,} pairs",
         "Mean validation recall of students trained on the pairs at each point. Horizontal: mean validation recall of experts "
         "(full data) and of students of coresets of this size. Test recalls differ from these.",
         f"Best validation recall {best:.1f} %; "
@@ -163,10 +163,10 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
         + ".",
     )
     with drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
-        for shade, run in zip(np.linspace(1.0, 0.45, len(runs)), runs, strict=True):
-            steps, recalls = _columns(run.validation, 2)
-            axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=run.name)
-            plot.say_values(run.name, run.validation, "step", " %")
+        for shade, curve in zip(np.linspace(1.0, 0.45, len(curves)), curves, strict=True):
+            steps, recalls = _columns(curve.validation, 2)
+            axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=curve.name)
+            plot.say_values(curve.name, curve.validation, "step", " %")
         looks = line_looks(CORESET_COLOURS, LEVELS)
         for method, level in levels.items():
             look = {"color": GREY, "linestyle": "--"} if method == FULL else next(looks)
@@ -176,15 +176,16 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     return plot
 
 
-def learned_plot(run: DistillationCurve) -> Plot:
+def learned_plot(curve: DistillationCurve) -> Plot:
     """Learned numbers besides the pairs against outer steps."""
     plot = Plot(
-        f"Learned besides the pairs, {run.pairs:,} pairs, {run.name}",
+        f"Learned besides the pairs, {curve.pairs:,} pairs, {curve.name}",
         "Learned numbers that all pairs share, after each outer step.",
-        "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in run.learned.items()) + ".",
+        "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in curve.learned.items())
+        + ".",
     )
     with drawing(plot, "outer step", "value") as axes:
-        for colour, (name, values) in zip(cycle(COLOURS), run.learned.items(), strict=False):
+        for colour, (name, values) in zip(cycle(COLOURS), curve.learned.items(), strict=False):
             axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_in_words(name))
             plot.say_values(_in_words(name), enumerate(values, 1), "step")
         axes.legend()

@@ -91,7 +91,7 @@ class Reporter:
             test_split=self._measured.test_split(self.graph),
             validation=self._measured.validation(self.graph),
             experts=self._experts(),
-            runs=[
+            distillations=[
                 # Distillations with different numbers of pairs may have the same first phase.
                 self._once(self._known_curves, f"{unit.id} {chosen.pairs}", partial(self._curve, chosen, unit))
                 for chosen, last in distilled

@@ -71,7 +71,7 @@ class StudyReporter:
             description={variant: self._changes(variant) for variant in self.graph.graphs},
             rows=[],
             experts=[],
-            runs=[],
+            distillations=[],
             galleries=[],
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
