@@ -30,13 +30,13 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student import make_unrolling
+from vldd_dist.distillation.student import make_unroller
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView
@@ -83,7 +83,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         validate_every=10**6,
     )
     store, loss, no_data = Store(url), InfoNCE(), cast(Any, None)
-    context = RunContext(
+    context = DistillationContext(
         settings=settings,
         total=pairs,
         seed=0,
@@ -94,13 +94,13 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         report=report,
         ranks=ranks,
     )
-    unrolling = make_unrolling(context.model, loss, settings.objective, None, ranks, "none", MINIBATCH)
-    experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), TensorCache(), unrolling.snapshot_slices))
+    unroller = make_unroller(context.model, loss, settings.objective, None, ranks, "none", MINIBATCH)
+    experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), TensorCache(), unroller.snapshot_slices))
     captions = torch.randn(50, TEXT_DIM, generator=torch.Generator().manual_seed(0))
     images, texts = noise_pairs(context.rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions.mean(0), captions.std(0), 0)
     learned = settings.objective.learned_shared()
     return Distillation(
-        TrajectoryMatchingProblem(settings.objective, context, unrolling, experts, seed=0),
+        TrajectoryMatchingProblem(settings.objective, context, unroller, experts, seed=0),
         SyntheticPairs({"images": images, "texts": texts}, {name: one.start for name, one in learned.items()}),
         settings.rates() | {name: one.lr for name, one in learned.items()},
         context,

@@ -35,10 +35,10 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.distillation.student.sharded_derivatives import ShardedFirstOrder
-from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.sharded_unroller import ShardedUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -161,8 +161,8 @@ def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> 
     start_whole, target_whole = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in batch] for batch in make_batches(steps)]
     settings = TrajectoryMatching(gradient="finite_difference")
-    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, sharding, PAIRS)
-    start, target = ([shard.clone() for shard in unrolling.layout.cut(whole)] for whole in (start_whole, target_whole))
+    unroller = ShardedUnroller(model, InfoNCE(), settings, None, ranks, sharding, PAIRS)
+    start, target = ([shard.clone() for shard in unroller.layout.cut(whole)] for whole in (start_whole, target_whole))
     gradients = ShardedFirstOrder.gradients
 
     def step(between: Callable[[], object]) -> object:
@@ -171,8 +171,8 @@ def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> 
             return gradients(self, *arguments, **named)
 
         ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]
-        outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=ranks)
-        result = unrolling.gradient(Segment(Unroll(start, RATES, batches, outer, unrolling.towers), 0), 1e-4)
+        outer = partial(matching_loss, start=start, target=target, towers=unroller.towers, ranks=ranks)
+        result = unroller.gradient(StudentUnroll(Unroll(start, RATES, batches, outer, unroller.towers), 0), 1e-4)
         ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
         return result
 
@@ -213,19 +213,19 @@ def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tu
     model = make_model(name)
     start, target = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
-    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, sharding, PAIRS)
-    cut = unrolling.layout.cut
-    outer = partial(matching_loss, start=cut(start), target=cut(target), towers=unrolling.towers, ranks=ranks)
-    result = unrolling.gradient(Segment(Unroll(cut(start), RATES, batches, outer, unrolling.towers), 0), None)
+    unroller = ShardedUnroller(model, InfoNCE(), TrajectoryMatching(), None, ranks, sharding, PAIRS)
+    cut = unroller.layout.cut
+    outer = partial(matching_loss, start=cut(start), target=cut(target), towers=unroller.towers, ranks=ranks)
+    result = unroller.gradient(StudentUnroll(Unroll(cut(start), RATES, batches, outer, unroller.towers), 0))
     return [list(batch) for batch in result.batches], result.rates
 
 
 def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> float:
     model = make_model(name)
     start, target = make_ends(model)
-    unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
-    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers)
-    expected = unrolling.gradient(Segment(Unroll(start, RATES, make_batches(steps), outer, unrolling.towers), 0), None)
+    unroller = LocalUnroller(model, InfoNCE(), TrajectoryMatching(), None)
+    outer = partial(matching_loss, start=start, target=target, towers=unroller.towers)
+    expected = unroller.gradient(StudentUnroll(Unroll(start, RATES, make_batches(steps), outer, unroller.towers), 0))
     group = Group(world)
     parts = group.run(exact_on_rank, sharding, name, steps)
     group.close()

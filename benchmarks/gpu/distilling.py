@@ -12,7 +12,7 @@ from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import ModelSettings
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
 from vldd_dist.distillation.initialisations.noise import noise_pairs
@@ -39,7 +39,7 @@ class RandomPairs(Initialisation):
     image_size: int
     text_dim: int
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         mean, std = torch.zeros(self.text_dim), torch.ones(self.text_dim)
         images, texts = noise_pairs(context.rows, (3, self.image_size, self.image_size), mean, std, SEED)
         return Start(images.to(context.device), texts.to(context.device), {})
@@ -51,7 +51,7 @@ def new_model(settings: ModelSettings, text_dim: int, device: torch.device) -> D
         return build(settings, text_dim, None, 0)
 
 
-def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillationSettings:
+def distillation_settings(image_size: int, text_dim: int, **changes: Any) -> DistillationSettings:
     """Settings of a run with random pairs; the inner learning rates suit random weights."""
     objective = {"max_start_epoch": 0, "inner_lr_image": 0.01, "inner_lr_text": 0.01} | changes.pop("objective", {})
     start = RandomPairs(image_size=image_size, text_dim=text_dim)
@@ -62,7 +62,7 @@ def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) 
     """Settings of a run that writes a checkpoint after every second outer step."""
     objective = {"inner_steps": 2, "gradient": "exact"}
     intervals = {"outer_steps": outer_steps, "validate_every": outer_steps, "checkpoint_every": 2}
-    return run_settings(image_size, text_dim, objective=objective, **intervals, **changes)
+    return distillation_settings(image_size, text_dim, objective=objective, **intervals, **changes)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def distilling(
     def open_experts(slices: ShardSlices | None) -> Experts:
         return Experts(1, lambda index: _InMemory(epochs, slices))  # type: ignore[arg-type, return-value]
 
-    context = RunContext(
+    context = DistillationContext(
         settings=settings,
         total=pairs,
         seed=SEED,

@@ -22,7 +22,7 @@ from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.coreset import select
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.stages.shared.inputs import load_candidates, load_retrieval_split
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS
@@ -102,15 +102,15 @@ class FeatureSpace:
     def distill(self) -> tuple[TrainingPairs, float]:
         """Run the unit's distillation. Returns the pairs with the best validation, `images` (M, F), and their validation
         recall, percent."""
-        context, settings, seed = self.context, self.experiment.distill.run_settings(), self.unit.spec["seed"]
+        context, settings, seed = self.context, self.experiment.distill.distillation_settings(), self.unit.spec["seed"]
         pixels = context.build_model(derive_seed(seed, "student"))
-        pairs, rates = starting_pairs(run_context(context, settings, pixels))
+        pairs, rates = starting_pairs(distillation_context(context, settings, pixels))
         features = FrozenTower(pixels.image_backbone).features(pairs.images)
         pairs = replace(pairs, rows=pairs.rows | {"images": features})
         # The outer learning rate of images is chosen for normalised pixels, whose standard deviation is about one.
         rates = rates | {"images": rates["images"] * float(self.split("train").inputs.std(dim=0).mean())}
         students = self.students()
-        inputs = run_context(context, settings, students.with_seed(derive_seed(seed, "student")).build())
+        inputs = distillation_context(context, settings, students.with_seed(derive_seed(seed, "student")).build())
         validating = students.with_seed(derive_seed(seed, "validation"))
         return distill_in_memory(inputs, pairs, rates, validating, self.split("val"))
 

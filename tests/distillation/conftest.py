@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.distillation.small_runs import Problem, make_problem
+from tests.distillation.small_runs import Inputs, make_inputs
 
 
 @pytest.fixture(scope="session")
-def problem() -> Problem:
-    return make_problem()
+def inputs() -> Inputs:
+    return make_inputs()

@@ -13,12 +13,12 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -63,12 +63,14 @@ class Snapshots:
     def prefetch(self, epoch: int, towers: Sequence[str]) -> None: ...
 
 
-class Problem(NamedTuple):
+class Inputs(NamedTuple):
+    """What a small distillation starts from: experts, and the tensors of the pairs."""
+
     experts: list[Snapshots]
     start: dict[str, Tensor]
 
 
-def make_problem() -> Problem:
+def make_inputs() -> Inputs:
     """Two experts of four epochs on 400 pairs, and eight of the pairs."""
     pictures, texts = scenes(400, 0)
     experts = []
@@ -81,7 +83,7 @@ def make_problem() -> Problem:
             assert train_student(student, pairs, settings, 1.0, LOSS, 10 * seed + epoch)
             epochs.append({tower: _copies(student, tower) for tower in ("image", "text")})
         experts.append(Snapshots(epochs))
-    return Problem(experts, {"images": model().normalise(pictures[:PAIRS]), "texts": texts[:PAIRS]})
+    return Inputs(experts, {"images": model().normalise(pictures[:PAIRS]), "texts": texts[:PAIRS]})
 
 
 def _copies(student: DualEncoder, tower: str) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ def changed(changes: dict[str, Any]) -> DistillationSettings:
 
 
 def distillation(
-    problem: Problem,
+    inputs: Inputs,
     store: Store,
     validate: Callable[[SyntheticPairs], float] = lambda pairs: 0.0,
     loss: InfoNCE = LOSS,
@@ -114,7 +116,7 @@ def distillation(
 ) -> Distillation:
     settings = changed(changes)
     nothing: Any = None
-    context = RunContext(
+    context = DistillationContext(
         settings=settings,
         total=PAIRS,
         seed=3,
@@ -124,20 +126,20 @@ def distillation(
         image_features=None,
         report=lambda event: None,
     )
-    unrolling = LocalUnrolling(context.model, settings.objective.inner_loss(loss), settings.objective, None)
-    experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
-    matching = TrajectoryMatchingProblem(settings.objective, context, unrolling, experts, seed=3)
-    pairs, rates = start_pairs(problem, settings, loss)
+    unroller = LocalUnroller(context.model, settings.objective.inner_loss(loss), settings.objective, None)
+    experts = Experts(2, lambda index: inputs.experts[index])  # type: ignore[arg-type, return-value]
+    matching = TrajectoryMatchingProblem(settings.objective, context, unroller, experts, seed=3)
+    pairs, rates = start_pairs(inputs, settings, loss)
     return Distillation(
         matching, pairs, rates, context, validate=validate, writer=UnitWriter(store, "distillation", "0", {}, {})
     )
 
 
 def start_pairs(
-    problem: Problem, settings: DistillationSettings, loss: InfoNCE = LOSS
+    inputs: Inputs, settings: DistillationSettings, loss: InfoNCE = LOSS
 ) -> tuple[SyntheticPairs, dict[str, float]]:
     learned = settings.objective.learned_shared() | loss.learned_shared()
-    rows = {name: tensor.clone() for name, tensor in problem.start.items()}
+    rows = {name: tensor.clone() for name, tensor in inputs.start.items()}
     rates = settings.rates() | {name: one.lr for name, one in learned.items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)
     return SyntheticPairs(rows, {name: one.start for name, one in learned.items()}, fixed=fixed), rates
@@ -149,25 +151,25 @@ def recall(pairs: SyntheticPairs, judged: RetrievalSplit) -> float:
     return Evaluator(model, settings, LOSS, 0).choose(trained_on, judged).recall.mean
 
 
-def losses_of(problem: Problem, store: Store, **changes: Any) -> tuple[Tensor, Distillation]:
-    """The terms (S, 2) of the loss at each outer step, and the run."""
-    run = distillation(problem, store, outer_steps=3, validate_every=3, **changes)
+def losses_of(inputs: Inputs, store: Store, **changes: Any) -> tuple[Tensor, Distillation]:
+    """The terms (S, 2) of the loss at each outer step, and the distillation."""
+    run = distillation(inputs, store, outer_steps=3, validate_every=3, **changes)
     run.run()
     curves = run.history.as_tensors()
     return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1), run
 
 
 def stopped_run(
-    problem: Problem, folder: Path, stop_at: int, **changes: Any
+    inputs: Inputs, folder: Path, stop_at: int, **changes: Any
 ) -> tuple[Distillation, dict[str, Any], Distillation]:
     """An uninterrupted run with its facts, and an equal run that resumes from a run that was stopped after so many outer
     steps."""
     straight, broken = (Store(str(folder / name)) for name in ("straight", "broken"))
-    whole = distillation(problem, straight, **changes)
+    whole = distillation(inputs, straight, **changes)
     facts = whole.run()
-    first = distillation(problem, broken, **changes)
+    first = distillation(inputs, broken, **changes)
     steps = iter(range(100))
     first.should_stop = lambda: next(steps) == stop_at
     with pytest.raises(InterruptedRun):
         first.run()
-    return whole, facts, distillation(problem, broken, **changes)
+    return whole, facts, distillation(inputs, broken, **changes)

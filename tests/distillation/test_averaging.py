@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distillation.small_runs import Problem, distillation, stopped_run
+from tests.distillation.small_runs import Inputs, distillation, stopped_run
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.store.store import Store
 
@@ -18,7 +18,7 @@ def values(pairs: SyntheticPairs) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in (pairs.rows | pairs.shared).items()}
 
 
-def test_the_running_average_is_validated_and_published(problem: Problem, store: Store) -> None:
+def test_the_running_average_is_validated_and_published(inputs: Inputs, store: Store) -> None:
     """For images, texts and rates, and also for pairs that a step did not draw."""
     validated: list[dict[str, Tensor]] = []
     visited: list[dict[str, Tensor]] = []
@@ -28,7 +28,7 @@ def test_the_running_average_is_validated_and_published(problem: Problem, store:
         visited.append(values(run.pairs))
         return float(len(validated))
 
-    run = distillation(problem, store, validate, **CHANGES)
+    run = distillation(inputs, store, validate, **CHANGES)
     run.run()
     assert len(validated) == STEPS + 1
     for name, start in visited[0].items():
@@ -42,9 +42,9 @@ def test_the_running_average_is_validated_and_published(problem: Problem, store:
         assert not torch.equal(values(run.best)[name], values(run.pairs)[name])
 
 
-def test_it_does_not_change_how_the_pairs_move(problem: Problem, tmp_path: Any) -> None:
+def test_it_does_not_change_how_the_pairs_move(inputs: Inputs, tmp_path: Any) -> None:
     averaged, plain = (
-        distillation(problem, Store(str(tmp_path / str(decay))), **CHANGES | {"ema": decay}) for decay in (DECAY, 0.0)
+        distillation(inputs, Store(str(tmp_path / str(decay))), **CHANGES | {"ema": decay}) for decay in (DECAY, 0.0)
     )
     averaged.run()
     plain.run()
@@ -54,9 +54,9 @@ def test_it_does_not_change_how_the_pairs_move(problem: Problem, tmp_path: Any) 
 
 
 @pytest.mark.parametrize("fixed", [{}, {"lr_images": 0.0}])
-def test_a_resumed_run_is_bit_identical(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_is_bit_identical(fixed: dict[str, float], inputs: Inputs, tmp_path: Any) -> None:
     changes = CHANGES | {"validate_every": STEPS, "checkpoint_every": 2} | fixed
-    whole, _, resumed = stopped_run(problem, tmp_path, 5, **changes)
+    whole, _, resumed = stopped_run(inputs, tmp_path, 5, **changes)
     resumed.run()
     for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.average.value, whole.average.value)):
         for name, tensor in values(theirs).items():

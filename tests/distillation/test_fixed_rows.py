@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
+from tests.distillation.small_runs import PAIRS, SETTINGS, Inputs, distillation, losses_of, start_pairs, stopped_run
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.store.store import Store
-from vldd_dist.testing.unroll_problems import dual_encoder_case, relative
+from vldd_dist.testing.unroll_cases import dual_encoder_case, relative
 
 RATES = {"images": "lr_images", "texts": "lr_texts", "log_rates": "lr_rates"}
 GRADIENTS = ("full", "exact", "finite_difference", "tesla")
@@ -23,9 +23,9 @@ GRADIENTS = ("full", "exact", "finite_difference", "tesla")
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize("name", RATES)
-def test_a_rate_of_zero_keeps_the_tensors(name: str, optimiser: str, problem: Problem, store: Store) -> None:
-    _, run = losses_of(problem, store, optimiser=optimiser, checkpoint_every=3, **{RATES[name]: 0.0})
-    start, _ = start_pairs(problem, SETTINGS)
+def test_a_rate_of_zero_keeps_the_tensors(name: str, optimiser: str, inputs: Inputs, store: Store) -> None:
+    _, run = losses_of(inputs, store, optimiser=optimiser, checkpoint_every=3, **{RATES[name]: 0.0})
+    start, _ = start_pairs(inputs, SETTINGS)
     for key, value in (run.pairs.rows | run.pairs.shared).items():
         assert torch.equal(value, (start.rows | start.shared)[key]) is (key == name), key
     state = run.outer.rows_state() | run.outer.shared_state()
@@ -34,8 +34,8 @@ def test_a_rate_of_zero_keeps_the_tensors(name: str, optimiser: str, problem: Pr
     assert kept.data_ptr() == best.data_ptr(), "fixed tensors are stored once"
 
 
-def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, Tensor]:
-    run = distillation(problem, store, batch_size=3, **changes)
+def outer_gradient(inputs: Inputs, store: Store, **changes: Any) -> dict[str, Tensor]:
+    run = distillation(inputs, store, batch_size=3, **changes)
     run.problem.begin(run.pairs)
     return run.problem.gradient(0, run.pairs).row_gradients
 
@@ -43,10 +43,10 @@ def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize(("fixed", "learned"), [("images", "texts"), ("texts", "images")])
 def test_fixing_images_or_texts_does_not_change_the_gradient_of_the_other(
-    fixed: str, learned: str, gradient: str, problem: Problem, store: Store
+    fixed: str, learned: str, gradient: str, inputs: Inputs, store: Store
 ) -> None:
     """With a frozen image tower."""
-    both, one = (outer_gradient(problem, store, gradient=gradient, **rates) for rates in ({}, {RATES[fixed]: 0.0}))
+    both, one = (outer_gradient(inputs, store, gradient=gradient, **rates) for rates in ({}, {RATES[fixed]: 0.0}))
     assert set(both) == {"images", "texts"}
     assert set(one) == {learned}
     tolerance = 1e-3 if gradient == "finite_difference" else 1e-6
@@ -59,13 +59,14 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     """For a student whose whole image tower is trained, so that its batches contain pixels."""
     case = dual_encoder_case()
     model, settings = case.student.model, TrajectoryMatching(gradient=gradient)
-    unrolling = LocalUnrolling(model, case.student.layout.loss, settings, None)
+    unroller = LocalUnroller(model, case.student.layout.loss, settings, None)
     tracked: list[bool] = []
     entry: nn.Module = (model.image_backbone, model.text_head)[place]
     entry.register_forward_pre_hook(lambda _, given: tracked.append(given[0].requires_grad))
-    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
-    segment = Segment(Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers), 11)
-    both, one = (unrolling.gradient(given, None) for given in (segment, replace(segment, fixed=frozenset({place}))))
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unroller.towers)
+    student_unroll = StudentUnroll(Unroll(case.theta, case.rates, case.batches, outer, unroller.towers), 11)
+    unrolls = (student_unroll, replace(student_unroll, fixed=frozenset({place})))
+    both, one = (unroller.gradient(unroll) for unroll in unrolls)
     in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]
     assert any(in_both)
     assert not any(in_one)
@@ -77,10 +78,10 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     assert not torch.equal(one.terms, ends), "the student was trained"
 
 
-def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store: Store) -> None:
-    run = distillation(problem, store, lr_images=0.0, batch_size=3, outer_steps=4)
+def test_a_frozen_tower_encodes_fixed_images_once_a_run(inputs: Inputs, store: Store) -> None:
+    run = distillation(inputs, store, lr_images=0.0, batch_size=3, outer_steps=4)
     assert isinstance(run.problem, TrajectoryMatchingProblem)
-    tower, passed = run.problem.unrolling.tower, []
+    tower, passed = run.problem.unroller.tower, []
     assert tower is not None
     # The first image of a size is also encoded to choose the layout.
     tower.features(run.pairs.images[:1])
@@ -90,9 +91,9 @@ def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store:
 
 
 @pytest.mark.parametrize("fixed", ["lr_images", "lr_texts"])
-def test_a_resumed_run_gives_bit_identical_results(fixed: str, problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_gives_bit_identical_results(fixed: str, inputs: Inputs, tmp_path: Any) -> None:
     changes = {fixed: 0.0, "batch_size": 3, "outer_steps": 5, "checkpoint_every": 2}
-    whole, _, resumed = stopped_run(problem, tmp_path, 3, **changes)
+    whole, _, resumed = stopped_run(inputs, tmp_path, 3, **changes)
     # Fixed tensors are read from the checkpoint too, because on another machine a start may differ by rounding.
     resumed.pairs.rows["images" if fixed == "lr_images" else "texts"].add_(1e-7)
     resumed.run()

@@ -12,7 +12,7 @@ from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import dual_encoder_case, flat, relative
 
 
 def pairs(count: int = 6) -> SyntheticPairs:

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 import torch
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 # Five pairs, so that the ranks' rows differ in number.
 FIVE_PAIRS = ["distill.pairs=[5]", "model.image.head.kind=linear", "model.joint_dim=16"]
@@ -28,14 +28,14 @@ def with_inputs(store: Store, overrides: list[str]) -> Store:
     return store
 
 
-def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, RunContext, SyntheticPairs]:
+def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, DistillationContext, SyntheticPairs]:
     """A distillation run before its first outer step."""
     torch.set_num_threads(1)
     described = experiment(*overrides)
     (unit,) = units_of(described, "distillation")
     made = workspace(Store(url), unit)
     context = StageContext(made.order, made.store, made.writer, made.report, ranks)
-    inputs = run_context(context, described.distill.run_settings(), context.build_model(0))
+    inputs = distillation_context(context, described.distill.distillation_settings(), context.build_model(0))
     return context, inputs, starting_pairs(inputs)[0]
 
 

@@ -15,13 +15,13 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient
-from vldd_dist.distillation.student import make_unrolling
+from vldd_dist.distillation.student import make_unroller
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 # Five pairs in minibatches of four, and seven real pairs, so that the ranks' rows differ in number. Noise, a teacher, dropout
 # on the real pairs, a learned temperature, and at odd outer steps inner steps that are not differentiated.
@@ -131,8 +131,8 @@ def shards_of_start(ranks: Ranks, url: str, sharding: Sharding, seed: int, *over
     """This rank's shards of a student's start; the whole tensors, flattened, in one process."""
     _, inputs, _ = start(ranks, url, [*OVERRIDES, *overrides])
     objective = inputs.settings.objective
-    unrolling = make_unrolling(inputs.model, inputs.loss, objective, None, ranks, sharding, 4)
-    return [shard.flatten().clone() for shard in unrolling.fresh_starts()(seed)]
+    unroller = make_unroller(inputs.model, inputs.loss, objective, None, ranks, sharding, 4)
+    return [shard.flatten().clone() for shard in unroller.fresh_starts()(seed)]
 
 
 @pytest.mark.parametrize("sharding", ["none", "zero3", "fsdp"])

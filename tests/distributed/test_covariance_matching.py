@@ -22,13 +22,13 @@ from vldd_dist.models.heads import build_head
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 # Five pairs, so that the ranks' rows differ in number.
 OVERRIDES = [
@@ -67,7 +67,7 @@ def found_gradient(ranks: Ranks, url: str, *overrides: str) -> OuterGradient:
     """This rank's part of the gradient."""
     torch.set_num_threads(1)
     context = context_of(Store(url), ranks)
-    inputs = run_context(context, described(*overrides).distill.run_settings(), context.build_model(0))
+    inputs = distillation_context(context, described(*overrides).distill.distillation_settings(), context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     with inputs.settings.objective.open(inputs) as problem:
         return problem.gradient(STEP, pairs)
@@ -77,8 +77,8 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
     """The terms of the loss, and the gradient of their sum with respect to images and texts, with torch's own covariance."""
     context = context_of(store, SOLO)
     model = context.build_model(0)
-    settings = described().distill.run_settings()
-    pairs, _ = starting_pairs(run_context(context, settings, model))
+    settings = described().distill.distillation_settings()
+    pairs, _ = starting_pairs(distillation_context(context, settings, model))
     model.eval()
     batches = RealBatches(
         context.embeddings, context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute
@@ -116,8 +116,8 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
 @pytest.mark.parametrize("changes", [[], [FIXED], [KEPT], [KEPT, FIXED]])
 def test_an_outer_step_has_the_operations_of_the_plan(changes: list[str], prepared: Store) -> None:
     """Operations of heads and covariances are not compared."""
-    context, settings = context_of(prepared, SOLO), described(*changes).distill.run_settings()
-    inputs = run_context(context, settings, context.build_model(0))
+    context, settings = context_of(prepared, SOLO), described(*changes).distill.distillation_settings()
+    inputs = distillation_context(context, settings, context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     pairs = replace(pairs, fixed=settings.fixed())
     passes = FlopTrace(MemoryTrace(described().model, pairs.texts.shape[1], 32))

@@ -14,13 +14,13 @@ from vldd_dist.distillation.batch_exchange import BatchExchange
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.sharded_unroller import ShardedUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Unroll, scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, relative
+from vldd_dist.testing.unroll_cases import TEXT_DIM, Case, dual_encoder_case, relative
 
 Groups = Callable[[int], Group]
 # Of two ranks one has a row more than a chunk and the other a whole chunk. No step uses the last pair.
@@ -41,17 +41,17 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     case, rows = problem()
     owned, model = slice(*ranks.rows(PAIRS)), case.student.model
     passed: list[int] = []
-    unrolling = ShardedUnrolling(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, sharding, USED)
-    assert unrolling.tower is not None
+    unroller = ShardedUnroller(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, sharding, USED)
+    assert unroller.tower is not None
     # The first image of a size is also encoded to choose the layout.
-    unrolling.tower.features(rows["images"][:1])
-    unrolling.tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    unroller.tower.features(rows["images"][:1])
+    unroller.tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
     pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
-    exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, BATCHES, limit)
-    start, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
-    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=ranks)
-    segment = Segment(Unroll(start, case.rates, exchange.batches, outer, unrolling.towers), 11)
-    found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
+    exchange = BatchExchange(ranks, unroller.tower, pairs, PAIRS, BATCHES, limit)
+    start, target = unroller.layout.cut(case.theta), unroller.layout.cut(case.target)
+    outer = partial(matching_loss, start=start, target=target, towers=unroller.towers, ranks=ranks)
+    student_unroll = StudentUnroll(Unroll(start, case.rates, exchange.batches, outer, unroller.towers), 11)
+    found, gradients = exchange.gradients(unroller.gradient(student_unroll).batches)
     return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.own.used), **gradients}
 
 

@@ -14,14 +14,14 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.blending import Blend, Blending
-from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.sharded_unroller import ShardedUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import EpsilonChoice, Unroll, UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import Case, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -45,20 +45,20 @@ WAYS = (
 Groups = Callable[[int], Group]
 
 
-def unrolling_of(
+def unroller_of(
     ranks: Ranks, case: Case, total: int, sharding: Sharding, gradient: str, dropout: bool = False
-) -> ShardedUnrolling:
+) -> ShardedUnroller:
     settings = TrajectoryMatching(gradient=gradient, dropout=dropout)
-    return ShardedUnrolling(case.student.model, case.student.layout.loss, settings, None, ranks, sharding, total)
+    return ShardedUnroller(case.student.model, case.student.layout.loss, settings, None, ranks, sharding, total)
 
 
-def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
+def student_unroll_of(unroller: ShardedUnroller, case: Case, total: int) -> StudentUnroll:
     """This rank's rows and shards."""
-    cut, own = unrolling.layout.cut, slice(*unrolling.ranks.rows(total))
+    cut, own = unroller.layout.cut, slice(*unroller.ranks.rows(total))
     batches = [[tensor[own] for tensor in batch] for batch in case.batches]
     start, target = cut(case.theta), cut(case.target)
-    outer = partial(matching_loss, start=start, target=target, towers=unrolling.towers, ranks=unrolling.ranks)
-    return Segment(Unroll(start, case.rates, batches, outer, unrolling.towers, case.shared), 11, case.fixed)
+    outer = partial(matching_loss, start=start, target=target, towers=unroller.towers, ranks=unroller.ranks)
+    return StudentUnroll(Unroll(start, case.rates, batches, outer, unroller.towers, case.shared), 11, case.fixed)
 
 
 def sharded_gradient(
@@ -67,16 +67,16 @@ def sharded_gradient(
     """This rank's part of it."""
     case = case_of(student, gradient)
     total = len(case.batches[0][0])
-    unrolling = unrolling_of(ranks, case, total, sharding, gradient, STUDENTS[student].get("dropout", False))
-    segment = replace(segment_of(unrolling, case, total), blend=blend)
-    choice = unrolling.check_differences(segment, 1e-4) if gradient == "finite_difference" else None
-    result = unrolling.gradient(segment, choice and choice.relative_epsilon)
+    unroller = unroller_of(ranks, case, total, sharding, gradient, STUDENTS[student].get("dropout", False))
+    student_unroll = replace(student_unroll_of(unroller, case, total), blend=blend)
+    choice = unroller.check_differences(student_unroll, 1e-4) if gradient == "finite_difference" else None
+    result = unroller.gradient(student_unroll, choice and choice.relative_epsilon)
     return {
         "rows": [[tensor.clone() for tensor in batch] for batch in result.batches],
         "rates": result.rates,
         "terms": result.terms,
         "shared": list(result.shared),
-        "shard": sum(len(shard) for shard in segment.unroll.theta),
+        "shard": sum(len(shard) for shard in student_unroll.unroll.theta),
         "choice": choice,
     }
 
@@ -178,11 +178,11 @@ def checked(ranks: Ranks, student: str, sharding: Sharding, ways: list[tuple[flo
     """One check for each (known step, whether second derivatives fit on the last rank)."""
     case = dual_encoder_case(steps=2, **STUDENTS[student]).in_model_inputs()
     total = len(case.batches[0][0])
-    unrolling = unrolling_of(ranks, case, total, sharding, "finite_difference")
-    segment, found = segment_of(unrolling, case, total), []
+    unroller = unroller_of(ranks, case, total, sharding, "finite_difference")
+    student_unroll, found = student_unroll_of(unroller, case, total), []
     for known, fits in ways:
-        unrolling._exact_fits = lambda fits=fits: fits or ranks.rank < ranks.world_size - 1  # type: ignore[misc, method-assign]
-        found.append(unrolling.check_differences(segment, known))
+        unroller._exact_fits = lambda fits=fits: fits or ranks.rank < ranks.world_size - 1  # type: ignore[misc, method-assign]
+        found.append(unroller.check_differences(student_unroll, known))
     return found
 
 

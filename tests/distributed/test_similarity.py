@@ -15,7 +15,7 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.processes.group import Group
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 # Seven pairs, so that the ranks' rows differ in number; a minibatch of five, whose columns of a full similarity are gathered.
 # SGD, because Adam's first step is only the sign of the gradient; at small rates, because rounding grows with them.

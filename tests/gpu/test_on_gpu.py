@@ -14,7 +14,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
-from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import dual_encoder_case, flat, relative
 
 
 @pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.distilling import distilling, run_settings
+from benchmarks.gpu.distilling import distillation_settings, distilling
 from tests.distributed.feature_runs import start
 from tests.gpu.objectives import OBJECTIVES, STEP, prepared
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
@@ -52,7 +52,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
 )
 def test_an_outer_step_keeps_to_one_device(image: dict[str, Any], objective: dict[str, Any], tmp_path: Path) -> None:
     student = model(**image)
-    settings = run_settings(SIZE, TEXT_DIM, objective={"inner_steps": 2, **objective}, batch_size=3, ema=0.9)
+    settings = distillation_settings(SIZE, TEXT_DIM, objective={"inner_steps": 2, **objective}, batch_size=3, ema=0.9)
     with pretended_device():
         put_there(student)
         with distilling(student, settings, 4, Store(str(tmp_path))) as run:

@@ -26,18 +26,18 @@ from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 SETTINGS = "name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4"
 ALONE = ", teacher: 0"
@@ -77,7 +77,7 @@ def context_of(store: Store, tree: Experiment) -> StageContext:
 
 def found_gradient(store: Store, tree: Experiment, step: int) -> OuterGradient:
     context = context_of(store, tree)
-    inputs = run_context(context, tree.distill.run_settings(), context.build_model(0))
+    inputs = distillation_context(context, tree.distill.distillation_settings(), context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     with inputs.settings.objective.open(inputs) as problem:
         return problem.gradient(step, pairs)
@@ -102,8 +102,8 @@ def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain)
     """
     context = context_of(store, tree)
     model = context.build_model(0)
-    settings = tree.distill.run_settings()
-    pairs, _ = starting_pairs(run_context(context, settings, model))
+    settings = tree.distill.distillation_settings()
+    pairs, _ = starting_pairs(distillation_context(context, settings, model))
     seed = derive_seed(0, "distillation", 5)
     start_seed = derive_seed(seed, "heads", step)
     if tree.model.image.train == "full":
@@ -191,8 +191,10 @@ def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
         assert relative(tensor, 0.75 * alone.row_gradients[name] + 0.25 * taught.row_gradients[name]) < 1e-4
     context = context_of(prepared, trees[2])
     model, settings = context.build_model(0), trees[2].distill.objective
-    unrolling = LocalUnrolling(model, trees[2].model.loss, settings, None)
-    teacher = Teacher(unrolling, run_context(context, trees[2].distill.run_settings(), model).open_experts(None))
+    unroller = LocalUnroller(model, trees[2].model.loss, settings, None)
+    teacher = Teacher(
+        unroller, distillation_context(context, trees[2].distill.distillation_settings(), model).open_experts(None)
+    )
     generator = torch.Generator().manual_seed(0)
     inputs, texts = (
         torch.randn(4, width, generator=generator) for width in (model.image_backbone.num_features, model.text_dim)
@@ -304,10 +306,10 @@ def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Stor
     few = [train, "distill.pairs=[20]", "distill.batch_size=2", "experts.count=2"]
     tree = described(", teacher: 0.5", *few)
     # Two steps on average.
-    settings = described(", teacher: 0.5", *few, "distill.objective.skipped_steps=8").distill.run_settings()
+    settings = described(", teacher: 0.5", *few, "distill.objective.skipped_steps=8").distill.distillation_settings()
     run(prepared, [unit for unit in Graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
     context = context_of(prepared, tree)
-    inputs = run_context(context, tree.distill.run_settings(), context.build_model(0))
+    inputs = distillation_context(context, tree.distill.distillation_settings(), context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     seed = derive_seed(0, "distillation", 20)
     step = next(step for step in itertools.count(1, 2) if numpy_generator(seed, "bilevel", step).integers(5) == 2)

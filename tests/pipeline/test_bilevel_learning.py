@@ -12,7 +12,7 @@ from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, run, units_of
 from vldd_dist.testing.experiments.tiny_units import digests
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 LEARNING = "model.loss={name: wbce, temperature: 0.3, learn_temperature: true, similarity: {kind: full}}"
 

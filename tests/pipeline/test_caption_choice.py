@@ -16,7 +16,7 @@ from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.stages.shared.inputs import load_expert
 from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import encode_texts
@@ -78,7 +78,7 @@ def test_captions_of_other_splits_are_not_training_captions(
 
     def start() -> torch.Tensor:
         model = workspace(store, noise).build_model(0)
-        pairs, _ = starting_pairs(run_context(workspace(store, noise), noisy.distill.run_settings(), model))
+        pairs, _ = starting_pairs(distillation_context(workspace(store, noise), noisy.distill.distillation_settings(), model))
         return pairs.texts
 
     undisturbed = start()

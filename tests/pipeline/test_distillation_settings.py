@@ -9,7 +9,7 @@ import torch
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.errors import ConfigError, VlddError
 from vldd_dist.events import Notice, Progress, UnitReport
@@ -123,13 +123,13 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
 
 def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that passed at the start does not hold for later pairs."""
-    store, check = without("distillation"), LocalUnrolling.check_differences
+    store, check = without("distillation"), LocalUnroller.check_differences
 
-    def drifting(self: LocalUnrolling, *arguments: Any) -> EpsilonChoice:
+    def drifting(self: LocalUnroller, *arguments: Any) -> EpsilonChoice:
         found = check(self, *arguments)
         return found if arguments[-1] is None else found._replace(error=found.error + 0.5)
 
-    monkeypatch.setattr(LocalUnrolling, "check_differences", drifting)
+    monkeypatch.setattr(LocalUnroller, "check_differences", drifting)
     tree = experiment("distill.objective.gradient=finite_difference", "distill.objective.check_every=3")
     events: list[UnitReport] = []
     with pytest.raises(

@@ -12,7 +12,7 @@ from vldd_dist.data.medoids import medoids
 from vldd_dist.distillation.initialisations import k_means, starting_pairs
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of, workspace
@@ -23,7 +23,7 @@ def start(store: Store, initialise: str) -> SyntheticPairs:
     tree = experiment(f"distill.initialise={initialise}")
     (unit,) = units_of(tree, "distillation")
     context = workspace(store, unit)
-    pairs, _ = starting_pairs(run_context(context, tree.distill.run_settings(), context.build_model(0)))
+    pairs, _ = starting_pairs(distillation_context(context, tree.distill.distillation_settings(), context.build_model(0)))
     return pairs
 
 

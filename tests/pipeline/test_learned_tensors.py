@@ -10,11 +10,11 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.plugins import LOSSES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
-from vldd_dist.testing.unroll_problems import ScaledInfoNCE
+from vldd_dist.testing.unroll_cases import ScaledInfoNCE
 
 
 def test_learned_tensors_of_a_loss_pass_through_all_stages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOSSES.entries, "scaled_infonce", "vldd_dist.testing.unroll_problems:ScaledInfoNCE")
+    monkeypatch.setitem(LOSSES.entries, "scaled_infonce", "vldd_dist.testing.unroll_cases:ScaledInfoNCE")
     tree = experiment(
         "model.loss={name: scaled_infonce, lr_temperature: 0.1}",
         "data.train_images=24",

@@ -16,13 +16,13 @@ from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.real_data.real_rows import RealRows
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Sgd, Unroll
 from vldd_dist.distillation.unroll.protocol import leaves
 from vldd_dist.models.dual_encoder import build
@@ -75,7 +75,7 @@ class LossOfSteps(UnrolledObjective):
 
     name: str = "loss_of_steps"
 
-    def open(self, context: RunContext) -> AbstractContextManager[OuterProblem]:
+    def open(self, context: DistillationContext) -> AbstractContextManager[OuterProblem]:
         raise NotImplementedError
 
 
@@ -172,14 +172,14 @@ def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, rea
     assert (terms["kept graphs"] > 0) == (train == "head")
     held = {name: size for name, size in terms.items() if name not in ("student", "frozen tower", "pairs", "kept graphs")}
     image = experiment.model.image.model_copy(update={"weights": "random"})
-    unrolling = LocalUnrolling(
+    unroller = LocalUnroller(
         build(experiment.model.model_copy(update={"image": image}), TEXT_DIM, None, 0),
         InfoNCE(),
         experiment.distill.objective,
         None,
     )
-    fresh_start = unrolling.fresh_starts()
-    _, *shape = model_inputs(unrolling.model, torch.randn(1, 3, 64, 64)).shape
+    fresh_start = unroller.fresh_starts()
+    _, *shape = model_inputs(unroller.model, torch.randn(1, 3, 64, 64)).shape
 
     def drawn(rows: int) -> list[Tensor]:
         return [torch.randn(rows, *shape), torch.randn(rows, TEXT_DIM)]
@@ -187,10 +187,10 @@ def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, rea
     def step() -> None:
         batches = [drawn(pairs) for _ in range(skipped + 3)]
         read = drawn(real)
-        outer = unrolling.loss_of_rows(RealRows(*[rows.clone() for rows in read], real), 1, InfoNCE())
+        outer = unroller.loss_of_rows(RealRows(*[rows.clone() for rows in read], real), 1, InfoNCE())
         rates, sgd = torch.tensor([0.01, 0.01]), Sgd(0.9, 5e-4, skipped)
-        unroll = Unroll(fresh_start(0), rates, batches, outer, unrolling.towers, sgd=sgd)
-        unrolling.gradient(Segment(unroll, 0), None)
+        unroll = Unroll(fresh_start(0), rates, batches, outer, unroller.towers, sgd=sgd)
+        unroller.gradient(StudentUnroll(unroll, 0))
 
     step()
     measured = allocated_peak(step)
@@ -202,9 +202,9 @@ def test_an_outer_loss_on_real_pairs_keeps_fused_attention() -> None:
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": 224}, weights="random")
     settings, rows = ModelSettings(image=image, text=TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))), 16
     planned = MemoryTrace(settings, TEXT_DIM, 224).first_order(rows, training=True, of_batch=False, keep=True)
-    unrolling = LocalUnrolling(build(settings, TEXT_DIM, None, 0), InfoNCE(), Bilevel(teacher=0), None)
+    unroller = LocalUnroller(build(settings, TEXT_DIM, None, 0), InfoNCE(), Bilevel(teacher=0), None)
     read = RealRows(torch.randn(rows, 3, 224, 224), torch.randn(rows, TEXT_DIM), rows)
-    outer, theta = unrolling.loss_of_rows(read, 0, InfoNCE()), leaves(unrolling.student.view.read())
+    outer, theta = unroller.loss_of_rows(read, 0, InfoNCE()), leaves(unroller.student.view.read())
     measured = allocated_peak(lambda: torch.autograd.grad(outer(theta).sum(), theta))
     assert measured / 1.05 < planned < measured * 1.05
 

@@ -11,14 +11,14 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.kinks import first_kink, refuse_kinked_student
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import (
     Autograd,
-    Differences,
     DifferenceSettings,
     DoubleBackward,
     EpsilonChoice,
+    FiniteDifferences,
     Unroll,
     UnrollResult,
     choose_epsilon,
@@ -29,7 +29,7 @@ from vldd_dist.distillation.unroll.check import CANDIDATE_EPSILONS
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.infonce import InfoNCE
-from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import TEXT_DIM, Case, dual_encoder_case, flat, relative
 
 
 def chosen(case: Case, difference: str = "central", exact: bool = True) -> EpsilonChoice:
@@ -41,10 +41,10 @@ def chosen(case: Case, difference: str = "central", exact: bool = True) -> Epsil
 
 def checked(case: Case, known: float | None = None) -> EpsilonChoice:
     """The check that a run makes; `known`: the only epsilon to try."""
-    unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
-    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
-    unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers)
-    return unrolling.check_differences(Segment(unroll, 11), known)
+    unroller = LocalUnroller(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unroller.towers)
+    unroll = Unroll(case.theta, case.rates, case.batches, outer, unroller.towers)
+    return unroller.check_differences(StudentUnroll(unroll, 11), known)
 
 
 def larger_case(pairs: int, rate: float, **image: object) -> Case:
@@ -64,7 +64,7 @@ def larger_case(pairs: int, rate: float, **image: object) -> Case:
 def error_of_a_step(case: Case, relative_epsilon: float) -> float:
     """The relative error of the products of the first inner step alone, along the adjoint after it."""
     exact = DoubleBackward(case.student)
-    differences = Differences(Autograd(case.student), DifferenceSettings("central", relative_epsilon))
+    differences = FiniteDifferences(Autograd(case.student), DifferenceSettings("central", relative_epsilon))
     gradient = exact.gradient(case.theta, case.batches[0], 0, last=False).theta
     rates = [float(case.rates[tower]) for tower in case.student.towers]
     stepped = [theta - rate * g for theta, rate, g in zip(case.theta, rates, gradient, strict=True)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
-from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import dual_encoder_case, flat, relative
 
 # The number of learned elements for four pairs.
 NUMBERS = {"low_rank": 4 * (1 + 2 * 2), "full": 4 * 4}

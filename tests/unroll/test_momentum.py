@@ -8,7 +8,7 @@ from vldd_dist.distillation.unroll import Params, Sgd, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.losses.wbce import WeightedBCE
-from vldd_dist.testing.unroll_problems import Perceptron, ScaledInfoNCE, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import Perceptron, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 
 def _squares(theta: Params) -> Tensor:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Gradient, Params, UnrollResult
-from vldd_dist.testing.unroll_problems import dual_encoder_case
+from vldd_dist.testing.unroll_cases import dual_encoder_case
 
 
 def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
@@ -38,17 +38,17 @@ def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
 def test_the_gradient_with_which_differences_are_compared_has_all_bits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     flags: list[tuple[bool, bool]] = []
 
-    def gradient(self: LocalUnrolling, method: Gradient, *arguments: object) -> UnrollResult:
+    def gradient(self: LocalUnroller, *_: object, method: Gradient) -> UnrollResult:
         flags.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
         raise InterruptedError
 
-    monkeypatch.setattr(LocalUnrolling, "_gradient", gradient)
-    unrolling = object.__new__(LocalUnrolling)
-    unrolling.model = torch.nn.Identity()  # type: ignore[assignment]
+    monkeypatch.setattr(LocalUnroller, "gradient", gradient)
+    unroller = object.__new__(LocalUnroller)
+    unroller.model = torch.nn.Identity()  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
         with pytest.raises(InterruptedError):
-            unrolling.check_differences(Mock(), None)
+            unroller.check_differences(Mock(), None)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
     assert flags == [(False, False)]

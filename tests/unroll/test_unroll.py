@@ -16,9 +16,9 @@ from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatc
 from vldd_dist.distillation.student.student import StepInputs, Student
 from vldd_dist.distillation.unroll import (
     Autograd,
-    Differences,
     DifferenceSettings,
     DoubleBackward,
+    FiniteDifferences,
     OnDisk,
     OnHost,
     Params,
@@ -34,7 +34,7 @@ from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.distillation.unroll.protocol import step_loss
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
-from vldd_dist.testing.unroll_problems import Case, Perceptron, Quadratic, ScaledInfoNCE, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import Case, Perceptron, Quadratic, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ def test_the_gradient_beside_central_differences_is_of_second_order() -> None:
     wanted = DoubleBackward(Perceptron()).gradient(theta, batch, 0, last=False).theta
     errors = []
     for step in (1e-2, 1e-3):
-        differences = Differences(Autograd(Perceptron()), DifferenceSettings("central", step))
+        differences = FiniteDifferences(Autograd(Perceptron()), DifferenceSettings("central", step))
         products = differences.products(theta, batch, 0, v, None, with_theta=True)
         off = zip(products.gradient, wanted, strict=True)
         errors.append(float(torch.cat([(found - right).flatten() for found, right in off]).norm()))
@@ -130,7 +130,9 @@ def test_the_gradient_beside_central_differences_is_of_second_order() -> None:
 
 def test_differences_refuse_sixteen_bits() -> None:
     with pytest.raises(ValueError, match="fp32"):
-        Differences(Autograd(Quadratic())).gradient([torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, last=False)
+        FiniteDifferences(Autograd(Quadratic())).gradient(
+            [torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, last=False
+        )
 
 
 def test_tesla_is_exact_for_one_step_only() -> None:
@@ -236,7 +238,7 @@ def test_the_number_of_loss_evaluations_of_each_gradient(name: str, difference: 
     assert len(evaluations) == passes
     if name == "finite_difference":
         planned = TrajectoryMatching(gradient=name, difference=difference, inner_steps=4).costs()
-        assert planned.passes_of_differences() == passes
+        assert planned.difference_passes() == passes
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_a_rate_of_zero_is_refused() -> None:
 @pytest.mark.parametrize("difference", ["central", "forward"])
 def test_a_direction_with_nan_is_not_taken_for_zero(difference: str) -> None:
     case = dual_encoder_case(steps=1)
-    derivatives, batch = Differences(Autograd(case.student), DifferenceSettings(difference)), case.batches[0]
+    derivatives, batch = FiniteDifferences(Autograd(case.student), DifferenceSettings(difference)), case.batches[0]
     v = [torch.full_like(tensor, torch.nan) for tensor in case.theta]
     first = derivatives.gradient(case.theta, batch, 0, last=True)
     products = derivatives.products(case.theta, batch, 0, v, first, with_theta=True)

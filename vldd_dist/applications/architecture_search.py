@@ -77,7 +77,7 @@ class ArchitectureSearch(Application):
     stopped_after: Positive = Field(1, description="Epochs of the baseline that stops training on all pairs early.")
     baselines: Baselines = Field(["random", "k_center"], validate_default=True, description=BASELINES)
 
-    def problems(self, experiment: "Experiment") -> list[str]:
+    def conflicts(self, experiment: "Experiment") -> list[str]:
         if self.candidates > (most := len(HEADS) ** 2 * len(self.joint_dims)):
             return [
                 f"applications: architecture_search: candidates ({self.candidates}) is more than the {most} that there are: "

@@ -59,11 +59,11 @@ class Application(Plugin):
     def notes(self) -> list[str]:
         """Sentences to print below the table, which explain the figures."""
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        """What is wrong with these settings in this experiment, one sentence each."""
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        """Which of these settings do not work with others of the experiment, one sentence each."""
         return []
 
-    def count_problems(self, train_images: int) -> list[str]:
+    def count_conflicts(self, train_images: int) -> list[str]:
         """What asks for more than this number of training images, one sentence each."""
         return []
 

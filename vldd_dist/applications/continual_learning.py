@@ -90,18 +90,19 @@ class ContinualLearning(Application):
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
     distill: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        problems, needed = self.distill.problems(experiment), self.tasks * LEAST_MEASURED
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        conflicts = self.distill.conflicts(experiment)
+        needed = self.tasks * LEAST_MEASURED
         for split in ("val", "test"):
             images = experiment.data.limits[split]
             if images is not None and images < needed:
-                problems.append(
+                conflicts.append(
                     f"applications.run: continual_learning needs {needed} {split} images ({LEAST_MEASURED} for each task), "
                     f"more than data.{split}_images ({images}): lower tasks, or raise data.{split}_images"
                 )
-        return problems
+        return conflicts
 
-    def count_problems(self, train_images: int) -> list[str]:
+    def count_conflicts(self, train_images: int) -> list[str]:
         if (needed := self.tasks * self.pairs_per_task) <= train_images:
             return []
         return [

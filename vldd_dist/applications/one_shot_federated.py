@@ -57,10 +57,10 @@ class OneShotFederated(Application):
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
     distill: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        return self.distill.problems(experiment)
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        return self.distill.conflicts(experiment)
 
-    def count_problems(self, train_images: int) -> list[str]:
+    def count_conflicts(self, train_images: int) -> list[str]:
         if (needed := self.clients * self.least_images) <= train_images:
             return []
         return [
@@ -166,7 +166,8 @@ def _averaged_round(
     Args:
         student: left with the parameters of the last client.
     """
-    view, total_images = ParameterView(student), sum(len(part.inputs) for part in parts)
+    view = ParameterView(student)
+    total_images = sum(len(part.inputs) for part in parts)
     common, average = view.read(), list[Tensor]()
     for client, part in enumerate(parts):
         view.write(common)

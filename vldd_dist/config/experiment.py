@@ -78,19 +78,19 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        problems = [
-            *_device_problems(self),
-            *_model_problems(self),
-            *_distill_problems(self),
-            *_application_problems(self),
-            *_size_problems(self),
+        conflicts = [
+            *_device_conflicts(self),
+            *_model_conflicts(self),
+            *_distill_conflicts(self),
+            *_application_conflicts(self),
+            *_size_conflicts(self),
         ]
-        if problems:
-            raise ValueError(problems[0])
+        if conflicts:
+            raise ValueError(conflicts[0])
         return self
 
 
-def _device_problems(experiment: Experiment) -> list[str]:
+def _device_conflicts(experiment: Experiment) -> list[str]:
     if experiment.device == "auto":
         return []
     sections = {name: getattr(experiment, name) for name in Experiment.model_fields}
@@ -103,127 +103,128 @@ def _device_problems(experiment: Experiment) -> list[str]:
     ]
 
 
-def _model_problems(experiment: Experiment) -> list[str]:
+def _model_conflicts(experiment: Experiment) -> list[str]:
     image, text = experiment.model.image, experiment.model.text
-    problems = [*_image_model_problems(experiment), *_attribute_problems(experiment)]
+    conflicts = [*_image_model_conflicts(experiment), *_attribute_conflicts(experiment)]
     for tower, settings in (("image", image), ("text", text)):
         if settings.train == "frozen" and settings.head.kind != "none":
-            problems.append(
+            conflicts.append(
                 f"model.{tower}.train: frozen would freeze a random head: set model.{tower}.head.kind to none or train to head"
             )
         if settings.train == "head" and settings.head.kind == "none":
-            problems.append(f"model.{tower}.train: head needs a head: set model.{tower}.head.kind to linear or projection")
+            conflicts.append(f"model.{tower}.train: head needs a head: set model.{tower}.head.kind to linear or projection")
     if image.train == text.train == "frozen":
-        problems.append("model.image.train and model.text.train are both frozen, so that nothing is trained: set one to head")
+        conflicts.append("model.image.train and model.text.train are both frozen, so that nothing is trained: set one to head")
     if image.head.kind != "none" and experiment.model.joint_dim is None:
-        problems.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
-    return problems
+        conflicts.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
+    return conflicts
 
 
-def _image_model_problems(experiment: Experiment) -> list[str]:
-    default, problems = experiment.model.image, []
+def _image_model_conflicts(experiment: Experiment) -> list[str]:
+    default = experiment.model.image
+    conflicts = []
     for entry in experiment.evaluation.image_models:
         differing = [field for field in entry.model_fields_set if getattr(entry, field) != getattr(default, field, None)]
         if entry.model == default.model and differing:
-            problems.append(
+            conflicts.append(
                 f"evaluation.image_models: {entry.model} is model.image.model, which always has a row of its own: "
                 f"remove the entry or its {min(differing)}"
             )
         if entry.model != default.model and entry.weights is None and default.weights not in NAMED_WEIGHTS:
-            problems.append(
+            conflicts.append(
                 f"evaluation.image_models: {entry.model} needs weights of its own (timm, random, attributes or a file), because "
                 f"model.image.weights is a file of {default.model}: write {{model: {entry.model}, weights: ...}}"
             )
-    return problems
+    return conflicts
 
 
-def _attribute_problems(experiment: Experiment) -> list[str]:
+def _attribute_conflicts(experiment: Experiment) -> list[str]:
     pretrained = [name for name in experiment.image_models() if experiment.image_tower(name).weights == "attributes"]
     if not pretrained:
         return []
-    problems, pretrain = [], experiment.pretrain
+    conflicts = []
+    pretrain = experiment.pretrain
     if experiment.data.source.name != "scenes":
         key = "model.image.weights" if pretrained[0] == experiment.model.image.model else "weights in evaluation.image_models"
-        problems.append(f"{key}: attributes needs data.source: scenes: name a .safetensors file, timm or random")
+        conflicts.append(f"{key}: attributes needs data.source: scenes: name a .safetensors file, timm or random")
     if pretrain.images % pretrain.batch_size == 1:
-        problems.append(
+        conflicts.append(
             f"pretrain.images ({pretrain.images}) leaves a last batch of one image, which batch normalisation cannot be trained on: "
             "change pretrain.images or pretrain.batch_size by one"
         )
-    return problems
+    return conflicts
 
 
-def _distill_problems(experiment: Experiment) -> list[str]:
+def _distill_conflicts(experiment: Experiment) -> list[str]:
     distill, data = experiment.distill, experiment.data
-    problems = []
-    problems += _rank_problems(experiment)
-    problems += _phase_problems(experiment)
+    conflicts = [*_rank_conflicts(experiment), *_phase_conflicts(experiment)]
     of_loss = experiment.model.loss.learned_rows
     if len(distill.fixed()) == len(distill.rates()) and not any(tensor.lr for tensor in of_loss(range(1), 1).values()):
-        problems.append(
+        conflicts.append(
             "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or let "
             "model.loss learn a similarity"
         )
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
-        problems += count_problems(experiment, train_images, math.ceil(train_images / data.group_images))
-    return problems
+        conflicts += count_conflicts(experiment, train_images, math.ceil(train_images / data.group_images))
+    return conflicts
 
 
-def count_problems(experiment: Experiment, train_images: int, groups: int) -> list[str]:
+def count_conflicts(experiment: Experiment, train_images: int, groups: int) -> list[str]:
     """What asks for more than this number of training images, or for more shards than they can fill.
 
     Args:
         groups: the number of groups in which they are prepared; each may end with a shard that is not full.
     """
-    problems, pairs, readers = [], max(experiment.distill.pairs), experiment.experts.readers
+    conflicts = []
+    pairs, readers = max(experiment.distill.pairs), experiment.experts.readers
     shards = math.ceil(train_images / experiment.data.shard_images) + groups - 1
     if pairs > train_images:
-        problems.append(f"distill.pairs ({pairs}) is more than the training images ({train_images}): lower it")
+        conflicts.append(f"distill.pairs ({pairs}) is more than the training images ({train_images}): lower it")
     if readers > shards:
-        problems.append(
+        conflicts.append(
             f"experts.readers ({readers}) is more than the training shards ({shards}): lower it, or lower "
             "data.shard_images for more shards"
         )
     for application in experiment.applications.run:
-        problems += application.count_problems(train_images)
-    return problems
+        conflicts += application.count_conflicts(train_images)
+    return conflicts
 
 
-def _application_problems(experiment: Experiment) -> list[str]:
+def _application_conflicts(experiment: Experiment) -> list[str]:
     applications = experiment.applications.run
     if applications and not experiment.model.has_features:
         return [
             "applications.run: students are trained on features of a frozen image tower with pretrained weights: set model.image.train to "
             "head and model.image.weights to anything but random"
         ]
-    return [problem for application in applications for problem in application.problems(experiment)]
+    return [conflict for application in applications for conflict in application.conflicts(experiment)]
 
 
-def _phase_problems(experiment: Experiment) -> list[str]:
-    """Problems of the objective, in each phase, and of phases with several workers or learned loss parameters."""
+def _phase_conflicts(experiment: Experiment) -> list[str]:
+    """Conflicts of the objective, in each phase, and of phases with several workers or learned loss parameters."""
     distill, loss = experiment.distill, experiment.model.loss
-    problems: list[str] = []
+    conflicts: list[str] = []
     for number, settings in enumerate(distill.of_phases()):
-        objective_problems = settings.objective.problems(experiment.model_copy(update={"distill": settings}))
+        objective_conflicts = settings.objective.conflicts(experiment.model_copy(update={"distill": settings}))
         prefix = f"distill.phases.{number}: " if distill.phases else ""
-        problems += [prefix + problem for problem in objective_problems]
+        conflicts += [prefix + conflict for conflict in objective_conflicts]
     if distill.phases and not distill.objective.in_phases:
-        problems.append(
+        conflicts.append(
             f"distill.phases: the student of {distill.objective.name} starts untrained, but those of a later phase are trained on the "
             "pairs of the earlier ones: leave phases out, or choose trajectory_matching"
         )
     if distill.phases and distill.workers > 1:
-        problems.append("distill.phases are learned by one process: set distill.workers to 1")
+        conflicts.append("distill.phases are learned by one process: set distill.workers to 1")
     if distill.phases and (shared := loss.learned_shared()):
-        problems.append(
+        conflicts.append(
             f"distill.phases: each phase would learn its own {next(iter(shared))}, but a distilled set has only one: choose a "
             "model.loss that learns none"
         )
-    return problems
+    return conflicts
 
 
-def _size_problems(experiment: Experiment) -> list[str]:
+def _size_conflicts(experiment: Experiment) -> list[str]:
     distill, evaluation = experiment.distill, experiment.evaluation
     sets = len(distill.pairs) * (len(distill.seeds) + len(experiment.coresets.methods) * len(evaluation.seeds))
     units = experiment.experts.count + sets * len(evaluation.seeds) * (1 + len(evaluation.image_models))
@@ -235,25 +236,25 @@ def _size_problems(experiment: Experiment) -> list[str]:
     return []
 
 
-def _rank_problems(experiment: Experiment) -> list[str]:
+def _rank_conflicts(experiment: Experiment) -> list[str]:
     distill, experts, image = experiment.distill, experiment.experts, experiment.model.image
-    problems = []
+    conflicts = []
     smallest = min([*distill.pairs, *([distill.batch_size] if distill.batch_size else [])])
     for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
         if workers > batch:
-            problems.append(f"{section}.workers ({workers}) is more than the pairs in a step ({batch}): lower it")
+            conflicts.append(f"{section}.workers ({workers}) is more than the pairs in a step ({batch}): lower it")
     for section, workers, gpus in (
         ("distill", distill.workers, distill.resources.gpus),
         ("experts", experts.workers, experts.resources.gpus),
     ):
         if workers > 1 and 0 < gpus < 1:
-            problems.append(
+            conflicts.append(
                 f"{section}.resources.gpus ({gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or {section}.workers to 1"
             )
     for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
         if sharding != "none" and image.freezes_backbone:
-            problems.append(
+            conflicts.append(
                 f"{section}.sharding ({sharding}) shards trained parameters, but with model.image.train: {image.train} only heads "
                 "are trained: set it to none"
             )
-    return problems
+    return conflicts

@@ -19,7 +19,7 @@ from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrde
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.sampling import inner_batch_size
-from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
+from vldd_dist.distillation.student.unroller import CHECKED_PAIRS
 from vldd_dist.models.image.frozen_tower import largest_chunk
 
 IMAGES = frozenset({"images"})
@@ -41,10 +41,8 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
         # `UnitPhase.join` copies the pairs of all phases into one set.
         validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if isinstance(objective, UnrolledObjective):
-        unrolled, held = (
-            _unrolled_step(experiment, objective, trace),
-            objective.costs().held_snapshots(experiment.experts.count),
-        )
+        unrolled = _unrolled_step(experiment, objective, trace)
+        held = objective.costs().held_snapshots(experiment.experts.count)
         return distillation_memory(sizes_of(trace), unrolled, pairs, pair, settings, validation, held)
     moves = objective.moves_tower(trace.frozen_backbone)
     sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)

@@ -8,8 +8,8 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 class RunningAverage:
     """After n outer steps, the mean of the pairs after steps 1..n; the weight of step n - k is proportional to decay^k.
 
-    In the published code the average starts as the initial pairs, which keep a weight of decay^n. That is a lot in a run of a
-    few hundred steps, so here the initial pairs have no weight.
+    In the published code the average starts as the initial pairs, which keep a weight of decay^n. After a few hundred
+    steps that is still a lot, so here the initial pairs have no weight.
 
     Args:
         pairs: the pairs that the outer loop updates in place.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import FrozenTower
@@ -59,7 +59,7 @@ class ImageInputs:
         return pairs.with_inputs(self._features), None
 
     def exchange(
-        self, context: RunContext, pairs: SyntheticPairs, batches: Sequence[Tensor], *, keep_graphs: bool = True
+        self, context: DistillationContext, pairs: SyntheticPairs, batches: Sequence[Tensor], *, keep_graphs: bool = True
     ) -> "BatchExchange":
         """The exchange of an outer step.
 

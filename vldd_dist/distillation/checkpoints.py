@@ -41,7 +41,7 @@ class LoopState(NamedTuple):
 
 
 class OuterLoopCheckpoints:
-    """Writes and reads a run's checkpoints.
+    """Writes and reads a distillation's checkpoints.
 
     Args:
         total: number of pairs over all ranks.
@@ -104,7 +104,7 @@ class OuterLoopCheckpoints:
 
 
 def earlier_choices(writer: UnitWriter, ranks: Ranks) -> dict[str, Any]:
-    """`RunContext.choices` of earlier attempts, from the newest checkpoint; empty if there is none."""
+    """`DistillationContext.choices` of earlier attempts, from the newest checkpoint; empty if there is none."""
 
     def newest() -> dict[str, Any]:
         keys = writer.checkpoints.keys()

@@ -1,4 +1,4 @@
-"""The inputs that a distillation run gives to its initialisation and its objective."""
+"""The inputs that a distillation gives to its initialisation and its objective."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def _not_asked_for(*arguments: Any) -> Any:
-    raise AssertionError("an objective or initialisation used an input that its `needs` does not name, or that the run lacks")
+    raise AssertionError("an objective or initialisation used an input that its `needs` does not name, or that is not there")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """One run, on one of its ranks.
+class DistillationContext:
+    """One distillation, on one of its ranks.
 
     Attributes:
         total: M, the number of pairs over all ranks.
@@ -42,10 +42,10 @@ class RunContext:
             plug-in whose `needs` has "experts".
         features: joint features of the training images and of one caption of each, by a trained expert: `image` and `text`
             (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
-        open_dataset: opens the real images and captions. A run on features in memory has none.
+        open_dataset: opens the real images and captions. A distillation on features in memory has none.
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
         choices: what an initialisation has chosen by a long computation, by its name, in values of JSON; the same on all ranks.
-            Checkpoints keep it, so that a resumed run does not compute it again.
+            Checkpoints keep it, so that a resumed distillation does not compute it again.
     """
 
     settings: DistillationSettings
@@ -63,13 +63,13 @@ class RunContext:
     taken: frozenset[int] = frozenset()
     choices: dict[str, Any] = field(default_factory=dict)
 
-    def run_seed(self, *purpose: str) -> int:
-        """The seed of this run's random draws, or of those for one purpose."""
+    def derived_seed(self, *purpose: str) -> int:
+        """The seed of this distillation's random draws, or of those for one purpose."""
         return derive_seed(self.seed, "distillation", self.total, *purpose)
 
     @property
     def dataset(self) -> "Dataset":
-        """The real images and captions. Raises AssertionError if the run has none."""
+        """The real images and captions. Raises AssertionError if there are none."""
         return self.open_dataset()
 
     @property

@@ -1,4 +1,5 @@
-"""The experts that a run draws from. Each is opened when first drawn, because some may not be trained when the run starts."""
+"""The experts that a distillation draws from. Each is opened when first drawn, because some may not be trained when the
+distillation starts."""
 
 from collections.abc import Callable
 
@@ -6,7 +7,7 @@ from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 
 
 class ExpertAwaited(Exception):
-    """The next outer step may draw an expert that is not committed yet. The run has stored a checkpoint.
+    """The next outer step may draw an expert that is not committed yet. The distillation has stored a checkpoint.
 
     Attributes:
         index: the expert's index.

@@ -1,4 +1,4 @@
-"""The curves of a distillation run."""
+"""The curves of a distillation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,9 @@
 """The outer loop: update the synthetic pairs by gradient steps of an objective, validate, checkpoint.
 
 The whole state of the loop is the pairs, their running average, the outer optimiser, the best validated pairs, the curves and
-the objective's own state, and every random draw of outer step n derives from (seed, n). So a run that resumes from a checkpoint
-ends in the same bits. With several ranks each runs this loop on its own rows of the pairs; everything else is the same on all.
+the objective's own state, and every random draw of outer step n derives from (seed, n). So a distillation that resumes from a
+checkpoint ends in the same bits. With several ranks each runs this loop on its own rows of the pairs; everything else is the
+same on all.
 """
 
 import math
@@ -13,7 +14,7 @@ from dataclasses import replace
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.averaging import RunningAverage
 from vldd_dist.distillation.checkpoints import LoopState, OuterLoopCheckpoints
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.history import History
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
@@ -31,7 +32,7 @@ DIVERGENCE_WINDOW = 20
 
 
 class Distillation:
-    """One run. `run()` takes it from the newest checkpoint, or from the start, to the last outer step.
+    """One distillation. `run()` takes it from the newest checkpoint, or from the start, to the last outer step.
 
     Args:
         problem: the outer problem of the objective in the context's settings.
@@ -50,7 +51,7 @@ class Distillation:
         problem: OuterProblem,
         pairs: SyntheticPairs,
         rates: Mapping[str, float],
-        context: RunContext,
+        context: DistillationContext,
         *,
         validate: Validate,
         writer: UnitWriter | None,
@@ -65,14 +66,14 @@ class Distillation:
         self.history = History()
 
     def run(self) -> DistillationFacts:
-        """Returns the facts of the run.
+        """Returns the facts of the distillation.
 
         Raises:
             DivergenceError: the outer loss is NaN, infinite or above the objective's `max_loss`; or `validate` raised it for
                 the start.
             ConfigError: the objective's settings do not work, or no longer work, with this student.
-            InterruptedRun: `should_stop` asked the run to stop; its state is stored.
-            Exception: what `OuterProblem.awaited` returned; the run's state is stored. Run it again when that input exists.
+            InterruptedRun: `should_stop` asked it to stop; its state is stored.
+            Exception: what `OuterProblem.awaited` returned; the state is stored. Run it again when that input exists.
         """
         first = self._restore()
         if first == 0:
@@ -93,7 +94,7 @@ class Distillation:
         )
 
     def _run_outer_steps(self, first: int, uploads: AsyncWriter) -> Exception | None:
-        """Returns why the run must end before its last outer step; None after the last."""
+        """Returns why it must end before its last outer step; None after the last."""
         settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
             uploads.check()
@@ -151,7 +152,7 @@ class Distillation:
             if step == 0:
                 # Nothing was learned yet, so the cause is the evaluation's learning rates, as the error says.
                 raise
-            # The best pairs so far are kept: the loss ends a run whose pairs have diverged for good.
+            # The best pairs so far are kept: the loss ends a distillation whose pairs have diverged for good.
             recall = 0.0
             self.report(
                 Notice(

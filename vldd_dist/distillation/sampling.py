@@ -41,7 +41,7 @@ class Sampler:
         batch_size: pairs of an inner step.
         starts: the starts to draw from: epochs of the image and of the text tower.
         min_experts: how many experts the first outer step draws from; None: all.
-        outer_steps: number of outer steps of the whole run.
+        outer_steps: number of outer steps of the whole distillation.
     """
 
     pairs: int

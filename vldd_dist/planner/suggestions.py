@@ -124,7 +124,7 @@ class _Search:
         yield [checkpointing]
         if is_unrolled:
             gradients: Series = [{"distill.objective.gradient": "exact"}] if objective.gradient == "full" else []
-            allowed = objective.gradient != "finite_difference" and objective.allows_differences()
+            allowed = objective.gradient != "finite_difference" and objective.allows_finite_differences()
             if allowed and self._is_accepted(refuse_kinked_student):
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]

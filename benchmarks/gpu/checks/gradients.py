@@ -14,7 +14,7 @@ from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image.backbone import create_backbone, feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.testing.unroll_problems import Case, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_cases import Case, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.distilling import distillation_settings, distilling, new_model
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
 from vldd_dist.artifacts.tensor_files import tensors
@@ -48,7 +48,9 @@ def _gradient(ranks: Ranks, device: torch.device, gradient: str) -> dict[str, Te
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": SIZE}, weights="random")
     model = new_model(ModelSettings(image=image, text=text), TEXT_DIM, device)
-    settings = run_settings(SIZE, TEXT_DIM, objective={"inner_steps": 2, "gradient": gradient}, workers=ranks.world_size)
+    settings = distillation_settings(
+        SIZE, TEXT_DIM, objective={"inner_steps": 2, "gradient": gradient}, workers=ranks.world_size
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         rounding("fp32"),

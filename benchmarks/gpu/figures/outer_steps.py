@@ -4,7 +4,7 @@ import statistics
 import tempfile
 from functools import partial
 
-from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.distilling import distillation_settings, distilling, new_model
 from benchmarks.gpu.notes import Cell, Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
@@ -41,7 +41,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
     for name, (gradient, difference, precision) in ROWS.items():
         cells: dict[str, Cell] = {"gradient": name, "precision": "fp32" if gradient == "finite_difference" else precision}
         objective = {"gradient": gradient, "difference": difference, "inner_steps": steps}
-        distill = run_settings(
+        distill = distillation_settings(
             image_size(place),
             TEXT_DIM,
             objective=objective,

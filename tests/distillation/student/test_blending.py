@@ -12,10 +12,10 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.blending import Blending
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
-from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
+from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Unroll
-from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, relative
+from vldd_dist.testing.unroll_cases import Case, ScaledInfoNCE, dual_encoder_case, relative
 
 BLEND = Blending(beta=1.0).of_step(seed=5)
 
@@ -75,12 +75,12 @@ def by_hand(case: Case) -> tuple[Tensor, list[Tensor]]:
 @pytest.mark.parametrize("gradient", ["full", "exact", "finite_difference"])
 def test_the_gradient_is_that_of_mixed_features_and_unmixed_rows_of_the_loss(gradient: str) -> None:
     case = dual_encoder_case(train="head", head=HeadSettings(kind="linear"), loss=ScaledInfoNCE()).in_model_inputs()
-    unrolling = LocalUnrolling(case.student.model, case.student.layout.loss, TrajectoryMatching(gradient=gradient), None)
-    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unrolling.towers)
-    unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers, case.shared)
-    segment = Segment(unroll, 11, blend=BLEND)
-    epsilon = unrolling.check_differences(segment, None).relative_epsilon if gradient == "finite_difference" else None
-    found, plain = (unrolling.gradient(one, epsilon) for one in (segment, replace(segment, blend=None)))
+    unroller = LocalUnroller(case.student.model, case.student.layout.loss, TrajectoryMatching(gradient=gradient), None)
+    outer = partial(matching_loss, start=case.theta, target=case.target, towers=unroller.towers)
+    unroll = Unroll(case.theta, case.rates, case.batches, outer, unroller.towers, case.shared)
+    student_unroll = StudentUnroll(unroll, 11, blend=BLEND)
+    epsilon = unroller.check_differences(student_unroll, None).relative_epsilon if gradient == "finite_difference" else None
+    found, plain = (unroller.gradient(one, epsilon) for one in (student_unroll, replace(student_unroll, blend=None)))
     terms, gradients = by_hand(case)
     torch.testing.assert_close(found.terms, terms)
     tolerance = 2e-3 if gradient == "finite_difference" else 1e-5

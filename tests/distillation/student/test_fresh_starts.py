@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.objectives.bilevel import Bilevel
-from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -20,7 +20,7 @@ VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random",
 def starts(image: dict[str, Any], weights: dict[str, Tensor] | None, *seeds: int) -> list[dict[str, Tensor]]:
     """A student's parameters by name, for each seed."""
     model = build(ModelSettings.model_validate({"image": image, "joint_dim": 16}), 8, weights, 0)
-    start = LocalUnrolling(model, InfoNCE(), Bilevel(), None).fresh_starts()
+    start = LocalUnroller(model, InfoNCE(), Bilevel(), None).fresh_starts()
     return [dict(zip(ParameterView(model).names, start(seed), strict=True)) for seed in seeds]
 
 

@@ -10,7 +10,7 @@ from vldd_dist.models.image.backbone import create_backbone, enable_grad_checkpo
 from vldd_dist.models.image.batch_norm_folding import fold_batch_norms
 from vldd_dist.models.image.channels_last import gains_from_channels_last
 from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower, chunks_of
-from vldd_dist.testing.unroll_problems import relative
+from vldd_dist.testing.unroll_cases import relative
 
 SIZE = 64
 VIT = ("test_vit", {"img_size": SIZE})

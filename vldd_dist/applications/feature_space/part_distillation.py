@@ -13,7 +13,7 @@ from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, pl
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.prepared.in_memory import in_memory
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.initialisations.base import Initialisation, Start
 from vldd_dist.distillation.initialisations.noise import noise_pairs
@@ -53,15 +53,15 @@ class PartDistillation(Section):
     lr: Rate = Field(0.05, description="Outer learning rate of texts, and of features in units of their standard deviation.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="Decay of the running average of the pairs; 0: none.")
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        """What is wrong with the objective in this experiment."""
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        """Which settings do not work with others of the experiment, one sentence each."""
         loss: Loss = experiment.model.loss
         if learned := loss.learned_names():
             return [f"applications.run: each part's pairs would learn a {learned[0]} of their own: let model.loss learn none"]
         part = {"objective": self.objective, "workers": 1, "sharding": "none", "batch_size": experiment.evaluation.batch_size}
         distill = experiment.distill.model_copy(update=part)
-        found: list[str] = self.objective.problems(experiment.model_copy(update={"distill": distill}))
-        return [f"applications.run, the distillation of a part: {problem}" for problem in found]
+        found: list[str] = self.objective.conflicts(experiment.model_copy(update={"distill": distill}))
+        return [f"applications.run, the distillation of a part: {conflict}" for conflict in found]
 
     def run(
         self,
@@ -81,7 +81,7 @@ class PartDistillation(Section):
         settings = self._settings(start, lr_images, students.protocol.batch_size)
         embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
         model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
-        context = RunContext(
+        context = DistillationContext(
             settings=settings,
             total=count,
             seed=students.seed,
@@ -124,7 +124,7 @@ class PartDistillation(Section):
 
 
 def distill_in_memory(
-    context: RunContext,
+    context: DistillationContext,
     pairs: SyntheticPairs,
     rates: Mapping[str, float],
     students: Students,
@@ -166,7 +166,7 @@ class _Chosen(Initialisation):
     images: list[int]
     captions: list[int]
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         features, texts = _real_rows(context)
         return Start(features[self.images].to(context.device), texts[self.captions].to(context.device), {})
 
@@ -177,14 +177,14 @@ class _Noise(Initialisation):
     name: str = "noise_of_features"
     of_real_pairs: ClassVar[bool] = False
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         features, texts = _real_rows(context)
         drawn, embeddings = noise_pairs(context.rows, (features.shape[1],), texts.mean(dim=0), texts.std(dim=0), context.seed)
         images = features.mean(dim=0) + features.std(dim=0) * drawn
         return Start(images.to(context.device), embeddings.to(context.device), {})
 
 
-def _real_rows(context: RunContext) -> tuple[Tensor, Tensor]:
+def _real_rows(context: DistillationContext) -> tuple[Tensor, Tensor]:
     """Features (N, F) and embeddings (C, D) of the part."""
     assert context.image_features is not None
     return context.image_features.of_split("train"), context.embeddings.of_split("train")[0]

@@ -189,6 +189,6 @@ class DistillSection(DistillationSettings):
                 raise ValueError(f"{key}: {wrong['msg']}") from None
         return self
 
-    def run_settings(self) -> DistillationSettings:
+    def distillation_settings(self) -> DistillationSettings:
         """The settings of a single distillation: these without numbers of pairs, seeds and phases."""
         return self.narrowed_to(DistillationSettings)

@@ -1,4 +1,4 @@
-"""The interface of an initialisation, and the pairs that a run starts from."""
+"""The interface of an initialisation, and the pairs that a distillation starts from."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import Plugin
 from vldd_dist.data.prepared.batches.real_pairs import real_pairs
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError
 
@@ -33,7 +33,7 @@ class Initialisation(Plugin):
     """The initial values of the synthetic pairs.
 
     Attributes:
-        needs: inputs that the run needs beside the dataset: "features" (`RunContext.features`).
+        needs: the inputs that it needs beside the dataset: "features" (`DistillationContext.features`).
         of_real_pairs: whether it takes real pairs, so that its images only match its own texts.
     """
 
@@ -41,7 +41,7 @@ class Initialisation(Plugin):
     of_real_pairs: ClassVar[bool] = True
 
     @abstractmethod
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         """The initial pairs `context.rows`. Each pair must be the same for any number of ranks."""
 
     def all_needs(self) -> frozenset[str]:
@@ -71,7 +71,7 @@ def free_indices(images: int, pairs: int, taken: frozenset[int]) -> Sequence[int
     return free
 
 
-def start_from_real(context: RunContext, indices: list[int], numbers: list[int] | None) -> Start:
+def start_from_real(context: DistillationContext, indices: list[int], numbers: list[int] | None) -> Start:
     """This rank's rows of a start from real pairs.
 
     Args:
@@ -90,8 +90,8 @@ def start_from_real(context: RunContext, indices: list[int], numbers: list[int] 
     )
 
 
-def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float]]:
-    """This rank's rows of the pairs at the start of the run, and the outer learning rate of each of their tensors, by name."""
+def starting_pairs(context: DistillationContext) -> tuple[SyntheticPairs, dict[str, float]]:
+    """This rank's rows of the pairs at the start, and the outer learning rate of each of their tensors, by name."""
     settings, device = context.settings, context.device
     start = settings.initialise.start(context)
     learned_rows = context.loss.learned_rows(context.rows, context.total)

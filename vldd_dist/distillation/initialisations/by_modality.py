@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from vldd_dist.config.base import AnyPlugin, choose, plugin_of
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start
 from vldd_dist.plugins import INITIALISATIONS
 
@@ -29,7 +29,7 @@ class ByModality(Initialisation):
             )
         return self
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         if self.images == self.texts:
             start: Start = self.images.start(context)
             return start

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from vldd_dist.data.medoids import concatenated_features, medoids
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, free_indices, start_from_real
 from vldd_dist.seeding import derive_seed
 
@@ -15,14 +15,14 @@ class KMeansPairs(Initialisation):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     name: str = "k_means"
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
         # Rank 0 chooses for all: on different kinds of machines the centres may differ in their last bits, and so the choice.
         if self.name not in context.choices:
             context.choices[self.name] = context.ranks.from_main(lambda: self._choose(context))
         return start_from_real(context, *context.choices[self.name])
 
-    def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
+    def _choose(self, context: DistillationContext) -> tuple[list[int], list[int]]:
         """Indices of M images, and for each the number of the caption whose features were used."""
         features = context.features()
         free = free_indices(len(features["image"]), context.total, context.taken)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start
 from vldd_dist.seeding import derive_seed
 
@@ -21,7 +21,7 @@ class Noise(Initialisation):
     def reads_captions(self) -> bool:
         return True
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         size, device = context.dataset.image_size, context.device
         mean, std = context.embeddings.mean_and_std("train")
         images, texts = noise_pairs(context.rows, (3, size, size), mean, std, context.seed)

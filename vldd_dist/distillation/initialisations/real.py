@@ -1,6 +1,6 @@
 """Randomly drawn real pairs."""
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, free_indices, start_from_real
 from vldd_dist.seeding import numpy_generator
 
@@ -10,7 +10,7 @@ class RealPairs(Initialisation):
 
     name: str = "real"
 
-    def start(self, context: RunContext) -> Start:
+    def start(self, context: DistillationContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
         indices = random_indices(context.dataset.splits["train"].images, context.total, context.seed, context.taken)
         return start_from_real(context, indices, None)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vldd_dist.config.base import Plugin, Rate
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -23,7 +23,7 @@ class Objective(Plugin):
     """The settings of an outer problem.
 
     Attributes:
-        needs: inputs that the run needs: "experts" (`RunContext.open_experts`), "real_batches" (real pairs at every step).
+        needs: inputs that it needs: "experts" (`DistillationContext.open_experts`), "real_batches" (real pairs at every step).
         advice: what to change when the loss diverges, for the error message.
         in_phases: whether its student can go on from one that was trained on the pairs of earlier phases.
     """
@@ -38,9 +38,9 @@ class Objective(Plugin):
     )
 
     @abstractmethod
-    def open(self, context: RunContext) -> AbstractContextManager[OuterProblem]:
-        """A context manager that yields the outer problem of a run and releases its resources afterwards. The problem may
-        change the weights and the mode of `context.model`."""
+    def open(self, context: DistillationContext) -> AbstractContextManager[OuterProblem]:
+        """A context manager that yields the outer problem of a distillation and releases its resources afterwards. The problem
+        may change the weights and the mode of `context.model`."""
 
     def needed(self) -> frozenset[str]:
         """Those of `needs` that are needed with these settings."""
@@ -58,8 +58,8 @@ class Objective(Plugin):
         """The values of these shared tensors, for the card of the distilled set."""
         return {}
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        """What is wrong with these settings in this experiment, one sentence each."""
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        """Which of these settings do not work with others of the experiment, one sentence each."""
         return []
 
     def wants_smooth_student(self) -> bool:
@@ -86,11 +86,11 @@ class Objective(Plugin):
         return pairs
 
     def first_experts(self, count: int) -> int:
-        """The number n such that the first n of `count` experts must be committed before a run starts."""
+        """The number n such that the first n of `count` experts must be committed before a distillation starts."""
         return count if "experts" in self.needed() else 0
 
     def reached_epochs(self) -> frozenset[int]:
-        """The epochs of an expert whose snapshots a run may read."""
+        """The epochs of an expert whose snapshots a distillation may read."""
         return frozenset()
 
     def costs(self) -> ObjectiveCosts[Any]:

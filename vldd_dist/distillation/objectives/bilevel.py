@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate, TrainedPairs
 from vldd_dist.distillation.batch_exchange import ImageInputs
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.costs import PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledCosts, UnrolledObjective
@@ -27,7 +27,7 @@ from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size
-from vldd_dist.distillation.student.unrolling import Segment, Unrolling
+from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
 from vldd_dist.distillation.unroll import OuterLoss, Sgd, Unroll
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
@@ -78,32 +78,33 @@ class Bilevel(UnrolledObjective):
     )
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[OuterProblem]:
-        with self.opened_unrolling(context, context.loss) as unrolling:
-            teacher = Teacher(unrolling, context.open_experts(unrolling.snapshot_slices)) if self.teacher else None
-            yield BilevelProblem(self, context, unrolling, teacher)
+    def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
+        with self.opened_unroller(context, context.loss) as unroller:
+            teacher = Teacher(unroller, context.open_experts(unroller.snapshot_slices)) if self.teacher else None
+            yield BilevelProblem(self, context, unroller, teacher)
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        key, problems = "distill.objective", [*self.problems_on_ranks(experiment), *self._differences(experiment)]
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        conflicts = [*self.conflicts_on_ranks(experiment), *self._conflicts_with_evaluation(experiment)]
+        key = "distill.objective"
         gradient = GRADIENTS.load(self.gradient)
         if gradient.first_order_only or not gradient.update_adjoint:
-            problems.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
+            conflicts.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
             loss = experiment.model.loss.name
-            problems.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")
-        return problems
+            conflicts.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")
+        return conflicts
 
-    def _differences(self, experiment: "Experiment") -> list[str]:
+    def _conflicts_with_evaluation(self, experiment: "Experiment") -> list[str]:
         """How this student's training differs from that of the evaluation's students, for which the pairs are meant."""
-        key, evaluation, problems = "distill.objective", experiment.evaluation, []
+        conflicts = []
         for name in ("momentum", "weight_decay"):
-            own, others = getattr(self, f"student_{name}"), getattr(evaluation, name)
+            own, others = getattr(self, f"student_{name}"), getattr(experiment.evaluation, name)
             if own != others:
-                problems.append(
-                    f"{key}.student_{name} ({own:g}) differs from evaluation.{name} ({others:g}), with which the pairs are "
-                    "evaluated: set both to the same value"
+                conflicts.append(
+                    f"distill.objective.student_{name} ({own:g}) differs from evaluation.{name} ({others:g}), with which the "
+                    "pairs are evaluated: set both to the same value"
                 )
-        return problems
+        return conflicts
 
     def refuse_on_ranks(self, model: DualEncoder) -> None:
         # On the real pairs the student always runs with its dropout.
@@ -112,7 +113,7 @@ class Bilevel(UnrolledObjective):
     def needed(self) -> frozenset[str]:
         return self.needs if self.teacher else self.needs - {"experts"}
 
-    def allows_differences(self) -> bool:
+    def allows_finite_differences(self) -> bool:
         return False
 
     def costs(self) -> "BilevelCosts":
@@ -150,18 +151,18 @@ class BilevelProblem(OuterProblem):
     """Each outer step trains a student from a fresh start, and differentiates its loss on real pairs.
 
     Args:
-        unrolling: the student's unroll; it uses the context's model.
+        unroller: uses the context's model.
         teacher: makes the soft targets of the outer loss; None if `settings.teacher` is 0.
     """
 
-    def __init__(self, settings: Bilevel, context: RunContext, unrolling: Unrolling, teacher: Teacher | None) -> None:
-        self.settings, self.context, self.unrolling, self.teacher = settings, context, unrolling, teacher
-        self.seed = context.run_seed()
-        self.real = StepBatches(context, unrolling.tower, settings.real_batch_size)
+    def __init__(self, settings: Bilevel, context: DistillationContext, unroller: Unroller, teacher: Teacher | None) -> None:
+        self.settings, self.context, self.unroller, self.teacher = settings, context, unroller, teacher
+        self.seed = context.derived_seed()
+        self.real = StepBatches(context, unroller.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
-        self.inputs = ImageInputs(unrolling.tower)
+        self.inputs = ImageInputs(unroller.tower)
         # Reads the starting weights, so it must come before a teacher's pass or a step changes them.
-        self.fresh_start = unrolling.fresh_starts()
+        self.fresh_start = unroller.fresh_starts()
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         settings, context = self.settings, self.context
@@ -176,12 +177,12 @@ class BilevelProblem(OuterProblem):
             rates,
             exchange.batches,
             self._outer(step),
-            self.unrolling.towers,
+            self.unroller.towers,
             [pairs.shared[name] for name in self.shared_of_loss],
             Sgd(settings.student_momentum, settings.student_weight_decay, skip),
         )
-        segment = Segment(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed)
-        result = self.unrolling.gradient(segment, None)
+        student_unroll = StudentUnroll(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed)
+        result = self.unroller.gradient(student_unroll)
         rows, row_gradients = exchange.gradients(result.batches)
         shared_gradients = settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient({"real_pairs": result.terms.item()}, rows, row_gradients, shared_gradients)
@@ -200,7 +201,7 @@ class BilevelProblem(OuterProblem):
             teacher_loss = soft_cross_entropy(cosines(images, texts) / temperature, targets / temperature)
             return torch.lerp(pair_loss, teacher_loss, weight)
 
-        return self.unrolling.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), loss_of_features)
+        return self.unroller.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), loss_of_features)
 
 
 def with_noise(rows: RealRows, scale: float, generator: torch.Generator, ranks: Ranks = SOLO) -> RealRows:

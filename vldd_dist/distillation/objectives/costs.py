@@ -1,4 +1,4 @@
-"""What an objective's outer steps take, for a plan. A run does not ask for it, so that it changes no result."""
+"""What an objective's outer steps take, for a plan. A distillation does not ask for it, so that it changes no result."""
 
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ class PassCosts(Protocol):
         encoding: a forward pass of an image through the image tower.
         pixels: a forward pass of an image through the image tower with fixed weights, and a backward pass to its pixels.
         frozen_backbone: whether the backbone is frozen, so that images enter the student as features.
-        has_features: whether the features of the real images are computed once, before the run.
+        has_features: whether the features of the real images are computed once, before the distillation.
     """
 
     @property
@@ -60,7 +60,7 @@ class ObjectiveCosts(Generic[SomeObjective]):
         return 0
 
     def kept_numbers(self, image_dim: int, text_dim: int) -> int:
-        """The number of float32 values that a run keeps in memory about all real pairs.
+        """The number of float32 values that a distillation keeps in memory about all real pairs.
 
         Args:
             image_dim: size of an image's features.
@@ -69,9 +69,9 @@ class ObjectiveCosts(Generic[SomeObjective]):
         return 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """The largest number of expert snapshots that a run reads; each is read once. By default those that it holds."""
+        """The largest number of expert snapshots that it reads; each is read once. By default those that it holds."""
         return self.held_snapshots(experts)
 
     def held_snapshots(self, experts: int) -> int:
-        """The number of expert snapshots that a run holds in memory at once."""
+        """The number of expert snapshots that a distillation holds in memory at once."""
         return 0

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate, TrainedPairs
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
 from vldd_dist.distillation.real_data.online_model import OnlineModel
@@ -49,7 +49,7 @@ class CovarianceMatching(FeatureMatching):
         return self.train_model
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+    def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
         yield CovarianceProblem(self, context)
 
     def costs(self) -> "CovarianceCosts":
@@ -66,7 +66,7 @@ class CovarianceCosts(FeatureCosts[CovarianceMatching]):
 class CovarianceProblem(FeatureProblem):
     """Each outer step compares all synthetic pairs with a real minibatch."""
 
-    def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
+    def __init__(self, settings: CovarianceMatching, context: DistillationContext) -> None:
         super().__init__(context)
         self.settings = settings
         self.real = StepBatches(context, self.tower, settings.real_batch_size)

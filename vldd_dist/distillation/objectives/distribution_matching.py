@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vldd_dist.config.base import Positive, Rate, TrainedPairs
 from vldd_dist.distillation.clipping import clipped
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -43,18 +43,19 @@ class DistributionMatching(FeatureMatching):
     width: Rate = Field(0.5, description="Width of the kernel exp(-angle^2 / (2 width^2)), in radians.")
     clip: Rate | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; null: not clipped.")
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        problems, epochs = super().problems(experiment), experiment.experts.epochs
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        conflicts = super().conflicts(experiment)
+        epochs = experiment.experts.epochs
         if self.last_epoch > epochs:
-            problems.append(
+            conflicts.append(
                 f"distill.objective.last_epoch ({self.last_epoch}) is more than experts.epochs ({epochs}): lower it, or train "
                 "longer"
             )
         if (workers := experiment.distill.workers) > self.pairs_per_step:
-            problems.append(
+            conflicts.append(
                 f"distill.workers ({workers}) is more than distill.objective.pairs_per_step ({self.pairs_per_step}): lower it"
             )
-        return problems
+        return conflicts
 
     def moves_model(self) -> bool:
         return True
@@ -66,7 +67,7 @@ class DistributionMatching(FeatureMatching):
         return frozenset(range(self.last_epoch + 1))
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+    def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
         yield DistributionProblem(self, context)
 
     def costs(self) -> "DistributionCosts":
@@ -86,11 +87,11 @@ class DistributionCosts(FeatureCosts[DistributionMatching]):
 class DistributionProblem(FeatureProblem):
     """Each outer step draws synthetic pairs, a real minibatch and a teacher, whose weights it writes into the model."""
 
-    def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
+    def __init__(self, settings: DistributionMatching, context: DistillationContext) -> None:
         super().__init__(context)
         self.settings, self.experts = settings, context.open_experts(None)
         self.real = StepBatches(context, self.tower, settings.real_batch_size)
-        self.seed = context.run_seed()
+        self.seed = context.derived_seed()
         self.view = ParameterView(self.model)
         # The loss is differentiated with respect to the pairs only.
         self.model.requires_grad_(False)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.batch_exchange import ImageInputs
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 class FeatureMatching(Objective):
     """An objective that compares features of synthetic and real pairs, without a student."""
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        loss, problems = experiment.model.loss, []
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        loss = experiment.model.loss
+        conflicts = []
         if learned := loss.learned_names():
-            problems.append(
+            conflicts.append(
                 f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, which works without a student: "
                 "choose another of either"
             )
         if experiment.distill.sharding != "none":
-            problems.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
-        return problems
+            conflicts.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
+        return conflicts
 
     def costs(self) -> "FeatureCosts[Any]":
         return FeatureCosts(self)
@@ -59,7 +60,7 @@ class FeatureProblem(OuterProblem):
     """Compares synthetic with real pairs at each outer step. Each rank encodes an equal part of the synthetic pairs; the
     features of all of them are gathered, and each rank differentiates 1/world_size of the same loss."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: DistillationContext) -> None:
         self.context, self.model = context, context.model.eval()
         moves = context.settings.objective.moves_tower(self.model.frozen_backbone)
         self.model.bf16_backbone = context.settings.precision == "bf16"

@@ -1,4 +1,4 @@
-"""The outer problem of a run: what the outer loop calls at each of its steps."""
+"""The outer problem of a distillation: what the outer loop calls at each of its steps."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -27,18 +27,18 @@ class OuterGradient(NamedTuple):
 
 
 class OuterProblem(ABC):
-    """An objective during a run, on one of its ranks. All ranks call each method together. Every random draw of a step derives
-    from the seed and the step, so that a resumed run ends in the same bits."""
+    """An objective during a distillation, on one of its ranks. All ranks call each method together. Every random draw of a step
+    derives from the seed and the step, so that a resumed distillation ends in the same bits."""
 
     def begin(self, pairs: SyntheticPairs) -> None:  # noqa: B027
-        """Called before the first outer step of a run, but not when it resumes.
+        """Called before the first outer step of a distillation, but not when it resumes.
 
         Raises:
             ConfigError: the settings do not work with this student.
         """
 
     def awaited(self, step: int) -> Exception | None:
-        """The reason why an outer step cannot be taken yet, or None. The run stores a checkpoint, then raises it."""
+        """The reason why an outer step cannot be taken yet, or None. The outer loop stores a checkpoint, then raises it."""
         return None
 
     def prefetch(self, step: int) -> None:  # noqa: B027
@@ -53,7 +53,7 @@ class OuterProblem(ABC):
         """
 
     def state(self) -> dict[str, Any]:
-        """The problem's state as JSON values, which each checkpoint and the facts of the finished run hold."""
+        """The problem's state as JSON values, which each checkpoint and the facts of the finished distillation hold."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027

@@ -9,14 +9,14 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
 from vldd_dist.distillation.sampling import inner_batch_size
-from vldd_dist.distillation.student import make_unrolling
+from vldd_dist.distillation.student import make_unroller
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
-from vldd_dist.distillation.student.unrolling import Unrolling
+from vldd_dist.distillation.student.unroller import Unroller
 from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -82,7 +82,7 @@ class UnrolledObjective(Objective):
         if self.dropout:
             refuse_backbone_dropout(model)
 
-    def problems_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
+    def conflicts_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
         """Why the settings cannot run on several ranks or an engine, if the experiment asks for them."""
         distill = experiment.distill
         if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.sharding != "none"):
@@ -99,13 +99,13 @@ class UnrolledObjective(Objective):
         return rates
 
     @contextmanager
-    def opened_unrolling(self, context: RunContext, loss: Loss) -> Iterator[Unrolling]:
-        """Yields the unroll of the context's model as a student with this loss."""
+    def opened_unroller(self, context: DistillationContext, loss: Loss) -> Iterator[Unroller]:
+        """Yields an unroller of the context's model as a student with this loss."""
         settings = context.settings
         context.model.bf16_backbone = settings.precision == "bf16"
         batch_size = inner_batch_size(settings.batch_size, context.total)
         with snapshot_stack(self.offload_snapshots) as snapshots:
-            yield make_unrolling(context.model, loss, self, snapshots, context.ranks, settings.sharding, batch_size)
+            yield make_unroller(context.model, loss, self, snapshots, context.ranks, settings.sharding, batch_size)
 
     def shared_gradients(self, result: UnrollResult, rates: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """The gradients of the shared tensors by name.
@@ -117,9 +117,9 @@ class UnrolledObjective(Objective):
         # d/d(log rate) = rate * d/d(rate).
         return {LOG_RATES: result.rates * rates} | dict(zip(names, result.shared, strict=True))
 
-    def allows_differences(self) -> bool:
+    def allows_finite_differences(self) -> bool:
         """Whether the unroll may be differentiated by finite differences. An objective that allows them refuses a student with
-        kinks, and checks them by `Unrolling.check_differences`."""
+        kinks, and checks them by `Unroller.check_differences`."""
         return True
 
     def difference_scheme(self) -> str:
@@ -166,16 +166,17 @@ class UnrolledCosts(ObjectiveCosts[SomeUnrolled]):
         - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed; a pass of
           the real images, unless their features are given.
         """
-        steps, batch, fixed = self.objective.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
+        steps, fixed = self.objective.inner_steps, settings.fixed()
+        batch = inner_batch_size(settings.batch_size, pairs)
         used = min(pairs, (steps + self.plain_steps()) * batch)
         tower = used * passes.pixels if passes.frozen_backbone and "images" not in fixed else 0
         if GRADIENTS.load(self.objective.gradient).first_order_only:
-            return self.passes_of_differences() * batch * passes.training + tower
+            return self.difference_passes() * batch * passes.training + tower
         plain = steps - 1 + self.plain_steps()
         inner = batch * (plain * passes.training + steps * passes.second_order(fixed))
         real = passes.training + (passes.encoding if passes.frozen_backbone and not passes.has_features else 0)
         return inner + tower + self.real_rows() * real
 
-    def passes_of_differences(self) -> int:
+    def difference_passes(self) -> int:
         """The number of gradients that finite differences take for all inner steps of an outer step."""
         return (3 if self.objective.difference_scheme() == "central" else 2) * self.objective.inner_steps

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.covariance_matching import cross_covariance
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
@@ -44,17 +44,17 @@ class WhitenedMatching(FeatureMatching):
         0.1, description="Weight of the distance of the means; 0: only the covariance is matched."
     )
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        problems = super().problems(experiment)
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        conflicts = super().conflicts(experiment)
         if not experiment.model.has_features:
-            problems.append(
+            conflicts.append(
                 "distill.objective: whitened_matching computes the real features once: set model.image.train to head or "
                 "frozen, and model.image.weights to something other than random"
             )
-        return problems
+        return conflicts
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+    def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
         yield WhitenedProblem(self, context)
 
     def costs(self) -> "WhitenedCosts":
@@ -71,7 +71,7 @@ class WhitenedCosts(FeatureCosts[WhitenedMatching]):
 class WhitenedProblem(FeatureProblem):
     """Each outer step compares all synthetic pairs with the moments of all real ones, which every rank computes itself."""
 
-    def __init__(self, settings: WhitenedMatching, context: RunContext) -> None:
+    def __init__(self, settings: WhitenedMatching, context: DistillationContext) -> None:
         super().__init__(context)
         self.settings = settings
         assert context.image_features is not None

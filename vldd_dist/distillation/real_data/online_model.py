@@ -2,7 +2,7 @@
 
 import torch
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.models.fresh_weights import FreshWeights
 from vldd_dist.models.parameters import ParameterView
@@ -15,7 +15,7 @@ class OnlineModel:
     `FreshWeights`. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch of
     that outer step.
 
-    The state depends only on (seed, step): a resumed run repeats the steps since the last reset.
+    The state depends only on (seed, step): a resumed distillation repeats the steps since the last reset.
 
     Args:
         lr_encoder: learning rate of the trained parameters of the image backbone.
@@ -23,9 +23,11 @@ class OnlineModel:
         reset_every: outer steps between resets.
     """
 
-    def __init__(self, context: RunContext, real: StepBatches, *, lr_encoder: float, lr_heads: float, reset_every: int) -> None:
+    def __init__(
+        self, context: DistillationContext, real: StepBatches, *, lr_encoder: float, lr_heads: float, reset_every: int
+    ) -> None:
         self.context, self.real, self.reset_every, self.model = context, real, reset_every, context.model
-        self.seed = context.run_seed("heads")
+        self.seed = context.derived_seed("heads")
         view = ParameterView(self.model)
         self._view, self._start, self._fresh = view, view.read(), FreshWeights(self.model)
         encoder = [p for name, p in zip(view.names, view.parameters, strict=True) if name.startswith("image_backbone.")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
@@ -18,12 +18,12 @@ class StepBatches:
         batch_size: B, over all ranks.
     """
 
-    def __init__(self, context: RunContext, tower: FrozenTower | None, batch_size: int) -> None:
+    def __init__(self, context: DistillationContext, tower: FrozenTower | None, batch_size: int) -> None:
         # Imported here so that this module can be imported without the libraries that read shards.
         from vldd_dist.data.prepared.batches.real_batches import RealBatches
 
         self.context, self.tower = context, tower
-        seed = context.run_seed("real")
+        seed = context.derived_seed("real")
         images = context.image_features or context.dataset
         self._batches = RealBatches(context.embeddings, images, batch_size, seed, context.ranks.rows_to_compute)
         # The step read last, and what was read.

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.real_data.real_rows import RealRows
-from vldd_dist.distillation.student.unrolling import Unrolling
+from vldd_dist.distillation.student.unroller import Unroller
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import TOWERS
 
@@ -16,21 +16,21 @@ class Teacher:
     """The mean of all experts, each with the parameters of its last epoch.
 
     Args:
-        unrolling: runs a model like the experts'; with several ranks each keeps its shards of the experts in memory.
+        unroller: runs a model like the experts'; with several ranks each keeps its shards of the experts in memory.
         experts: all must be committed; they are read here.
     """
 
-    def __init__(self, unrolling: Unrolling, experts: Experts) -> None:
-        self.unrolling = unrolling
+    def __init__(self, unroller: Unroller, experts: Experts) -> None:
+        self.unroller = unroller
         self.parameters = []
         for index in range(experts.count):
             trajectory = experts[index]
-            self.parameters.append(unrolling.theta(*(trajectory.snapshot(trajectory.epochs[-1], tower) for tower in TOWERS)))
+            self.parameters.append(unroller.theta(*(trajectory.snapshot(trajectory.epochs[-1], tower) for tower in TOWERS)))
 
     def similarities(self, rows: RealRows) -> Tensor:
         """(B, B) similarities of all rows, images by texts: the mean of the experts' cosines, without dropout. All ranks must
         call it together."""
-        similarities = [cosines(*self.unrolling.features(theta, rows)) for theta in self.parameters]
+        similarities = [cosines(*self.unroller.features(theta, rows)) for theta in self.parameters]
         return torch.stack(similarities).mean(dim=0)
 
 

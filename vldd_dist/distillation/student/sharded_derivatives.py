@@ -105,7 +105,7 @@ class ShardedDoubleBackward:
 
 
 class _LossShare:
-    """A rank's share of the student's loss, as an `unroll.InnerProblem` of the unsharded parameters."""
+    """A rank's share of the student's loss, as an `unroll.StudentLoss` of the unsharded parameters."""
 
     def __init__(self, skeleton: Skeleton, first_order: ShardedFirstOrder) -> None:
         self.skeleton, self.first_order, self.step_inputs = skeleton, first_order, first_order.step_inputs

@@ -43,7 +43,8 @@ class StepInputs:
     def batch(self, learned: Params, step: int) -> list[Tensor]:
         """The batch of an inner step: the fixed tensors are put back among the learned ones. The shared tensors, which follow
         the learned ones, stay at the end."""
-        fixed, rest = self.fixed[step] if self.fixed else {}, iter(learned)
+        fixed = self.fixed[step] if self.fixed else {}
+        rest = iter(learned)
         return [fixed[position] if position in fixed else next(rest) for position in range(len(learned) + len(fixed))]
 
     def mix(self, step: int) -> Mix | None:
@@ -80,7 +81,7 @@ class BatchLayout:
 
 
 class Student:
-    """Implements `unroll.InnerProblem` for a dual encoder.
+    """Implements `unroll.StudentLoss` for a dual encoder.
 
     Args:
         model: provides the modules and the frozen tensors; its own trainable parameters are not used.

@@ -25,7 +25,7 @@ This package imports torch, numpy and nothing else of this repository. An engine
 
 from vldd_dist.distillation.unroll.check import EpsilonChoice, choose_epsilon, unroll_error
 from vldd_dist.distillation.unroll.exact import DoubleBackward
-from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences
+from vldd_dist.distillation.unroll.finite_difference import Autograd, FiniteDifferences
 from vldd_dist.distillation.unroll.full import full_gradient
 from vldd_dist.distillation.unroll.protocol import (
     CENTRAL,
@@ -33,7 +33,6 @@ from vldd_dist.distillation.unroll.protocol import (
     DifferenceSettings,
     FirstOrder,
     Gradient,
-    InnerProblem,
     OuterLoss,
     Params,
     Passes,
@@ -41,6 +40,7 @@ from vldd_dist.distillation.unroll.protocol import (
     StepDerivatives,
     StepGradient,
     StepProducts,
+    StudentLoss,
     Unroll,
     UnrollResult,
     inner_products,
@@ -53,12 +53,11 @@ __all__ = [
     "PLAIN",
     "Autograd",
     "DifferenceSettings",
-    "Differences",
     "DoubleBackward",
     "EpsilonChoice",
+    "FiniteDifferences",
     "FirstOrder",
     "Gradient",
-    "InnerProblem",
     "OnDisk",
     "OnHost",
     "OuterLoss",
@@ -69,6 +68,7 @@ __all__ = [
     "StepDerivatives",
     "StepGradient",
     "StepProducts",
+    "StudentLoss",
     "Unroll",
     "UnrollResult",
     "choose_epsilon",
@@ -84,7 +84,7 @@ __all__ = [
 def unrolled_gradient(
     unroll: Unroll,
     gradient: Gradient,
-    problem: InnerProblem,
+    student: StudentLoss,
     differences: DifferenceSettings = CENTRAL,
     *,
     snapshots: SnapshotStack | None = None,
@@ -100,19 +100,19 @@ def unrolled_gradient(
         ValueError: a rate is not positive, or finite_difference is given 16-bit parameters.
     """
     if gradient.derivatives is None:
-        return full_gradient(unroll, problem)
-    derivatives = gradient.derivatives(_WholePasses(problem), differences)
+        return full_gradient(unroll, student)
+    derivatives = gradient.derivatives(_WholePasses(student), differences)
     return swept_gradient(unroll, derivatives, update_adjoint=gradient.update_adjoint, snapshots=snapshots)
 
 
 class _WholePasses:
     """Implements `Passes` for a student whose parameters are all in this process."""
 
-    def __init__(self, problem: InnerProblem) -> None:
-        self.problem = problem
+    def __init__(self, student: StudentLoss) -> None:
+        self.student = student
 
     def first_order(self) -> FirstOrder:
-        return Autograd(self.problem)
+        return Autograd(self.student)
 
     def second_order(self) -> StepDerivatives:
-        return DoubleBackward(self.problem)
+        return DoubleBackward(self.student)

@@ -10,12 +10,12 @@ from torch import Tensor
 from vldd_dist.distillation.unroll.protocol import (
     DifferenceSettings,
     Gradient,
-    InnerProblem,
     Params,
     Passes,
     StepDerivatives,
     StepGradient,
     StepProducts,
+    StudentLoss,
     inner_products,
     leaves,
     step_loss,
@@ -25,15 +25,15 @@ from vldd_dist.distillation.unroll.protocol import (
 class DoubleBackward:
     """Implements `StepDerivatives` exactly, for any loss that can be differentiated twice."""
 
-    def __init__(self, problem: InnerProblem) -> None:
-        self.problem = problem
+    def __init__(self, student: StudentLoss) -> None:
+        self.student = student
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
         if last:
             return self._with_graph(theta, batch, step)
         with torch.enable_grad():
             theta_leaves = leaves(theta)
-            return StepGradient(torch.autograd.grad(step_loss(self.problem, theta_leaves, batch, step), theta_leaves))
+            return StepGradient(torch.autograd.grad(step_loss(self.student, theta_leaves, batch, step), theta_leaves))
 
     def products(
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
@@ -55,7 +55,7 @@ class DoubleBackward:
     def _with_graph(self, theta: Params, batch: Params, step: int) -> StepGradient:
         with torch.enable_grad():
             theta_leaves, batch_leaves = leaves(theta), leaves(batch)
-            loss = step_loss(self.problem, theta_leaves, batch_leaves, step)
+            loss = step_loss(self.student, theta_leaves, batch_leaves, step)
             gradient = torch.autograd.grad(loss, theta_leaves, create_graph=True)
         return StepGradient(gradient, leaves=(theta_leaves, batch_leaves))
 

@@ -18,12 +18,12 @@ from vldd_dist.distillation.unroll.protocol import (
     DifferenceSettings,
     FirstOrder,
     Gradient,
-    InnerProblem,
     Params,
     Passes,
     StepDerivatives,
     StepGradient,
     StepProducts,
+    StudentLoss,
     inner_products,
     leaves,
     step_loss,
@@ -37,8 +37,8 @@ RELATIVE_EPSILONS = {"central": 5e-5, "forward": 3e-5}
 class Autograd:
     """Implements `FirstOrder` for a student whose parameters are all in this process."""
 
-    def __init__(self, problem: InnerProblem) -> None:
-        self.problem = problem
+    def __init__(self, student: StudentLoss) -> None:
+        self.student = student
 
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
@@ -46,7 +46,7 @@ class Autograd:
         with torch.enable_grad():
             theta_leaves = leaves(theta) if of_theta else []
             batch_leaves = leaves(batch) if of_batch else []
-            loss = step_loss(self.problem, theta_leaves or theta, batch_leaves or batch, step)
+            loss = step_loss(self.student, theta_leaves or theta, batch_leaves or batch, step)
             gradients = list(torch.autograd.grad(loss, [*theta_leaves, *batch_leaves]))
         return gradients[: len(theta_leaves)], gradients[len(theta_leaves) :]
 
@@ -67,7 +67,7 @@ def all_bits_of_fp32() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-class Differences:
+class FiniteDifferences:
     """Implements `StepDerivatives` approximately."""
 
     def __init__(self, first_order: FirstOrder, settings: DifferenceSettings = CENTRAL) -> None:
@@ -127,7 +127,7 @@ class Differences:
 
 
 def _by_differences(passes: Passes, differences: DifferenceSettings) -> StepDerivatives:
-    return Differences(passes.first_order(), differences)
+    return FiniteDifferences(passes.first_order(), differences)
 
 
 FINITE_DIFFERENCE = Gradient(_by_differences, first_order_only=True)

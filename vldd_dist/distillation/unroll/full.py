@@ -2,10 +2,10 @@
 
 import torch
 
-from vldd_dist.distillation.unroll.protocol import Gradient, InnerProblem, Params, Unroll, UnrollResult, leaves, step_loss
+from vldd_dist.distillation.unroll.protocol import Gradient, Params, StudentLoss, Unroll, UnrollResult, leaves, step_loss
 
 
-def full_gradient(unroll: Unroll, problem: InnerProblem) -> UnrollResult:
+def full_gradient(unroll: Unroll, student: StudentLoss) -> UnrollResult:
     """Returns what `swept_gradient` returns. The graphs of all differentiated steps are in memory until the end."""
     sgd = unroll.sgd
     with torch.enable_grad():
@@ -16,7 +16,7 @@ def full_gradient(unroll: Unroll, problem: InnerProblem) -> UnrollResult:
         velocity = [torch.zeros_like(p) for p in params]
         for step, batch in enumerate(batch_leaves):
             differentiated = step >= sgd.skip
-            loss = step_loss(problem, params, [*batch, *shared_leaves], step)
+            loss = step_loss(student, params, [*batch, *shared_leaves], step)
             gradient = torch.autograd.grad(loss, params, create_graph=differentiated)
             velocity = [sgd.momentum * u + g + sgd.weight_decay * p for u, g, p in zip(velocity, gradient, params, strict=True)]
             params = [p - rate_leaf[tower] * u for p, u, tower in zip(params, velocity, unroll.towers, strict=True)]

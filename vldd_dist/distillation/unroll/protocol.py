@@ -14,8 +14,8 @@ Params = Sequence[Tensor]
 OuterLoss = Callable[[Params], Tensor]
 
 
-class InnerProblem(Protocol):
-    """A student: its loss as a differentiable function of its parameters and a batch.
+class StudentLoss(Protocol):
+    """What the unroll needs of a student: its loss as a differentiable function of its parameters and a batch.
 
     Attributes:
         seed: of the dropout masks. Those of step t derive from (seed, t), so that every evaluation of the step draws the same.
@@ -76,7 +76,7 @@ class Unroll:
     sgd: Sgd = PLAIN
 
     def tensors_of(self, step: int) -> list[Tensor]:
-        """What `InnerProblem.loss` takes as the batch of an inner step."""
+        """What `StudentLoss.loss` takes as the batch of an inner step."""
         return [*self.batches[step], *self.shared]
 
 
@@ -217,10 +217,10 @@ def replayed_randomness(seed: int, step: int, device: torch.device) -> Iterator[
         yield
 
 
-def step_loss(problem: InnerProblem, theta: Params, batch: Params, step: int) -> Tensor:
+def step_loss(student: StudentLoss, theta: Params, batch: Params, step: int) -> Tensor:
     """The student's loss, with the dropout masks of the step."""
-    with replayed_randomness(problem.seed, step, batch[0].device):
-        return problem.loss(theta, batch, step)
+    with replayed_randomness(student.seed, step, batch[0].device):
+        return student.loss(theta, batch, step)
 
 
 def inner_products(a: Params, b: Params) -> Tensor:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from math import ceil, floor, sqrt
 
-from vldd_dist.config.experiment import Experiment, count_problems
+from vldd_dist.config.experiment import Experiment, count_conflicts
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.sources.base import SPLITS, Source
@@ -75,5 +75,5 @@ def check_counts(experiment: Experiment, images: int | None) -> None:
     """Raises ConfigError if the description asks for more than this number of training images; None: it is not known."""
     if images is not None:
         groups = sum(group.split == "train" for group in groups_of(experiment.data))
-        if problems := count_problems(experiment, images, groups):
-            raise ConfigError(problems[0])
+        if conflicts := count_conflicts(experiment, images, groups):
+            raise ConfigError(conflicts[0])

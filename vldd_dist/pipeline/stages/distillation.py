@@ -17,7 +17,7 @@ from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.checkpoints import earlier_choices
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.initialisations import starting_pairs
@@ -50,8 +50,9 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         phase: index of a phase, whose unit has the pairs of the phases up to it; None: the last phase.
     """
     experiment, distill = graph.experiment, graph.experiment.distill
-    number, counts = len(distill.phases) - 1 if phase is None else phase, distill.pairs_of_phases(pairs)
-    settings = distill.of_phases()[number].run_settings()
+    number = len(distill.of_phases()) - 1 if phase is None else phase
+    counts = distill.pairs_of_phases(pairs)
+    settings = distill.of_phases()[number].distillation_settings()
     spec: dict[str, Any] = {
         "settings": settings.identity(),
         "validation": protocol_of(experiment, experiment.model.image.model),
@@ -103,7 +104,7 @@ def run(context: StageContext) -> DistillationFacts:
         rows = phase.join("pairs", pairs.rows)
         return evaluator.choose(TrainingPairs(rows, spec["pairs"], ranks, pairs.shared), validation).recall.mean
 
-    inputs = run_context(context, settings, model)
+    inputs = distillation_context(context, settings, model)
     pairs, rates = starting_pairs(inputs)
     start = pairs.clone().rows
     with settings.objective.open(inputs) as problem:
@@ -122,7 +123,7 @@ def run(context: StageContext) -> DistillationFacts:
     return facts.model_copy(update={"start": joined_start(context, facts.start)})
 
 
-def run_context(context: StageContext, settings: DistillationSettings, model: DualEncoder) -> RunContext:
+def distillation_context(context: StageContext, settings: DistillationSettings, model: DualEncoder) -> DistillationContext:
     """The unit's inputs in the form that the initialisation and the objective expect."""
     roles, store, phase = context.roles("expert_"), context.store, UnitPhase.of(context)
 
@@ -134,7 +135,7 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
 
         return Experts(len(roles), open_expert, lambda index: is_done(store, *context.order.inputs[roles[index]]))
 
-    return RunContext(
+    return DistillationContext(
         settings=settings,
         total=phase.pairs,
         seed=phase.seed,

@@ -81,10 +81,10 @@ def publish(context: StageContext) -> PublicationFacts:
     Raises:
         StoreError: the folder contains a set of other pairs.
     """
-    run = context.reader("distillation")
-    pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
-    shared = read_tensors(run, "shared.safetensors")
-    objective = choose(OBJECTIVES, run.manifest.spec["settings"]["objective"])
+    distillation = context.reader("distillation")
+    pairs, start = read_rows(distillation, "pairs"), read_rows(distillation, "start")
+    shared = read_tensors(distillation, "shared.safetensors")
+    objective = choose(OBJECTIVES, distillation.manifest.spec["settings"]["objective"])
     model = context.build_model(0)
     distilled = DistilledSet(
         rows=pairs,
@@ -94,9 +94,9 @@ def publish(context: StageContext) -> PublicationFacts:
         captions=_nearest_captions(context, start["texts"], pairs["texts"]),
         image_weights=_weights_in_the_set(context),
         recipe=_recipe(context),
-        facts=facts_of(context, run.facts_as(DistillationFacts), objective.name),
+        facts=facts_of(context, distillation.facts_as(DistillationFacts), objective.name),
     )
-    seed = run.manifest.spec["seed"]
+    seed = distillation.manifest.spec["seed"]
     folder = published_folder(context.spec["name"], len(pairs["images"]), seed, context.order.id)
     target = Store(context.store.url_of(folder))
     digest = _digest_of_existing(target, distilled) or _write_agreed(context, target, files_of(distilled))
@@ -187,7 +187,7 @@ def _recipe(context: StageContext) -> Recipe:
     )
 
 
-def facts_of(context: StageContext, run: DistillationFacts, objective: str) -> dict[str, Any]:
+def facts_of(context: StageContext, distillation: DistillationFacts, objective: str) -> dict[str, Any]:
     """Facts for the card: the test recalls of this set and of the coresets of its size, one per seed; data; provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):
@@ -201,10 +201,10 @@ def facts_of(context: StageContext, run: DistillationFacts, objective: str) -> d
         "card": context.spec["card"],
         "recalls": recalls,
         "objective": objective,
-        "start": run.start,
+        "start": distillation.start,
         # Each phase starts from the best pairs of the one before it.
-        "outer_steps_to_best": run.best_step + sum(phase.best_step for phase in earlier),
-        "best_validation": run.best_validation,
+        "outer_steps_to_best": distillation.best_step + sum(phase.best_step for phase in earlier),
+        "best_validation": distillation.best_validation,
         "distillation_unit": context.order.inputs["distillation"][1],
     }
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
-from vldd_dist.distillation.objectives.trajectory_matching.checks import problems_of
+from vldd_dist.distillation.objectives.trajectory_matching.conflicts import conflicts_of
 from vldd_dist.distillation.objectives.trajectory_matching.problem import TrajectoryMatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 
@@ -19,10 +19,10 @@ class TrajectoryMatching(TrajectoryMatchingSettings):
     expert moved; one term for each tower."""
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[OuterProblem]:
-        with self.opened_unrolling(context, self.inner_loss(context.loss)) as unrolling:
-            experts = context.open_experts(unrolling.snapshot_slices)
-            yield TrajectoryMatchingProblem(self, context, unrolling, experts, context.run_seed())
+    def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
+        with self.opened_unroller(context, self.inner_loss(context.loss)) as unroller:
+            experts = context.open_experts(unroller.snapshot_slices)
+            yield TrajectoryMatchingProblem(self, context, unroller, experts, context.derived_seed())
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        return problems_of(self, experiment)
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        return conflicts_of(self, experiment)

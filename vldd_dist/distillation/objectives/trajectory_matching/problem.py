@@ -1,4 +1,4 @@
-"""Trajectory matching during a run."""
+"""The outer problem of trajectory matching."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vldd_dist.distillation.batch_exchange import BatchExchange, ImageInputs
-from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
@@ -20,7 +20,7 @@ from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
-from vldd_dist.distillation.student.unrolling import Segment, Unrolling
+from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
 from vldd_dist.distillation.unroll import EpsilonChoice, Unroll
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
@@ -36,14 +36,19 @@ class TrajectoryMatchingProblem(OuterProblem):
 
     Attributes:
         epsilon_choice: the epsilon of finite differences, once chosen.
-        differences: (outer step, relative error) of each check of finite differences.
+        difference_errors: (outer step, relative error) of each check of finite differences.
         auto_starts: the start epochs of the image and of the text tower by `asynchronous: {auto: true}`, once found.
     """
 
     def __init__(
-        self, settings: TrajectoryMatchingSettings, context: RunContext, unrolling: Unrolling, experts: Experts, seed: int
+        self,
+        settings: TrajectoryMatchingSettings,
+        context: DistillationContext,
+        unroller: Unroller,
+        experts: Experts,
+        seed: int,
     ) -> None:
-        self.settings, self.context, self.unrolling, self.experts = settings, context, unrolling, experts
+        self.settings, self.context, self.unroller, self.experts = settings, context, unroller, experts
         self.seed = seed
         self.sampler = Sampler(
             pairs=context.total,
@@ -56,14 +61,14 @@ class TrajectoryMatchingProblem(OuterProblem):
             seed=self.seed,
         )
         # The experts' states as they were trained, and as they are matched.
-        self.snapshots = Snapshots(experts, unrolling)
+        self.snapshots = Snapshots(experts, unroller)
         shortcut = settings.shortcut_epochs()
         self.states: States = Shortcuts(self.snapshots, shortcut, context.ranks) if shortcut else self.snapshots
         self.auto_starts: tuple[list[int], list[int]] | None = None
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
-        self.differences: list[tuple[int, float]] = []
-        self.inputs = ImageInputs(unrolling.tower)
+        self.difference_errors: list[tuple[int, float]] = []
+        self.inputs = ImageInputs(unroller.tower)
         # The first experts, this many, are known to be committed.
         self._committed = 0
 
@@ -72,7 +77,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         if self.settings.asynchronous is not None and self.settings.asynchronous.auto:
             self._find_starts()
         if self.settings.wants_smooth_student():
-            refuse_kinked_student(self.unrolling.model)
+            refuse_kinked_student(self.unroller.model)
             self._check_differences(0, pairs)
 
     def awaited(self, step: int) -> Exception | None:
@@ -97,20 +102,20 @@ class TrajectoryMatchingProblem(OuterProblem):
         rates = self.settings.inner_rates(pairs.shared, step)
         draw = self.sampler.draw(step)
         exchange = self.inputs.exchange(self.context, pairs, draw.batches)
-        segment = self._segment(step, draw, exchange, rates, pairs)
-        result = self.unrolling.gradient(segment, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
+        student_unroll = self._student_unroll(step, draw, exchange, rates, pairs)
+        result = self.unroller.gradient(student_unroll, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
         rows, row_gradients = exchange.gradients(result.batches)
         terms = dict(zip(TOWERS, result.terms.tolist(), strict=True))
         shared_gradients = self.settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient(terms, rows, row_gradients, shared_gradients)
 
     def state(self) -> dict[str, Any]:
-        """What was chosen at the start of the run, and the errors of finite differences since."""
+        """What was chosen at the start, and the errors of finite differences since."""
         state: dict[str, Any] = {}
         if self.auto_starts:
             state["starts"] = dict(zip(TOWERS, self.auto_starts, strict=True))
         if self.epsilon_choice:
-            state["difference_check"] = self.epsilon_choice._asdict() | {"later": self.differences[1:]}
+            state["difference_check"] = self.epsilon_choice._asdict() | {"later": self.difference_errors[1:]}
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -118,19 +123,22 @@ class TrajectoryMatchingProblem(OuterProblem):
             self._use_starts((starts["image"], starts["text"]))
         if check := state.get("difference_check"):
             self.epsilon_choice = EpsilonChoice(check["relative_epsilon"], check["error"], check["against"])
-            self.differences = [(0, check["error"]), *((step, error) for step, error in check["later"])]
+            self.difference_errors = [(0, check["error"]), *((step, error) for step, error in check["later"])]
 
     def figures(self) -> dict[str, Any]:
-        return {"difference_error": self.differences[-1][1]} if self.differences else {}
+        return {"difference_error": self.difference_errors[-1][1]} if self.difference_errors else {}
 
-    def _segment(self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
+    def _student_unroll(
+        self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs
+    ) -> StudentUnroll:
         start, target = self.states.at(draw.expert, *self._start_and_target(draw))
-        towers, shared = self.unrolling.towers, [pairs.shared[name] for name in self.shared_of_loss]
+        towers = self.unroller.towers
+        shared = [pairs.shared[name] for name in self.shared_of_loss]
         outer = partial(matching_loss, start=start, target=target, towers=towers, ranks=self.context.ranks)
         blending = self.settings.blend
         blend = None if blending is None else blending.of_step(derive_seed(self.seed, "blend", step))
         unroll = Unroll(start, rates, exchange.batches, outer, towers, shared)
-        return Segment(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed, blend)
+        return StudentUnroll(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed, blend)
 
     def _start_and_target(self, draw: Draw) -> tuple[Epochs, Epochs]:
         """The epochs that the student starts from and should reach."""
@@ -138,7 +146,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         return draw.starts, (image + self.settings.expert_epochs, text + self.settings.expert_epochs)
 
     def _find_starts(self) -> None:
-        """Choose the start epochs of `asynchronous: {auto: true}`, from the experts that the run starts with."""
+        """Choose the start epochs of `asynchronous: {auto: true}`, from the experts that the distillation starts with."""
         settings, experts = self.settings, range(self.settings.first_experts(self.experts.count))
         starts = starts_by_pace(self.snapshots, experts, settings.starts(), settings.expert_epochs, self.context.ranks)
         self._use_starts(starts)
@@ -154,8 +162,8 @@ class TrajectoryMatchingProblem(OuterProblem):
         epsilon_in_use = self.epsilon_choice and self.epsilon_choice.relative_epsilon
         # The check propagates no gradient to the pixels, so no graph of the tower is kept.
         exchange = self.inputs.exchange(self.context, pairs, draw.batches, keep_graphs=False)
-        segment = self._segment(step, draw, exchange, pairs.shared[LOG_RATES].exp(), pairs)
-        choice = self.unrolling.check_differences(segment, epsilon_in_use)
+        student_unroll = self._student_unroll(step, draw, exchange, pairs.shared[LOG_RATES].exp(), pairs)
+        choice = self.unroller.check_differences(student_unroll, epsilon_in_use)
         if not choice.error <= tolerance:
             raise ConfigError(
                 f"distill.objective.gradient: at outer step {step} finite_difference is off by {choice.error:.2g} against "
@@ -163,7 +171,7 @@ class TrajectoryMatchingProblem(OuterProblem):
                 f"({tolerance:g}): finite differences fail for networks with ReLU or max pooling, and where the loss is "
                 "strongly curved; set distill.objective.gradient: exact"
             )
-        self.differences.append((step, choice.error))
+        self.difference_errors.append((step, choice.error))
         if self.epsilon_choice is None:
             self.epsilon_choice = choice
             self.context.report(

@@ -130,7 +130,7 @@ class TrajectoryMatchingCosts(UnrolledCosts[TrajectoryMatchingSettings]):
         return 2
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """No more than all snapshots that can be reached, and no more than the start of the run and its outer steps read."""
+        """No more than all snapshots that can be reached, and no more than the start and the outer steps read."""
         objective = self.objective
         all_epochs = len(objective.reached_epochs())
         read_by_step = 2 if objective.shortcut is None else all_epochs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from vldd_dist.distillation.expert_trajectories import Experts
-from vldd_dist.distillation.student.unrolling import Unrolling
+from vldd_dist.distillation.student.unroller import Unroller
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.parameters import TOWERS
 
@@ -35,11 +35,11 @@ class States(Protocol):
 class Snapshots:
     """Implements `States` by the snapshots of the experts' training."""
 
-    def __init__(self, experts: Experts, unrolling: Unrolling) -> None:
-        self.experts, self.unrolling, self.towers = experts, unrolling, unrolling.towers
+    def __init__(self, experts: Experts, unroller: Unroller) -> None:
+        self.experts, self.unroller, self.towers = experts, unroller, unroller.towers
 
     def at(self, expert: int, *moments: Epochs) -> list[Params]:
-        read, theta = self.experts[expert].snapshot, self.unrolling.theta
+        read, theta = self.experts[expert].snapshot, self.unroller.theta
         return [theta(*(read(epoch, tower) for epoch, tower in zip(epochs, TOWERS, strict=True))) for epochs in moments]
 
     def prefetch(self, expert: int, *moments: Epochs) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the settings of trajectory matching against the rest of the experiment; one sentence for each problem."""
+"""Settings of trajectory matching that do not work with others of the experiment; one sentence for each conflict."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 KEY = "distill.objective"
 
 
-def problems_of(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> list[str]:
-    """All problems of the settings."""
+def conflicts_of(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> list[str]:
+    """All of these sentences."""
     return [
         *_of_gradient(settings, experiment),
         *_of_experts(settings, experiment),
@@ -31,7 +31,7 @@ def _of_gradient(settings: TrajectoryMatchingSettings, experiment: "Experiment")
             f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the rounding error of bf16 is larger than the "
             "difference of the two passes (docs/decisions.md, Precision and memory); set precision to fp32 or gradient to exact"
         )
-    yield from settings.problems_on_ranks(experiment)
+    yield from settings.conflicts_on_ranks(experiment)
 
 
 def _of_experts(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
@@ -82,8 +82,8 @@ def _of_loss(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> 
     loss = experiment.model.loss
     try:
         settings.inner_loss(loss)
-    except ValueError as problem:
-        yield f"{KEY}.temperature: model.loss: {loss.name} {problem}: leave {KEY}.temperature out, or change model.loss"
+    except ValueError as error:
+        yield f"{KEY}.temperature: model.loss: {loss.name} {error}: leave {KEY}.temperature out, or change model.loss"
 
 
 def _of_blending(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:

@@ -12,11 +12,11 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.sharded_derivatives import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student.student import StepInputs
-from vldd_dist.distillation.student.unrolling import (
+from vldd_dist.distillation.student.unroller import (
     CHECKED_PAIRS,
     FeatureLoss,
-    Segment,
-    Unrolling,
+    StudentUnroll,
+    Unroller,
     UnrollSettings,
     in_mode,
 )
@@ -47,8 +47,8 @@ from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
 
 
-class ShardedUnrolling(Unrolling):
-    """The unroll on several ranks, or with an engine on one; for any gradient except `full`.
+class ShardedUnroller(Unroller):
+    """An unroller on several ranks, or with an engine on one; for any gradient except `full`.
 
     Args:
         model: the same on every rank; it is replicated or sharded here.
@@ -123,20 +123,20 @@ class ShardedUnrolling(Unrolling):
 
         return outer
 
-    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
+    def check_differences(self, student_unroll: StudentUnroll, epsilon_in_use: float | None) -> EpsilonChoice:
         world_size = self.ranks.world_size
-        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.unroll.batches))
+        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in student_unroll.unroll.batches))
         # The same number on every rank.
         rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
-        small_segment = segment.of_few_pairs(rows)
+        few_pairs = student_unroll.of_few_pairs(rows)
         # The reference must be more exact than the differences: TF32 convolutions are not.
         with self._gathering(rows * world_size), all_bits_of_fp32():
             fits = self.ranks.all_agree(self._exact_fits())
-            exact = self._gradient(GRADIENTS.load("exact"), small_segment) if fits else None
-            by_differences, inner_products = partial(self.gradient, small_segment), self.first_order.inner_products
+            exact = self.gradient(few_pairs, method=GRADIENTS.load("exact")) if fits else None
+            by_differences, inner_products = partial(self.gradient, few_pairs), self.first_order.inner_products
             return choose_epsilon(by_differences, exact, inner_products, epsilon_in_use)
 
-    def _unrolled(
+    def _differentiate(
         self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
     ) -> UnrollResult:
         assert method.derivatives is not None, "`full` needs one process: the description was checked for that"

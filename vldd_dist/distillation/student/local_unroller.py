@@ -8,11 +8,11 @@ from torch import Tensor
 
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.student import StepInputs, Student
-from vldd_dist.distillation.student.unrolling import (
+from vldd_dist.distillation.student.unroller import (
     CHECKED_PAIRS,
     FeatureLoss,
-    Segment,
-    Unrolling,
+    StudentUnroll,
+    Unroller,
     UnrollSettings,
     in_mode,
 )
@@ -39,8 +39,8 @@ from vldd_dist.models.parameters import call
 from vldd_dist.plugins import GRADIENTS
 
 
-class LocalUnrolling(Unrolling):
-    """The unroll in one process, for any gradient."""
+class LocalUnroller(Unroller):
+    """An unroller in one process, for any gradient."""
 
     def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
         super().__init__(model, settings, snapshots)
@@ -75,14 +75,14 @@ class LocalUnrolling(Unrolling):
 
         return outer
 
-    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
-        small_segment = segment.of_few_pairs(CHECKED_PAIRS)
+    def check_differences(self, student_unroll: StudentUnroll, epsilon_in_use: float | None) -> EpsilonChoice:
+        few_pairs = student_unroll.of_few_pairs(CHECKED_PAIRS)
         # The reference must be more exact than the differences: TF32 convolutions are not.
         with unfused_attention(self.model), all_bits_of_fp32():
-            exact = self._gradient(GRADIENTS.load("exact"), small_segment)
-        return choose_epsilon(partial(self.gradient, small_segment), exact, inner_products, epsilon_in_use)
+            exact = self.gradient(few_pairs, method=GRADIENTS.load("exact"))
+        return choose_epsilon(partial(self.gradient, few_pairs), exact, inner_products, epsilon_in_use)
 
-    def _unrolled(
+    def _differentiate(
         self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
     ) -> UnrollResult:
         student = self.student.with_inputs(step_inputs)

@@ -1,4 +1,4 @@
-"""Small students for tests, and small problems for the unroll."""
+"""Small students for tests, and small unrolls of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

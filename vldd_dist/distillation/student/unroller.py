@@ -52,8 +52,8 @@ class UnrollSettings(Protocol):
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What one outer step unrolls, and how the student runs in it.
+class StudentUnroll:
+    """The unroll of one outer step, and how the student runs in it.
 
     Attributes:
         unroll: with several ranks theta, in every place, is this rank's shards of it, and a batch holds this rank's rows: model
@@ -69,8 +69,8 @@ class Segment:
     fixed: frozenset[int] = frozenset()
     blend: Blend | None = None
 
-    def of_few_pairs(self, pairs: int) -> "Segment":
-        """The same segment with only the first `pairs` rows of each batch."""
+    def of_few_pairs(self, pairs: int) -> "StudentUnroll":
+        """The same with only the first `pairs` rows of each batch."""
         batches = [[tensor[:pairs] for tensor in batch] for batch in self.unroll.batches]
         return replace(self, unroll=replace(self.unroll, batches=batches))
 
@@ -85,11 +85,11 @@ class Segment:
 FeatureLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Unrolling(ABC):
-    """The student's unroll.
+class Unroller(ABC):
+    """Takes and differentiates a student's steps.
 
     Args:
-        snapshots: where the unroll keeps its snapshots; None: on the student's device.
+        snapshots: where it keeps the snapshots of an unroll; None: on the student's device.
 
     Attributes:
         tower: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
@@ -128,32 +128,33 @@ class Unrolling(ABC):
             seed: seed of the dropout masks.
         """
 
-    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
+    def gradient(
+        self, student_unroll: StudentUnroll, relative_epsilon: float | None = None, *, method: Gradient | None = None
+    ) -> UnrollResult:
         """The gradient of the outer loss with respect to the learned tensors of this rank's rows of the inner batches, the
         shared tensors and the rates.
 
         Args:
-            relative_epsilon: epsilon of finite differences, see `Differences`.
+            relative_epsilon: see `DifferenceSettings`.
+            method: None: that of the settings.
         """
-        return self._gradient(self.method, segment, relative_epsilon)
+        unroll, step_inputs = student_unroll.prepared()
+        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
+        return self._differentiate(method or self.method, unroll, step_inputs, differences)
 
     @abstractmethod
-    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
+    def check_differences(self, student_unroll: StudentUnroll, epsilon_in_use: float | None) -> EpsilonChoice:
         """Compare finite differences with `exact` over all inner steps, on a few pairs of each batch.
 
         Args:
             epsilon_in_use: the relative epsilon to check; None: choose the best of several.
         """
 
-    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
-        differences = DifferenceSettings(self.settings.difference_scheme(), relative_epsilon)
-        return self._unrolled(method, *segment.prepared(), differences)
-
     @abstractmethod
-    def _unrolled(
+    def _differentiate(
         self, method: Gradient, unroll: Unroll, step_inputs: StepInputs, differences: DifferenceSettings
     ) -> UnrollResult:
-        """`gradient` of a prepared segment, by this method."""
+        """See `gradient`; the unroll has only the learned tensors of each batch."""
 
 
 @contextmanager
