@@ -9,11 +9,13 @@ import yaml
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
 from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import check_published, published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
@@ -64,6 +66,20 @@ def test_tables_show_what_is_committed_and_lie_in_the_store(finished: tuple[Load
     assert list(read_tables(store, "towers").values()) == [towers, wide]
     assert store.read("report/towers/table.md").decode().startswith("## Towers\n")
     assert "model.image.model: test_vit" in store.read("report/towers/index.html").decode()
+
+
+def test_test_splits_of_several_data_sets_are_compared_by_their_content(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "study.yaml"
+    variants = {"all": {}, "few": {"data.train_images": 32}, "other": {"seed": 1}}
+    path.write_text(yaml.safe_dump({"name": "s", "base": "scenes", "variants": variants}))
+    graphs = StudyGraph(load_study(path, TINY).experiments).graphs
+    datasets = [graph.unit("dataset") for graph in graphs.values()]
+    run(store, in_dependency_order(datasets))
+    measured = Measured(store)
+    measured.refresh(datasets)
+    splits = measured.test_splits(graphs)
+    assert {(split.images, split.captions) for split in splits.values()} == {(12, 60)}
+    assert splits["all"] == splits["few"] != splits["other"]
 
 
 def test_figures_are_those_of_the_variants_evaluations(finished: tuple[LoadedStudy, Store]) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
-from vldd_dist.reporting.data import SplitSize
+from vldd_dist.reporting.data import MeasuredSplit
 from vldd_dist.reporting.recall_table import budgets, comparisons, recall_table, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
 
@@ -126,7 +126,7 @@ def test_the_note_of_single_students():
 
 def test_the_notes_name_the_size_of_the_test_split_and_its_steps_if_it_is_small():
     of_size = [
-        recall_table(report().model_copy(update={"test_split": SplitSize(images=images, captions=5 * images)})).notes
+        recall_table(report().model_copy(update={"test_split": MeasuredSplit(images=images, captions=5 * images)})).notes
         for images in (6, 1000)
     ]
     assert [notes[0].split(";")[0] for notes in of_size] == [

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import MissingRow, Row, SplitSize, aggregate
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, aggregate
 from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
@@ -51,11 +51,11 @@ def test_rows_of_the_table_without_any_student_are_named() -> None:
 
 
 def test_the_notes_name_the_size_of_the_test_split() -> None:
-    layout, small = Layout("T", ["nfnet", "vit"], ["random"], metrics=["tr1"]), SplitSize(images=50, captions=250)
+    layout, small = Layout("T", ["nfnet", "vit"], ["random"], metrics=["tr1"]), MeasuredSplit(images=50, captions=250)
     same = study_table(layout, RESULTS, nothing, test_splits={"nfnet": small, "vit": small}).notes
     assert same[0].startswith("Test recall in percent on 50 images with 250 captions; ±")
     assert same[1].startswith("With 50 test images")
-    large = SplitSize(images=1000, captions=5000)
+    large = MeasuredSplit(images=1000, captions=5000)
     different = study_table(layout, RESULTS, nothing, test_splits={"nfnet": small, "vit": large}).notes
     assert different[1] == (
         "Recalls on different test splits cannot be compared. Measured: nfnet on 50 images with 250 captions; "
@@ -65,13 +65,13 @@ def test_the_notes_name_the_size_of_the_test_split() -> None:
 
 def test_no_value_is_the_best_of_different_test_splits() -> None:
     layout = Layout("T", ["nfnet", "vit"], ["random", "distilled"], metrics=["tr1"])
-    small, large = SplitSize(images=50, captions=250), SplitSize(images=1000, captions=5000)
-    found = []
-    for vit in (small, large):
+    small, large = MeasuredSplit(images=50, captions=250), MeasuredSplit(images=1000, captions=5000)
+    other, found = small.model_copy(update={"content": "other images"}), []
+    for vit in (small, large, other):
         table = study_table(layout, RESULTS, nothing, test_splits={"nfnet": small, "vit": vit})
         found.append([line[-2] for line in lines(table) if "**" in line[-2]])
     # The rows with 20 pairs are all of one variant.
-    assert found == [["**21.0 ±1.0**", "**32.0 ±0.0**"], ["**32.0 ±0.0**"]]
+    assert found == [["**21.0 ±1.0**", "**32.0 ±0.0**"], ["**32.0 ±0.0**"], ["**32.0 ±0.0**"]]
 
 
 def test_variants_named_like_methods_keep_their_order() -> None:

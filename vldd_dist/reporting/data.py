@@ -49,11 +49,12 @@ class Row(StrictModel):
     remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
 
 
-class SplitSize(StrictModel):
-    """The size of a split."""
+class MeasuredSplit(StrictModel):
+    """A split on which recall is measured."""
 
     images: int
     captions: int
+    content: str = Field("", description="Equal for splits with equal images and captions; empty where none are compared.")
 
 
 class MissingRow(StrictModel):
@@ -179,7 +180,7 @@ class ReportData(StrictModel):
     description: dict[str, str] = Field(description="The main settings of the experiment: name -> value, both for display.")
     rows: list[Row]
     missing: list[MissingRow] = Field([], description="The rows that have no student.")
-    test_split: SplitSize | None = Field(None, description="None if the data are not prepared.")
+    test_split: MeasuredSplit | None = Field(None, description="None if the data are not prepared.")
     validation: list[ValidationRecall] = Field([], description="Of coresets, on the experiment's own image tower.")
     experts: list[ExpertCurve]
     distillations: list[DistillationCurve]

@@ -6,7 +6,7 @@ from typing import Any
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
-from vldd_dist.reporting.data import MissingRow, ReportData, Row, SplitSize, metric_name
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, ReportData, Row, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.
@@ -137,7 +137,7 @@ def share_cell(row: Row, rows: list[Row]) -> Cell:
     return Text() if share is None else Number(value=share, decimals=1)
 
 
-def spread_note(rows: list[Row], test_split: SplitSize | None = None) -> str:
+def spread_note(rows: list[Row], test_split: MeasuredSplit | None = None) -> str:
     """The sentence that says on what recall is measured, and what ± means for which rows: the spread over experts, selections
     or distillations or, where there is only one, over its students."""
     measured = "Test recall in percent"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import coarseness, measured_on
-from vldd_dist.reporting.data import MissingRow, Row, SplitSize, metric_name
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, metric_name
 from vldd_dist.reporting.recall_table import (
     SHARE,
     SHARE_NOTE,
@@ -81,18 +81,18 @@ def study_table(
     results: dict[str, list[Row]],
     published: PublishedOf,
     missing: Mapping[str, list[MissingRow]] | None = None,
-    test_splits: Mapping[str, SplitSize] | None = None,
+    test_splits: Mapping[str, MeasuredSplit] | None = None,
 ) -> Table:
-    """The table, with a section for each budget, in which the best value of each metric is marked if all were measured on test
-    splits of one size.
+    """The table, with a section for each budget, in which the best value of each metric is marked if all were measured on
+    equal test splits.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
         missing: variant -> the rows that it plans and that have no result; a note names those that the table would have.
-        test_splits: variant -> the size of its test split, if it is known.
+        test_splits: variant -> its test split, if it is known.
     """
     row_of = dict(results_in_table(layout, results))
-    sizes = {name: size for name, size in (test_splits or {}).items() if results.get(name) and name in layout.variants}
+    splits = {name: split for name, split in (test_splits or {}).items() if results.get(name) and name in layout.variants}
     heads = _heads(layout)
     figures: list[_Figure | _Share] = [*_figures(layout, row_of, published), *_share(layout, row_of, results)]
 
@@ -102,11 +102,11 @@ def study_table(
     sections = []
     for _, lines in groupby(_lines(list(row_of), layout), key=compared_with):
         compared = list(lines)
-        best = _best_of(layout, compared, row_of, sizes)
+        best = _best_of(layout, compared, row_of, splits)
         sections.append(TableSection(rows=[_row(layout, line, heads, figures, best) for line in compared]))
     absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     columns = [*heads, *(figure.column for figure in figures)]
-    notes = [*_notes(layout, row_of, absent, sizes), *([SHARE_NOTE] if SHARE in columns else [])]
+    notes = [*_notes(layout, row_of, absent, splits), *([SHARE_NOTE] if SHARE in columns else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
@@ -170,11 +170,11 @@ def _share(layout: Layout, row_of: dict[RowKey, Row], results: dict[str, list[Ro
 
 
 def _best_of(
-    layout: Layout, lines: list[list[RowKey]], row_of: dict[RowKey, Row], sizes: Mapping[str, SplitSize]
+    layout: Layout, lines: list[list[RowKey]], row_of: dict[RowKey, Row], splits: Mapping[str, MeasuredSplit]
 ) -> dict[str, float | None]:
-    """Metric -> the highest mean of a section; None if it has only one result, or results on test splits of several sizes."""
+    """Metric -> the highest mean of a section; None if it has only one result, or results on several test splits."""
     keys = [key for line in lines for key in line]
-    is_comparable = len(keys) > 1 and len({sizes.get(key.variant) for key in keys}) == 1
+    is_comparable = len(keys) > 1 and len({splits.get(key.variant) for key in keys}) == 1
     return {
         metric: max(row_of[key].metrics[metric].mean for key in keys) if is_comparable else None for metric in layout.metrics
     }
@@ -265,31 +265,31 @@ def _notes(
     layout: Layout,
     row_of: dict[RowKey, Row],
     absent: list[tuple[str, MissingRow]],
-    sizes: Mapping[str, SplitSize],
+    splits: Mapping[str, MeasuredSplit],
 ) -> list[str]:
     """The sentences below the table, without that on shares.
 
     Args:
         absent: (variant, row) of the rows that have no result yet.
-        sizes: variant -> the size of its test split, for the variants of the table.
+        splits: variant -> its test split, for the variants of the table.
     """
     rows = list(row_of.values())
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    return [*_measured_notes(rows, sizes), *unfinished, *remarks(rows), *shared, *full_data_note(rows)]
+    return [*_measured_notes(rows, splits), *unfinished, *remarks(rows), *shared, *full_data_note(rows)]
 
 
-def _measured_notes(rows: list[Row], sizes: Mapping[str, SplitSize]) -> list[str]:
+def _measured_notes(rows: list[Row], splits: Mapping[str, MeasuredSplit]) -> list[str]:
     """The sentences that say on what recall is measured, and what ± means.
 
     Args:
-        sizes: variant -> the size of its test split, for the variants of the table.
+        splits: variant -> its test split, for the variants of the table.
     """
-    different = set(sizes.values())
+    different = set(splits.values())
     if len(different) == 1:
-        (size,) = different
-        return [spread_note(rows, size), *filter(None, [coarseness(size.images)])]
-    each = [f"{name} on {measured_on(size.images, size.captions)}" for name, size in sizes.items()]
+        (split,) = different
+        return [spread_note(rows, split), *filter(None, [coarseness(split.images)])]
+    each = [f"{name} on {measured_on(split.images, split.captions)}" for name, split in splits.items()]
     if not each:
         return [spread_note(rows)]
     return [spread_note(rows), f"Recalls on different test splits cannot be compared. Measured: {'; '.join(each)}."]

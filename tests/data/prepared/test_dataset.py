@@ -74,6 +74,23 @@ def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tre
     )
 
 
+def test_the_content_of_a_split_is_that_of_its_source_whatever_the_size_of_prepared_images(
+    tmp_path: Path, store: Store
+) -> None:
+    folders = [tmp_path / name for name in ("first", "captions", "images")]
+    for folder in folders:
+        folder.mkdir()
+    first, images = karpathy(folders[0]), karpathy(folders[2])
+    captions = karpathy(folders[1], lambda tree: tree["images"][3]["sentences"][1].update(raw="another caption"))
+    (folders[2] / "images" / "3.jpg").write_bytes(jpeg((30, 30, 200)))
+    resized = first.model_copy(update={"image_size": 64, "shard_images": 1})
+    found = [prepare(store, settings).content("test") for settings in (first, resized, captions)]
+    # In another store, because the ids of units do not depend on the bytes of such images.
+    found.append(prepare(Store(f"{store.url}-other"), images).content("test"))
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
 def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Store) -> None:
     dataset = prepare(store, karpathy(tmp_path))
     assert {name: info.images for name, info in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}

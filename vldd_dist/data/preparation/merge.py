@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import ShardGroupFacts, SplitFacts
 from vldd_dist.data.preparation.bad_samples import ONCE, too_many
 from vldd_dist.data.preparation.prepare import NAMELESS
+from vldd_dist.data.prepared.fingerprints import read_fingerprints
 from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
 from vldd_dist.data.sources.base import SPLITS
@@ -119,15 +119,8 @@ def _has(group: UnitReader, split: str) -> bool:
 def _all_fingerprints(groups: Sequence[UnitReader], split: str) -> Iterator[tuple[UnitReader, dict[str, Tensor]]]:
     """The groups that have images of a split, in order, with their fingerprints. At most `READERS` groups are in memory."""
     with_images = [group for group in groups if _has(group, split)]
-    fingerprints = in_order(lambda group: _fingerprints(group, split), with_images, threads=READERS, ahead=READERS)
+    fingerprints = in_order(lambda group: read_fingerprints(group, split), with_images, threads=READERS, ahead=READERS)
     return zip(with_images, fingerprints, strict=True)
-
-
-def _fingerprints(group: UnitReader, split: str) -> dict[str, Tensor]:
-    """Fingerprints of a group's `images` and `names` of a split, (n,) int64 each."""
-    name = "fingerprints.safetensors"
-    tree = tensors.decode(group.read(name), group.url(name))
-    return {kind: tree[f"{split}.{kind}"] for kind in ("images", "names")}
 
 
 def _compare(group: UnitReader, split: str, of_group: dict[str, Tensor], other: str, of_other: dict[str, Tensor]) -> int:

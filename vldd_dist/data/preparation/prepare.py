@@ -19,6 +19,7 @@ from vldd_dist.data.facts import BadFacts, GroupSplitFacts, ShardFacts, ShardGro
 from vldd_dist.data.images import encode, resize
 from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group
+from vldd_dist.data.prepared.fingerprints import FINGERPRINTS
 from vldd_dist.data.prepared.image_lines import ImageLine, encode_lines
 from vldd_dist.data.sources.base import Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -152,7 +153,7 @@ class _Preparation:
             if split.images:
                 fingerprints[f"{split.name}.images"] = torch.tensor(split.images, dtype=torch.int64)
                 fingerprints[f"{split.name}.names"] = torch.tensor(split.names, dtype=torch.int64)
-        self.writer.put("fingerprints.safetensors", tensors.encode(fingerprints))
+        self.writer.put(FINGERPRINTS, tensors.encode(fingerprints))
 
     def facts(self) -> ShardGroupFacts:
         worst, most = (self.bad.of_container.most_common(1) or [("", 0)])[0]

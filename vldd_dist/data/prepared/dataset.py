@@ -1,8 +1,10 @@
 """A prepared data set in the store."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.data.prepared.fingerprints import read_fingerprints
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
 
@@ -87,6 +90,15 @@ class Dataset:
     def captions(self, split: str) -> list[list[str]]:
         """The captions of each image of a split, read without the images."""
         return [line.captions for shard in self.splits[split].shards for line in self.lines(shard)]
+
+    def content(self, split: str) -> str:
+        """A sha256 of the images of a split, as they are in the source, and of their captions. It is the same whatever the
+        size of the prepared images, except for a source that draws its images in this size."""
+        shards, digest = self.splits[split].shards, sha256()
+        for group in dict.fromkeys(shard.group for shard in shards):
+            digest.update(read_fingerprints(self._group(group), split)["images"].numpy().tobytes())
+        digest.update(json.dumps(self.captions(split)).encode())
+        return digest.hexdigest()
 
     def images(self, split: str) -> Tensor:
         """All images of a split, (N, 3, H, W) uint8."""

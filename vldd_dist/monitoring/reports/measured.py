@@ -1,6 +1,6 @@
 """The committed results of an experiment as reports need them: the facts of its units, and the rows of its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 
@@ -10,6 +10,7 @@ from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
+from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.method_names import DISTILLED, FULL
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -19,7 +20,7 @@ from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, SplitSize, StageCost, ValidationRecall, aggregate
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -39,6 +40,7 @@ class Measured:
         self.store = store
         self.done: set[str] = set()
         self._readers: dict[str, UnitReader] = {}
+        self._contents: dict[str, str] = {}
 
     def refresh(self, units: Sequence[WorkUnit]) -> None:
         """Read the manifests of newly committed units. Raises StoreError."""
@@ -62,11 +64,28 @@ class Measured:
         reader = self.reader(unit)
         return None if reader is None else reader.facts_as(kind)
 
-    def test_split(self, graph: Graph) -> SplitSize | None:
-        """The size of an experiment's test split; None if its data are not prepared."""
+    def test_split(self, graph: Graph) -> MeasuredSplit | None:
+        """An experiment's test split, without its content; None if its data are not prepared."""
         dataset = self.facts(graph.unit("dataset"), DatasetFacts)
         test = None if dataset is None else dataset.splits.get("test")
-        return None if test is None else SplitSize(images=test.images, captions=test.captions)
+        return None if test is None else MeasuredSplit(images=test.images, captions=test.captions)
+
+    def test_splits(self, graphs: Mapping[str, Graph]) -> dict[str, MeasuredSplit]:
+        """Variant -> its test split, for the variants whose data are prepared. Contents are read only if variants have several
+        data sets, and once."""
+        splits = {variant: split for variant, graph in graphs.items() if (split := self.test_split(graph))}
+        datasets = {variant: graphs[variant].unit("dataset") for variant in splits}
+        if len({unit.id for unit in datasets.values()}) < 2:
+            return splits
+        return {
+            variant: split.model_copy(update={"content": self._test_content(datasets[variant])})
+            for variant, split in splits.items()
+        }
+
+    def _test_content(self, dataset: WorkUnit) -> str:
+        if dataset.id not in self._contents:
+            self._contents[dataset.id] = Dataset(self.committed(dataset)).content("test")
+        return self._contents[dataset.id]
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
         """The run times of the committed units of each stage, in the order of the units."""

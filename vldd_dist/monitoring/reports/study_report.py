@@ -42,9 +42,8 @@ class StudyReporter:
         missing = {variant: self._measured.missing(graph) for variant, graph in self.graph.graphs.items()}
         settings = self.study.table_settings()
         layouts = {name: layout_of(of_table, list(self.graph.graphs)) for name, of_table in settings.items()}
-        sizes = {variant: self._measured.test_split(graph) for variant, graph in self.graph.graphs.items()}
-        known = {variant: size for variant, size in sizes.items() if size is not None}
-        tables = {name: study_table(layout, rows, self._published[name], missing, known) for name, layout in layouts.items()}
+        splits = self._measured.test_splits(self.graph.graphs)
+        tables = {name: study_table(layout, rows, self._published[name], missing, splits) for name, layout in layouts.items()}
         applications = {
             f"{variant}-{name}": table
             for variant, graph in self.graph.graphs.items()
