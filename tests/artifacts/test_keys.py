@@ -14,6 +14,7 @@ from vldd_dist.artifacts.keys import (
     ManifestKey,
     ObjectKey,
     PublishedKey,
+    RecordKey,
     TemporaryKey,
     is_published_by,
     kind_and_id,
@@ -36,6 +37,7 @@ KEYS = st.one_of(
     st.builds(ObjectKey, UNITS, ATTEMPTS, NAMES),
     st.builds(BlobKey, st.text(HEX, min_size=64, max_size=64)),
     st.builds(PublishedKey, FOLDERS, NAMES),
+    st.builds(RecordKey, st.sampled_from(["runs", "status"]), st.builds("{}/{}".format, EXPERIMENTS, ATTEMPTS)),
 )
 
 
@@ -67,12 +69,15 @@ def test_a_folder_belongs_to_its_publication(publication: str, other: str, name:
         ("distilled/x-4pairs-seed0-01234567/pairs/0.tar", PublishedKey("distilled/x-4pairs-seed0-01234567", "pairs/0.tar")),
         (f"units/expert/01/.tmp-{32 * 'a'}", TemporaryKey(f"units/expert/01/.tmp-{32 * 'a'}")),
         (f"blobs/0a/.tmp-{32 * 'a'}", TemporaryKey(f"blobs/0a/.tmp-{32 * 'a'}")),
+        ("status/x/01234567.json", RecordKey("status", "x/01234567")),
+        (f"status/x/.tmp-{32 * 'a'}", TemporaryKey(f"status/x/.tmp-{32 * 'a'}")),
         # Of an attempt, whose objects are removed together.
         (f"units/k/01/0a1b2c3d/.tmp-{32 * 'a'}", ObjectKey("units/k/01", "0a1b2c3d", f".tmp-{32 * 'a'}")),
         (f"blobs/0a/1a{62 * '1'}", None),
         ("units/expert/01/notes.txt", None),
         ("units/expert/01/attempt/x", None),
         ("distilled/x/manifest.json", None),
+        ("runs/x/notes.json", None),
         ("report/x/index.html", None),
     ],
 )

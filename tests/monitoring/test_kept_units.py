@@ -125,6 +125,36 @@ def test_units_of_running_runs_and_of_the_latest_run_of_a_name_are_kept(
     assert done(store, units) == {unit.id for unit in own + more} & {unit.id for unit in units}
 
 
+def test_ended_runs_of_a_kept_name_are_named_and_their_records_removed(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The latest run of the name, that of the given description, and one that is running are kept, and so are other names."""
+    configs, runs, units = [], {}, {}
+    for number, name in enumerate(["ended", "given", "running", "latest", "other"]):
+        experiment, of_run = committed(store, "name=" + ("other" if name == "other" else "kept"), f"seed={number}")
+        record = RunUnits.of(experiment.name, ((unit.kind, unit.id) for unit in of_run))
+        write_run_units(store, record)
+        state = "running" if name == "running" else "done"
+        fields = {"experiment": experiment.name, "run": record.run, "state": state, "stages": {}, "running": []}
+        write_status(store, RunStatus.model_validate(fields | {"time_left": "", "notices": []}))
+        write_description(store, experiment)
+        runs[name], units[name] = f"{experiment.name}/{record.run}", of_run
+        configs.append(tmp_path / f"{name}.yaml")
+        configs[-1].write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    arguments = ("gc", store.url, "--keep", str(configs[1]), "--published")
+    assert "ended runs" not in vldd(*arguments, capsys=capsys)[1], "the records are recent"
+    code, said, _ = vldd(*arguments, "--delete", *NOW, capsys=capsys)
+    assert (code, f"had other settings, and their units are not kept: {runs.pop('ended')}. To keep those" in said) == (0, True)
+    for folder in ("runs", "status"):
+        assert store.keys(folder) == sorted(f"{folder}/{run}.json" for run in runs.values())
+    assert {name for name, of_run in units.items() if done(store, of_run) == {unit.id for unit in of_run}} == {
+        "given",
+        "running",
+        "latest",
+    }
+    assert "ended runs" not in vldd(*arguments, "--delete", *NOW, capsys=capsys)[1]
+
+
 def test_nothing_is_removed_where_the_units_have_other_ids(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """Garbage collection: removes objects that no manifest and no checkpoint lists, and unfinished multipart uploads, if they are
 older, by the store's clock, than any attempt that may still be running. On request it also removes committed units that are no
-longer needed.
+longer needed, and the records of ended runs.
 
 It works only in a store with this package's mark, and removes only keys of the forms that this package writes.
 """
@@ -16,6 +16,8 @@ from vldd_dist.artifacts.keys import (
     BLOBS,
     MANIFEST,
     PUBLISHED,
+    RUNS,
+    STATUS,
     UNITS,
     BlobKey,
     CheckpointKey,
@@ -23,6 +25,7 @@ from vldd_dist.artifacts.keys import (
     ManifestKey,
     ObjectKey,
     PublishedKey,
+    RecordKey,
     TemporaryKey,
     is_published_by,
     kind_and_id,
@@ -39,7 +42,7 @@ from vldd_dist.store.store import MissingObject, Store
 READ_ATTEMPTS = 5
 # The kind of the units that publish distilled sets.
 PUBLICATION = "publication"
-FOLDERS = (UNITS, BLOBS, PUBLISHED)
+FOLDERS = (UNITS, BLOBS, PUBLISHED, RUNS, STATUS)
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,23 @@ class Keep:
     Attributes:
         units: as (kind, id).
         published: whether publications and the sets that they published are kept even if they are not needed.
+        ended_runs: as NAME/RUN, the runs whose records are garbage.
     """
 
     units: AbstractSet[tuple[str, str]]
     published: bool = True
+    ended_runs: AbstractSet[str] = frozenset()
 
-    def frees(self, unit: str) -> bool:
-        """Whether the unit with this key prefix is not needed."""
-        kind, unit_id = kind_and_id(unit)
+    def frees(self, owner: str) -> bool:
+        """Whether the unit with this key prefix, the published set in this folder, or the run of a record is not needed."""
+        folder, _, run = owner.partition("/")
+        if folder == RUNS:
+            return run in self.ended_runs
+        if folder == PUBLISHED:
+            publications = [unit_id for kind, unit_id in self.units if kind == PUBLICATION]
+            return not self.published and not any(is_published_by(owner, unit_id) for unit_id in publications)
+        kind, unit_id = kind_and_id(owner)
         return (kind, unit_id) not in self.units and not (self.published and kind == PUBLICATION)
-
-    def frees_set(self, folder: str) -> bool:
-        """Whether the published set in this folder belongs to a publication that is not needed."""
-        publications = [unit_id for kind, unit_id in self.units if kind == PUBLICATION]
-        return not self.published and not any(is_published_by(folder, unit_id) for unit_id in publications)
 
 
 @dataclass(frozen=True)
@@ -74,17 +80,20 @@ class Garbage:
         size: their total size in bytes.
         uploads: keys of multipart uploads to abort.
         units: committed units among the objects, as KIND/ID, and published sets, as their folders.
+        runs: ended runs, as NAME/RUN, whose records are among the objects.
     """
 
     keys: list[str]
     size: int
     uploads: list[str]
     units: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
 
 
 def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> Garbage:
     """Objects under `units/`, `blobs/` and `distilled/` that nothing lists and that are older than `min_age`. A folder under
-    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit no longer count.
+    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit no longer count. With `keep`, also the
+    records of its ended runs.
 
     The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. An attempt
     is as old as its newest object, and a unit that is not needed is as old as the newest object of all its attempts.
@@ -155,27 +164,29 @@ def _find(store: Store, before: datetime, keep: Keep | None) -> Garbage:
             keys += of_attempt
     uploads = [key for folder in FOLDERS for key in store.abort_uploads(folder, before, abort=False)]
     units = [owner.removeprefix(f"{UNITS}/") for owner in sorted(freed) if f"{owner}/{MANIFEST}" in listing]
-    return Garbage(keys, sum(listing[key].size for key in keys), uploads, units)
+    runs = [owner.removeprefix(f"{RUNS}/") for owner in sorted(freed) if owner.startswith(f"{RUNS}/")]
+    return Garbage(keys, sum(listing[key].size for key in keys), uploads, units, runs)
 
 
 def _freed(known: dict[str, Key], listing: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
-    """Prefixes of the units and folders of the sets that are not needed and have only old objects."""
+    """The owners (`_owner`) that are not needed and have only old objects."""
     if keep is None:
         return set()
     owners = {key: owner for key, found in known.items() if (owner := _owner(found))}
     young = {owner for key, owner in owners.items() if listing[key].modified > before}
-    units = {owner for owner in owners.values() if owner.startswith(f"{UNITS}/")}
-    sets = set(owners.values()) - units
-    return {*filter(keep.frees, units), *filter(keep.frees_set, sets)} - young
+    return {*filter(keep.frees, owners.values())} - young
 
 
 def _owner(found: Key) -> str:
-    """The prefix of the unit or the folder of the published set that a key belongs to; empty if it belongs to none."""
+    """The prefix of the unit, the folder of the published set, or RUNS/NAME/RUN of the run, that a key belongs to; empty if it
+    belongs to none."""
     match found:
         case ManifestKey(unit) | CheckpointKey(unit) | ObjectKey(unit):
             return unit
         case PublishedKey(folder):
             return folder
+        case RecordKey(_, run):
+            return f"{RUNS}/{run}"
         case BlobKey() | TemporaryKey():
             return ""
 
@@ -210,7 +221,7 @@ def _listed_in_manifest(store: Store, key: str) -> list[str]:
 
 def _attempt_of(found: Key, freed: AbstractSet[str]) -> str:
     """A name that is shared by objects that must be removed together: those of a freed unit or set, of an attempt at a unit,
-    of a published set, or a single object. Empty for a manifest, which no attempt shares."""
+    of a published set, or a single object. Empty for a manifest and the record of a run, which no attempt shares."""
     if (owner := _owner(found)) in freed:
         return owner
     match found:
@@ -220,5 +231,5 @@ def _attempt_of(found: Key, freed: AbstractSet[str]) -> str:
             return folder
         case BlobKey() | TemporaryKey():
             return found.key
-        case ManifestKey():
+        case ManifestKey() | RecordKey():
             return ""

@@ -32,8 +32,9 @@ _OBJECT = re.compile(rf"{_UNIT}/(?P<attempt>[0-9a-f]{{8}})/(?P<name>.+)")
 _BLOB = re.compile(rf"{BLOBS}/(?P<start>[0-9a-f]{{2}})/(?P<sha256>(?P=start)[0-9a-f]{{62}})")
 _SET = rf"(?P<folder>{PUBLISHED}/[^/]+-\d+pairs-seed-?\d+-[0-9a-f]{{{_PUBLICATION_DIGITS}}})"
 _PUBLISHED_FILE = re.compile(rf"{_SET}/(?P<name>.+)")
+_RECORD = re.compile(rf"(?P<folder>{RUNS}|{STATUS})/(?P<run>[^/]+/[0-9a-f]{{8}})\.json")
 # `store.backends.local_files` writes them.
-_TEMPORARY = re.compile(rf"({UNITS}|{BLOBS})/(.+/)?\.tmp-[0-9a-f]{{32}}")
+_TEMPORARY = re.compile(rf"({UNITS}|{BLOBS}|{RUNS}|{STATUS})/(.+/)?\.tmp-[0-9a-f]{{32}}")
 
 
 def prefix_of(kind: str, unit_id: str) -> str:
@@ -134,11 +135,24 @@ class TemporaryKey:
     key: str
 
 
-Key = ManifestKey | CheckpointKey | ObjectKey | BlobKey | PublishedKey | TemporaryKey
+@dataclass(frozen=True)
+class RecordKey:
+    """A record of the run NAME/RUN, in RUNS or STATUS."""
+
+    folder: str
+    run: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.folder}/{self.run}.json"
+
+
+Key = ManifestKey | CheckpointKey | ObjectKey | BlobKey | PublishedKey | RecordKey | TemporaryKey
 
 
 def parse(key: str) -> Key | None:
-    """What this key below `units/`, `blobs/` or `distilled/` is; None for a key that this package does not write."""
+    """What this key below `units/`, `blobs/`, `distilled/`, `runs/` or `status/` is; None for a key that this package does not
+    write."""
     if match := _MANIFEST.fullmatch(key):
         return ManifestKey(match["unit"])
     if match := _CHECKPOINT.fullmatch(key):
@@ -149,14 +163,16 @@ def parse(key: str) -> Key | None:
         return BlobKey(match["sha256"])
     if match := _PUBLISHED_FILE.fullmatch(key):
         return PublishedKey(match["folder"], match["name"])
+    if match := _RECORD.fullmatch(key):
+        return RecordKey(match["folder"], match["run"])
     return TemporaryKey(key) if _TEMPORARY.fullmatch(key) else None
 
 
 def run_units_key(experiment: str, run: str) -> str:
     """The key of the record of a run's units."""
-    return f"{RUNS}/{experiment}/{run}.json"
+    return RecordKey(RUNS, f"{experiment}/{run}").key
 
 
 def status_key(experiment: str, run: str) -> str:
     """The key of a run's status."""
-    return f"{STATUS}/{experiment}/{run}.json"
+    return RecordKey(STATUS, f"{experiment}/{run}").key

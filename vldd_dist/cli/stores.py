@@ -11,6 +11,9 @@ from vldd_dist.cli.options import Json, ListedStore, hours
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError
 
+# Number of ended runs that `vldd gc` names.
+NAMED_RUNS = 5
+
 
 def gc(
     store: ListedStore,
@@ -34,16 +37,16 @@ def gc(
 
     These are files that interrupted attempts left and, with --keep, units that no named description needs.
     """
-    from vldd_dist.artifacts.garbage import Keep, find_garbage, remove_garbage
+    from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
     from vldd_dist.store.store import Store
 
     if published and not keep:
         raise ConfigError("--published: requires --keep CONFIG, which says what is needed")
     opened, min_age, needed = Store(store), timedelta(hours=min_age_hours), None
     if keep:
-        from vldd_dist.monitoring.reports.kept_units import kept_units
+        from vldd_dist.monitoring.reports.kept_units import needed_by
 
-        needed = Keep(kept_units(opened, keep), published=not published)
+        needed = needed_by(opened, keep, published=not published)
     say(f"store: {one_line(opened.url)}")
     garbage = find_garbage(opened, min_age, needed)
     for key in garbage.keys:
@@ -56,6 +59,13 @@ def gc(
     uploads = f" and {len(garbage.uploads)} incomplete uploads" if garbage.uploads else ""
     units = f" ({len(garbage.units)} units and sets that are not needed)" if needed else ""
     say(f"{len(garbage.keys)} objects{units}, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
+    if garbage.runs:
+        more = f" and {len(garbage.runs) - NAMED_RUNS} more" * (len(garbage.runs) > NAMED_RUNS)
+        named = one_line(", ".join(garbage.runs[:NAMED_RUNS]))
+        say(
+            f"These ended runs of a kept name had other settings, and their units are not kept: {named}{more}. To keep those "
+            "of a run, name its description with --keep."
+        )
 
 
 def doctor(

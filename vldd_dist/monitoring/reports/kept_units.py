@@ -1,9 +1,11 @@
-"""The units that `vldd gc --keep` must not remove."""
+"""The units and records of runs that `vldd gc --keep` must not remove."""
 
 from collections.abc import Iterator, Sequence
 
-from vldd_dist.artifacts.runs.run_status import read_statuses
-from vldd_dist.artifacts.runs.run_units import read_run_units
+from vldd_dist.artifacts.garbage import Keep
+from vldd_dist.artifacts.keys import RUNS, STATUS, RecordKey, parse
+from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses
+from vldd_dist.artifacts.runs.run_units import RunUnits, read_run_units
 from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.status import is_outdated
@@ -17,20 +19,36 @@ from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
 
-def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
-    """(kind, id) of every unit that is needed by one of the descriptions, by the latest run in this store under the name of one
-    (perhaps with other `--set`), or by a run that is running now, as it recorded them when it started.
+def needed_by(store: Store, configs: Sequence[str], *, published: bool = True) -> Keep:
+    """Every unit that is needed by one of the descriptions, by the latest run in this store under the name of one (perhaps with
+    other `--set`), or by a run that is running now, as it recorded them when it started. All other runs under these names have
+    ended.
+
+    Args:
+        published: as in `Keep`.
 
     Raises:
         ConfigError, DataError: a description cannot be read, its graph cannot be made on this machine, the units of the latest
             run have other ids here, or the store has runs, but nothing of a description.
         StoreError: a run is running, and the store does not say which units it needs.
     """
-    described = {(unit.kind, unit.id) for graph in _graphs(store, configs) for unit in graph.units()}
-    return described.union(*_of_running_runs(store))
+    units: set[tuple[str, str]] = set()
+    runs: set[str] = set()
+    recorded: set[str] = set()
+    for name, graph in _graphs(store, configs):
+        of_graph = {(unit.kind, unit.id) for unit in graph.units()}
+        units |= of_graph
+        runs.add(f"{name}/{RunUnits.of(name, of_graph).run}")
+        keys = (key for folder in (RUNS, STATUS) for key in store.keys(f"{folder}/{name}"))
+        recorded |= {found.run for key in keys if isinstance(found := parse(key), RecordKey)}
+    for status in _running(store):
+        units |= _units_of(store, status)
+        runs.add(f"{status.experiment}/{status.run}")
+    return Keep(units, published, ended_runs=recorded - runs)
 
 
-def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph]:
+def _graphs(store: Store, configs: Sequence[str]) -> Iterator[tuple[str, Graph | StudyGraph]]:
+    """(name, graph) of each description, and of the latest run under its name."""
     for config in configs:
         described = load_description(config)
         planned = graph_of(described)
@@ -41,10 +59,10 @@ def _graphs(store: Store, configs: Sequence[str]) -> Iterator[Graph | StudyGraph
                 run_of(store, ran, graph)
             except ConfigError as error:
                 raise ConfigError(f"{error} (nothing was removed; if that run is not needed, remove this file)") from None
-            yield graph
+            yield ran.name, graph
         else:
             _refuse_unknown(store, config, planned)
-        yield planned
+        yield described.name, planned
 
 
 def _refuse_unknown(store: Store, config: str, planned: Graph | StudyGraph) -> None:
@@ -58,17 +76,22 @@ def _refuse_unknown(store: Store, config: str, planned: Graph | StudyGraph) -> N
         )
 
 
-def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:
+def _running(store: Store) -> Iterator[RunStatus]:
+    """The statuses of the runs that are running, also if their drivers have died."""
     for status in read_statuses(store):
         if isinstance(status, StoreError):
             raise StoreError(f"{status} (so the units that this run needs are not known: if it has ended, remove the file)")
-        if status.state != "running":
-            continue
-        try:
-            yield read_run_units(store, status.experiment, status.run)
-        except (MissingObject, DamagedObject) as error:
-            # The units of a run whose driver has died are kept if its record can be read; otherwise the command goes on.
-            if not is_outdated(status):
-                raise StoreError(
-                    f"{error} ({status.experiment} is running, and the units that it needs are not known: wait for its end)"
-                ) from None
+        if status.state == "running":
+            yield status
+
+
+def _units_of(store: Store, status: RunStatus) -> set[tuple[str, str]]:
+    """The recorded units of a running run; empty if its driver has died and its record cannot be read."""
+    try:
+        return read_run_units(store, status.experiment, status.run)
+    except (MissingObject, DamagedObject) as error:
+        if not is_outdated(status):
+            raise StoreError(
+                f"{error} ({status.experiment} is running, and the units that it needs are not known: wait for its end)"
+            ) from None
+        return set()
