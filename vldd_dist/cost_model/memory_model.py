@@ -119,8 +119,8 @@ def expert_memory(sizes: Sizes, step: TrainingStep, settings: ExpertSettings) ->
     - student, engine: see `student_memory`.
     - momentum: P, or P / W if an engine shards it; 0 without momentum.
     - batch: the ceil(B / W) pairs of the step.
-    - activations: the largest of a pass (see `first_order_memory`), the gradients with weight decay's copy, and encoding a
-      batch of images for validation.
+    - activations: the largest of a pass (see `first_order_memory`), the gradients with weight decay's copy, and a pass without
+      a graph.
     """
     workers, sharding, p = settings.workers, settings.sharding, sizes.trainable
     owned = p if sharding == "none" else per_rank(p, workers)

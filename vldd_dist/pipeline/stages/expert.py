@@ -7,9 +7,10 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.experts import ExpertSettings
+from vldd_dist.cost_model.feature_trace import on_features
 from vldd_dist.cost_model.io_model import DataSize, SplitRead, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, TrainingStep, drops_gradients, expert_memory, per_rank, sizes_of
-from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.cost_model.work_model import expert_flops, training_entries
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
@@ -90,15 +91,34 @@ def run(context: StageContext) -> ExpertFacts:
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The larger peak of a training step and of encoding a batch for validation."""
+    """The larger peak of a training step and of a pass without a graph."""
     settings, trace = experiment.experts, trace_of(experiment, traces)
     rows = per_rank(settings.batch_size, settings.workers)
     step = TrainingStep(
         rows * trace.input_bytes,
         first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.sharding)),
-        encoding=trace.encoding(experiment.evaluation.encode_batch),
+        encoding=_encoding(experiment, trace, rows),
     )
     return expert_memory(sizes_of(trace), step, settings)
+
+
+def _encoding(experiment: Experiment, trace: MemoryTrace, rows: int) -> int:
+    """The largest peak of a pass without a graph. Recall is measured on images or, with a frozen backbone, on features, which
+    the tower computes in the unit if they are not stored: those of the validation images once, those of a step's images in each
+    step. If these are augmented, no stored features are theirs.
+
+    Args:
+        rows: images of a step.
+    """
+    at_once, is_stored = experiment.evaluation.encode_batch, trace.has_features
+    if not trace.frozen_backbone:
+        return trace.encoding(at_once)
+    in_unit = [] if is_stored else [at_once, rows]
+    if is_stored and experiment.experts.augment is not None:
+        in_unit = [rows]
+    # The traced pass also builds the frozen tower, which is a term of its own.
+    through_tower = [trace.encoding(images) - trace.tower_bytes for images in in_unit]
+    return max([on_features(trace, trace.settings).encoding(at_once), *through_tower])
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
