@@ -1,5 +1,6 @@
 """The figures of a study: the compared results, and their positions."""
 
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -48,6 +49,13 @@ def test_the_lines_of_full_data_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert plot is not None
     assert "full data</text>" not in plot.svg, "they would look alike"
     assert plot.caption.endswith("Horizontal: full data.")
+
+
+def test_figures_of_tables_with_one_title_share_no_ids() -> None:
+    plots = study_plots([Layout("T", ["nfnet"], [method, "full"]) for method in ("random", "distilled")], RESULTS)
+    first, second = (re.findall(r' id="([^"]+)"', plot.svg) for plot in plots)
+    assert first
+    assert not set(first) & set(second)
 
 
 def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:

@@ -68,8 +68,9 @@ class Plot:
 @contextmanager
 def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
     """Yields axes to draw on, and sets `plot.svg` afterwards. `height` is that of the figure, in inches."""
-    # The salt makes ids reproducible, and unique among the figures of a page.
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.title}):
+    # The salt makes ids reproducible, and unique among the figures of a page: tables of a study may share a title, but then
+    # they show other results.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{plot.title}\n{plot.summary}"}):
         figure = Figure(figsize=(5.4, height), dpi=POINTS_PER_INCH, layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(x_label)
