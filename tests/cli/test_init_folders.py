@@ -1,8 +1,11 @@
 """`vldd init`: names and places of its folder, folders that cannot be entered, weights of a file, and sizes for large data."""
 
+import errno
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -65,6 +68,42 @@ def test_a_folder_that_cannot_be_entered_is_a_one_sentence_error(tmp_path: Path,
         assert (code, len(err.splitlines())) == (4, 1)
         assert sentence in err
     assert text_folder(TextTowerSettings(model=impossible)) is None
+
+
+@pytest.mark.parametrize("denied", ["", "train"])
+def test_a_folder_that_may_be_entered_but_not_listed_is_a_one_sentence_error(
+    denied: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without permission for `root` too, who may list every folder."""
+    photos = images_with_texts(tmp_path)
+    (photos / "train").mkdir()
+    for name in ("listdir", "scandir"):
+        of_system = getattr(os, name)
+
+        def listed(path: str, of_system: Callable[[str], Any] = of_system) -> Any:
+            if Path(path) == photos / denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return of_system(path)
+
+        monkeypatch.setattr(os, name, listed)
+    code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(photos), capsys=capsys)
+    assert (code, len(err.splitlines())) == (4, 1)
+    assert f"--from {photos}: {photos / denied} cannot be read (Permission denied): give this user the right to read it" in err
+    assert not (tmp_path / "first").exists()
+
+
+def test_weights_whose_path_is_not_utf8_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = os.path.join(tmp_path, os.fsdecode(b"w\xff.safetensors"))
+    save_file(create_backbone(IMAGE_MODEL, {}, pretrained=False, seed=0).state_dict(), tmp_path / "w")
+    os.rename(tmp_path / "w", weights)
+    code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(a_table(tmp_path)), "--weights", weights, capsys=capsys)
+    assert (code, err) == (
+        2,
+        f"vldd: --weights {tmp_path}/w\\udcff.safetensors: its path is not UTF-8, so no description can name it: rename it\n",
+    )
+    assert not (tmp_path / "first").exists()
 
 
 def test_init_with_weights_of_a_file(

@@ -10,6 +10,7 @@ import typer
 
 from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.options import Description, Overrides
+from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def init(
     for option, value in (("--from", location), ("--weights", weights)):
         if carries_credentials(value):
             raise ConfigError(f"{option}: {CREDENTIALS_REFUSED}")
+    if weights is not None and not is_text(weights):
+        raise ConfigError(f"--weights {one_line(weights)}: its path is not UTF-8, so no description can name it: rename it")
     found = recognise(location)
     say(f"{found.what}.")
     source = choose(SOURCES, found.source)

@@ -11,6 +11,7 @@ from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.tables import table_file, table_in
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
+from vldd_dist.store.outages import check_reachable, reason_of
 
 # The order matters: a folder of images with a table beside them is recognised as a table.
 OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table_file)
@@ -27,7 +28,8 @@ def recognise(location: str) -> Found:
         location: a file, a folder, the URL of a table or of tars, or OWNER/NAME of a data set on the hub.
 
     Raises:
-        DataError: nothing exists there, or its format is not known.
+        DataError: nothing exists there, its format is not known, or a folder or file cannot be read.
+        StoreError: one cannot be reached at the moment.
     """
     if not os.path.exists(location) and "://" not in location and tars(location) is None:
         if _is_hub_name(location):
@@ -35,7 +37,15 @@ def recognise(location: str) -> Found:
         hint = ": patterns are for .tar files" if any(letter in location for letter in "*?[{") else ""
         raise DataError(f"--from {location}: there is no such file or folder{hint}")
     for recogniser in OF_FOLDERS if os.path.isdir(location) else OF_FILES:
-        if (found := recogniser(location)) is not None:
+        try:
+            found = recogniser(location)
+        except OSError as error:
+            check_reachable(f"--from {location}", error)
+            raise DataError(
+                f"--from {location}: {error.filename or location} cannot be read ({reason_of(error)}): give this user the "
+                "right to read it"
+            ) from None
+        if found is not None:
             return found
     raise DataError(f"--from {location}: its format is not known: expected {KNOWN}; see docs/own-data.md")
 
