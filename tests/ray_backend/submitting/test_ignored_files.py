@@ -10,7 +10,7 @@ from tests.ray_backend.submitting.test_secret_files import NOBODY, fill, sent
 from vldd_dist.artifacts.units import STORE_MARK
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.ray_backend.submitting.ignored_files import never_sent
+from vldd_dist.ray_backend.submitting.ignored_files import check_uploaded, never_sent
 from vldd_dist.ray_backend.submitting.submit import submit
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
@@ -27,6 +27,23 @@ def test_ignored_folders_are_not_searched_for_stores(tmp_path: Path) -> None:
     fill(tmp_path, [f"data/store/{STORE_MARK}", f"kept/store/{STORE_MARK}"])
     (tmp_path / ".gitignore").write_text("/data/\n")
     assert never_sent(tmp_path) == ["/kept/store"]
+
+
+def test_ignore_files_in_folders_below_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads them; what they list cannot be needed, and is no reason to refuse a folder."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "work"
+    fill(
+        tmp_path, ["work/config.yaml", "work/a/w.safetensors", "work/a/b/w.safetensors", "work/w.safetensors", "home/.profile"]
+    )
+    (root / "a" / ".gitignore").write_text("*.safetensors\n*.tmp\n/me/\n")
+    (root / "a" / "me").symlink_to(tmp_path / "home")
+    (root / "a" / "b" / os.fsdecode(b"\xff.tmp")).touch()
+    assert sent(root, tmp_path / "package.zip") == {"config.yaml", "w.safetensors", "a/.gitignore"}
+    check_uploaded(root, {"x": "w.safetensors"})
+    for needed in ("a/w.safetensors", "a/b/w.safetensors"):
+        with pytest.raises(ConfigError, match=rf"^x: {needed} is not uploaded, because a/\.gitignore lists it: put it into"):
+            check_uploaded(root, {"x": needed})
 
 
 def test_what_links_lead_to_is_sent_without_local_stores(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def check_uploaded(root: Path, names: dict[str, str]) -> None:
     Raises:
         ConfigError: it names such a file.
     """
-    secrets, specs = GitIgnoreSpec.from_lines(EXCLUDES), _ignore_specs(root)
+    secrets, ignored = GitIgnoreSpec.from_lines(EXCLUDES), _Ignored(root)
     for where, name in names.items():
         path = (root / name).resolve()
         if not path.is_relative_to(root) or not path.is_file():
@@ -37,11 +37,10 @@ def check_uploaded(root: Path, names: dict[str, str]) -> None:
         place = path.relative_to(root)
         if secrets.match_file(place):
             raise ConfigError(f"{where}: {name} is named like a file with secrets, which is never uploaded: rename it")
-        ignoring = [ignore_file for ignore_file, spec in specs.items() if spec.match_file(place)]
-        if ignoring and not Path(name).is_absolute():
+        if not Path(name).is_absolute() and (ignore_file := ignored.by(place)):
             raise ConfigError(
-                f"{where}: {name} is not uploaded, because {ignoring[0]} lists it: put it into the bucket and write its "
-                f"URL, or change {ignoring[0]}"
+                f"{where}: {name} is not uploaded, because {ignore_file} lists it: put it into the bucket and write its "
+                f"URL, or change {ignore_file}"
             )
 
 
@@ -56,7 +55,7 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
     Raises:
         ConfigError: a link leads to a folder that contains the home directory, or a file's name is not UTF-8.
     """
-    specs, home = [*_ignore_specs(root).values(), GitIgnoreSpec.from_lines(excludes)], Path.home().resolve()
+    ignored, excluded, home = _Ignored(root), GitIgnoreSpec.from_lines(excludes), Path.home().resolve()
     patterns = []
     for folder, below, files in os.walk(root, followlinks=True):
         place = Path(folder).relative_to(root)
@@ -65,13 +64,17 @@ def never_sent(root: Path, excludes: Sequence[str] = ()) -> list[str]:
             below.clear()
             continue
         for name in files:
-            if not is_text(name) and not any(spec.match_file(place / name) for spec in specs):
+            if not is_text(name) and not excluded.match_file(place / name) and not ignored.by(place / name):
                 # Ray takes its error for a sign that the working directory is no folder.
                 raise ConfigError(
                     f"--working-dir {root}: the file name {name!r} is not UTF-8: rename the file, or list it in .rayignore"
                 )
         patterns += [_pattern(place / name) for name in files if _is_special(Path(folder, name))]
-        below[:] = [name for name in below if not any(spec.match_file(f"{place / name}/") for spec in specs)]
+        below[:] = [
+            name
+            for name in below
+            if not excluded.match_file(f"{place / name}/") and not ignored.by(place / name, is_folder=True)
+        ]
         for link in [name for name in below if Path(folder, name).is_symlink()]:
             target = Path(folder, link).resolve()
             if home.is_relative_to(target):
@@ -100,13 +103,37 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _ignore_specs(root: Path) -> dict[str, GitIgnoreSpec]:
-    """Name of an ignore file at the top of the folder -> its patterns."""
-    specs = {}
-    for name in IGNORE_FILES:
-        if (root / name).is_file():
-            try:
-                specs[name] = GitIgnoreSpec.from_lines((root / name).read_text(encoding="utf-8").splitlines())
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{root / name}: cannot be read ({first_line(error)}): correct it") from None
-    return specs
+class _Ignored:
+    """What the ignore files in a folder, and in the folders below it, list. As for Ray, which reads them all, each is for what
+    lies in its own folder and below, and none can take back what another one lists."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._specs: dict[Path, dict[str, GitIgnoreSpec]] = {}
+
+    def by(self, place: Path, *, is_folder: bool = False) -> str | None:
+        """The ignore file that lists a place in the folder, as its path in the folder; None if there is none.
+
+        Raises:
+            ConfigError: an ignore file cannot be read.
+        """
+        for folder in reversed(place.parents):
+            inside = place.relative_to(folder).as_posix() + "/" * is_folder
+            for name, spec in self._specs_of(folder).items():
+                if spec.match_file(inside):
+                    return (folder / name).as_posix()
+        return None
+
+    def _specs_of(self, folder: Path) -> dict[str, GitIgnoreSpec]:
+        """Name of an ignore file in this folder -> its patterns."""
+        if folder not in self._specs:
+            files = ((name, self._root / folder / name) for name in IGNORE_FILES)
+            self._specs[folder] = {name: _read(path) for name, path in files if path.is_file()}
+        return self._specs[folder]
+
+
+def _read(path: Path) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)}): correct it") from None
