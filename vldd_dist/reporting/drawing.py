@@ -95,6 +95,11 @@ def line_looks(colours: Sequence[str], styles: Sequence[tuple[str, str]]) -> Ite
             yield {"color": colour, "linestyle": style, "marker": marker}
 
 
+def columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float]]:
+    """The `count` coordinates of the points, each as a list; empty lists if there are no points."""
+    return [list(column) for column in zip(*points, strict=True)] or [[] for _ in range(count)]
+
+
 def legend_below(axes: Axes) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 

@@ -1,6 +1,5 @@
 """The figures of an experiment's report."""
 
-from collections.abc import Iterable
 from itertools import chain, cycle
 from statistics import fmean
 
@@ -20,6 +19,7 @@ from vldd_dist.reporting.drawing import (
     PURPLE,
     RED,
     Plot,
+    columns,
     drawing,
     legend_below,
     line_looks,
@@ -164,7 +164,7 @@ def validation_plot(curves: list[DistillationCurve], levels: dict[str, float]) -
     )
     with drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
         for shade, curve in zip(np.linspace(1.0, 0.45, len(curves)), curves, strict=True):
-            steps, recalls = _columns(curve.validation, 2)
+            steps, recalls = columns(curve.validation, 2)
             axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=curve.name)
             plot.say_values(curve.name, curve.validation, "step", " %")
         looks = line_looks(CORESET_COLOURS, LEVELS)
@@ -211,10 +211,6 @@ def experts_plot(experts: list[ExpertCurve]) -> Plot:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return plot
-
-
-def _columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float]]:
-    return [list(column) for column in zip(*points, strict=True)] or [[] for _ in range(count)]
 
 
 def _running_mean(values: list[float], window: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vldd_dist.method_names import DISTILLED, FULL
-from vldd_dist.reporting.drawing import BLUE, GREY, INK, ORANGE, Plot, drawing, legend_below
+from vldd_dist.reporting.drawing import BLUE, GREY, INK, ORANGE, Plot, columns, drawing, legend_below
 
 # What the error bars show.
 SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
@@ -70,7 +70,7 @@ def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], budge
     """
     with drawing(plot, "pairs", MEAN_RECALL, LINES_HEIGHT) as axes:
         for line in lines:
-            pairs, means, spreads = ([point[column] for point in line.points] for column in range(3))
+            pairs, means, spreads = columns(line.points, 3)
             axes.errorbar(
                 pairs, means, spreads, **line.look, markersize=5 if line.is_main else 3,
                 linewidth=2.2 if line.is_main else 1.2, capsize=2, label=line.name,
