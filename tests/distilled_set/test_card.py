@@ -134,6 +134,20 @@ def test_the_code_on_the_card_runs(
     assert ("`image_weights.safetensors` of this set" in card) == (weights is not None)
 
 
+def test_weights_in_the_set_keep_their_precision(tmp_path: Path) -> None:
+    """Half precision takes half the space. The tower of a student has the same values in single precision."""
+    shown = of_recipe(image_weights="in the set", **FROZEN)
+    shown.image_weights = {name: tensor.half() for name, tensor in BACKBONE.state_dict().items()}
+    save(shown, str(tmp_path / "set"))
+    loaded = load_distilled(str(tmp_path / "set"))
+    assert loaded.image_weights is not None
+    backbone = build_towers(loaded)[0].backbone.state_dict()
+    for name, value in shown.image_weights.items():
+        assert loaded.image_weights[name].dtype == value.dtype
+        assert torch.equal(loaded.image_weights[name], value)
+        assert torch.equal(backbone[name], value.float())
+
+
 def test_weights_that_the_recipe_says_are_in_the_set_must_be_there(tmp_path: Path) -> None:
     save(of_recipe(image_weights="in the set"), str(tmp_path / "set"))
     with pytest.raises(StoreError, match=r"lists no image_weights\.safetensors"):
