@@ -131,7 +131,7 @@ def test_ended_runs_of_a_kept_name_are_named_and_their_records_removed(
     """The latest run of the name, that of the given description, and one that is running are kept, and so are other names."""
     configs, runs, units = [], {}, {}
     for number, name in enumerate(["ended", "given", "running", "latest", "other"]):
-        experiment, of_run = committed(store, "name=" + ("other" if name == "other" else "kept"), f"seed={number}")
+        experiment, of_run = committed(store, "name=" + ("kept-other" if name == "other" else "kept"), f"seed={number}")
         record = RunUnits.of(experiment.name, ((unit.kind, unit.id) for unit in of_run))
         write_run_units(store, record)
         state = "running" if name == "running" else "done"
