@@ -78,6 +78,13 @@ class OtherOnThisMachine(DataError):
     may_be_of_the_machine = True
 
 
+class OtherVersion(VlddError):
+    """This machine has another version of this package than the driver, and would compute something else under the ids of the
+    driver's units."""
+
+    may_be_of_the_machine = True
+
+
 class StoreError(VlddError):
     """The store cannot be read or written, or an object in it differs from its manifest."""
 

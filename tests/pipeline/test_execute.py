@@ -33,6 +33,6 @@ def test_a_committed_unit_is_not_computed_again(store: Store, monkeypatch: pytes
     events: list[object] = []
     execute(unit.order(), store, events.append)
     assert events == []
-    other = replace(unit.order(), id="0" * 16)
+    other = replace(unit, spec=unit.spec | {"other": True}).order()
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         execute(other, store, events.append)

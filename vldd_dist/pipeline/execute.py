@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 from collections.abc import Callable
 
 import torch
@@ -9,12 +10,14 @@ import torch
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
+from vldd_dist.errors import OtherVersion
 from vldd_dist.events import Report, UnitReport
 from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
 from vldd_dist.pipeline.stage import stage_of
-from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.pipeline.work_unit import UnitOrder, id_of
+from vldd_dist.plugins import STAGES
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
@@ -31,8 +34,10 @@ def execute(
     `should_stop` returns True, a long unit stores a checkpoint and ends.
 
     Raises:
+        OtherVersion: the stage of this process is not the one that the driver planned.
         VlddError: with a sentence for the user. Any other exception is a bug.
     """
+    _check_version(order)
     # Its checkpoints were removed with the commit, so the whole unit would be computed again.
     if ranks.broadcast(ranks.is_main and is_done(store, order.kind, order.id)):
         logger.info("%s/%s is already committed", order.kind, order.id)
@@ -55,6 +60,17 @@ def execute(
         for objects in written:
             writer.objects |= objects
         writer.commit(facts, cpus=order.cpus * order.workers, gpus=order.gpus * order.workers)
+
+
+def _check_version(order: UnitOrder) -> None:
+    """Raises OtherVersion unless this process computes what the unit's id stands for. The id has the stage's version in the
+    driver's code, which is not the code of this machine if it has an older image or an installation of its own."""
+    inputs = {role: unit_id for role, (_, unit_id) in order.inputs.items()}
+    if order.kind not in STAGES or id_of(order.kind, stage_of(order.kind).version, order.spec, inputs) != order.id:
+        raise OtherVersion(
+            f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than the driver: use one image, "
+            "under a tag of its own, or one installation on all machines"
+        )
 
 
 def _limit_threads(count: int) -> None:

@@ -75,14 +75,7 @@ class WorkUnit:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits: a hash of what determines the output."""
-        identity = {
-            "kind": self.kind,
-            "version": self.version,
-            "spec": self.spec,
-            "inputs": {role: unit.id for role, unit in self.inputs.items()},
-        }
-        return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+        return id_of(self.kind, self.version, self.spec, {role: unit.id for role, unit in self.inputs.items()})
 
     def order(self, avoid: AvoidedNodes = NO_NODES) -> "UnitOrder":
         """The order that is sent to a worker.
@@ -139,6 +132,17 @@ class UnitOrder:
     def is_group(self) -> bool:
         """Whether ranks make it, which connect to each other; a sharded unit is one even if it has a single rank."""
         return self.workers > 1 or self.sharding != "none"
+
+
+def id_of(kind: str, version: int, spec: dict[str, Any], inputs: dict[str, str]) -> str:
+    """The id of a unit: 16 hex digits, a hash of what determines the output.
+
+    Args:
+        version: of the stage.
+        inputs: role -> id.
+    """
+    identity = {"kind": kind, "version": version, "spec": spec, "inputs": inputs}
+    return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

@@ -16,9 +16,11 @@ from tests.ray_backend.workers.test_worker import Reports
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.config.sections.model import TextTowerSettings
-from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.pipeline.stages.data import embedding_group, image_weights
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.ray_backend.workers import worker
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 def first_group(folder: Path) -> UnitOrder:
@@ -57,14 +59,14 @@ def no_disk(folder: Path) -> UnitOrder:
 
 def embeddings(model: str) -> UnitOrder:
     text = TextTowerSettings(model=model).model_dump(mode="json")
-    inputs = {"shards": ("shard_group", "2" * 16)}
     spec: dict[str, Any] = {"text": {"model": "bert", "sha256": "0" * 64}}
-    return UnitOrder("embedding_group", "1" * 16, spec, inputs, {"text": text, "batch_size": 1}, 1, 0, "embeddings 0")
+    shards = WorkUnit("shard_group", {})
+    return embedding_group.STAGE.new(experiment(), spec, {"shards": shards}, {"text": text, "batch_size": 1}).order()
 
 
 def weights(path: Path) -> UnitOrder:
     spec = {"model": "test_vit", "model_args": {}, "sha256": "0" * 64}
-    return UnitOrder("image_weights", "1" * 16, spec, {}, {"weights": str(path)}, 1, 0, "image weights")
+    return image_weights.STAGE.new(experiment(), spec, execution={"weights": str(path)}).order()
 
 
 def other_weights(folder: Path) -> UnitOrder:

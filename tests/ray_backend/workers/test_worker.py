@@ -1,6 +1,7 @@
 """The outcome of an attempt for each kind of error of its unit."""
 
 import platform
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import DataError, StoreOutage, StoreUnreachable
 from vldd_dist.events import Progress, Report
-from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.pipeline.outcome import DONE
+from vldd_dist.pipeline.stages.data import caption_embeddings
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.workers import worker
 from vldd_dist.sharding.ranks import LostRank
 from vldd_dist.store.store import Store
@@ -60,11 +63,23 @@ def test_a_unit_does_not_run_where_the_folder_of_the_store_is_not_mounted(store:
     assert store.fs.find(store.root) == []
 
 
+def test_a_machine_with_another_version_of_the_package_computes_nothing(store: Store) -> None:
+    """As with an older image: what it computes would be committed under the id of the driver's version."""
+    mark_store(store)
+    (unit, *_) = units_of(experiment(), "shard_group")
+    for planned in (replace(unit, version=unit.version + 1), replace(unit, kind="a_stage_of_later")):
+        found = worker.run_order(planned.order(), store, Reports(), "n1")  # type: ignore[arg-type]
+        assert (found.status, found.exit_code) == ("broken", 1)
+        assert found.cause.startswith(f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than ")
+        assert store.keys("units") == []
+    assert worker.run_order(unit.order(), store, Reports(), "n1") == DONE  # type: ignore[arg-type]
+
+
 def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_another(store: Store) -> None:
     mark_store(store)
-    inputs = {"dataset": ("dataset", "2" * 16), "group_000000": ("embedding_group", "3" * 16)}
-    order = UnitOrder("caption_embeddings", "1" * 16, {}, inputs, {}, 1, 0, "caption embeddings")
-    found = worker.run_order(order, store, Reports(), "n1")  # type: ignore[arg-type]
+    inputs = {"dataset": WorkUnit("dataset", {}), "group_000000": WorkUnit("embedding_group", {})}
+    unit = caption_embeddings.STAGE.new(experiment(), {}, inputs)
+    found = worker.run_order(unit.order(), store, Reports(), "n1")  # type: ignore[arg-type]
     assert (found.status, found.exit_code) == ("broken", 4)
     assert f"manifest.json: no such object on the machine {platform.node()}, although this input of the unit" in found.cause
     assert store.keys("units") == []
