@@ -83,6 +83,17 @@ def test_a_bucket_of_the_guide_does_not_keep_replaced_objects() -> None:
     assert "--soft-delete-duration=0" in command.split()
 
 
+def test_google_accepts_the_names_of_the_service_accounts() -> None:
+    """An account's id has 6 to 30 characters (IAM's reference of projects.serviceAccounts.create)."""
+    names = set(re.findall(r"service-accounts create ([\w-]+)", GUIDE))
+    for loop in re.findall(r"for NAME in (.*?); do\n  gcloud iam service-accounts create \$NAME$", GUIDE, re.MULTILINE):
+        names |= set(loop.split())
+    recipe = (ROOT / "cluster/kuberay/base/service-accounts.yaml").read_text()
+    names |= set(re.findall(r"(?<![$\w-])([\w-]+)@\S+\.iam\.gserviceaccount", GUIDE + recipe))
+    assert {"vldd-head", "vldd-worker"} <= names
+    assert [name for name in names if not 6 <= len(name) <= 30] == []
+
+
 def test_the_pod_monitor_has_the_label_by_which_prometheus_selects_it() -> None:
     (block,) = re.findall(r"^```\n(apiVersion: monitoring.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     monitor = yaml.safe_load(block)

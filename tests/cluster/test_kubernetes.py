@@ -97,6 +97,22 @@ def test_the_rendered_overlays_satisfy_the_kubernetes_schemas(overlay: str) -> N
         assert made["spec"]["preRunningDeadlineSeconds"] > 0
 
 
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if "kueue" in name])
+def test_the_guide_names_what_a_queue_must_cover(overlay: str) -> None:
+    """Kueue suspends a workload that requests a resource without a quota."""
+    ((_, made),) = rendered(overlay).items()
+    spec = made["spec"].get("rayClusterSpec", made["spec"])
+    pods = [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    requested = {name for pod in pods for container in pod["containers"] for name in container["resources"]["requests"]}
+    assert {"cpu", "nvidia.com/gpu"} <= requested
+    guide = (ROOT / "docs/cluster.md").read_text()
+    (paragraph,) = re.findall(r"^\*\*A queue of Kueue\.\*\*.*?\n\n", guide, re.MULTILINE | re.DOTALL)
+    comments = "".join(re.findall(r"^#.*", (CLUSTER / "kuberay/kueue/kustomization.yaml").read_text(), re.MULTILINE))
+    for name in requested:
+        assert f"`{name}`" in paragraph
+        assert name in comments
+
+
 def test_the_guide_renames_a_second_job_and_not_its_accounts() -> None:
     rendered("job-spot")
     guide = (ROOT / "docs/cluster.md").read_text()
