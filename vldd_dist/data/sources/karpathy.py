@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -34,7 +35,8 @@ class Karpathy(Source):
     )
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        return parts_of(sum(1 for _ in islice(_of_split(self._file.read(), split), limit)), images)
+        count = self.known_count(split)
+        return parts_of(count if limit is None else min(count, limit), images)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(self.images, "data.source.images")
@@ -63,7 +65,12 @@ class Karpathy(Source):
 
     def known_count(self, split: str) -> int:
         """From the JSON file."""
-        return sum(1 for _ in _of_split(self._file.read(), split))
+        return self._counts[split]
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        """The number of entries of each split. It is kept, because a plan asks for it many times."""
+        return Counter(map(_split_of, self._file.read()))
 
     def _entries(self) -> list[Any]:
         path = self.annotations
@@ -79,11 +86,14 @@ class Karpathy(Source):
 
 
 def _of_split(entries: list[Any], split: str) -> Iterator[tuple[int, Any]]:
-    """(index in the list, entry) of each entry of a split. An entry without a valid split counts as a (bad) training image."""
-    for number, entry in enumerate(entries):
-        name = entry.get("split") if isinstance(entry, dict) else None
-        if ((split_called(name) if isinstance(name, str) else None) or "train") == split:
-            yield number, entry
+    """(index in the list, entry) of each entry of a split."""
+    return ((number, entry) for number, entry in enumerate(entries) if _split_of(entry) == split)
+
+
+def _split_of(entry: Any) -> str:
+    """The split of an entry. One without a valid split counts as a (bad) training image."""
+    name = entry.get("split") if isinstance(entry, dict) else None
+    return (split_called(name) if isinstance(name, str) else None) or "train"
 
 
 def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
