@@ -1,10 +1,12 @@
 """Coresets compared with slow reference implementations."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vldd_dist.config.base import choose
 from vldd_dist.coresets import facility_location
@@ -29,6 +31,23 @@ def candidates(pictures: int = 30, seed: int = 0) -> Candidates:
 def select(method: str, given: Candidates, count: int, generator: np.random.Generator) -> torch.Tensor:
     """The real pair of each selected pair; the first one for a mean of several."""
     return torch.cat([group[:1] for group in groups(choose(CORESETS, method), given, count, generator)])
+
+
+class Products(TorchDispatchMode):
+    """Records the shape of each result of a matrix product, and the number of other results that are as large as `size`."""
+
+    def __init__(self, size: int = 0) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self.size, self.large = size, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.mv.default):
+            self.shapes.append(tuple(result.shape))
+        elif isinstance(result, torch.Tensor) and result.numel() >= self.size:
+            self.large += 1
+        return result
 
 
 @pytest.mark.parametrize("method", list(CORESETS))
@@ -68,6 +87,16 @@ def test_k_center_is_farthest_first() -> None:
     assert found == chosen
 
 
+def test_k_center_copies_no_features_to_choose_a_pair() -> None:
+    """For COCO a copy has gigabytes."""
+    copies = []
+    for count in (2, 12):
+        with Products(size=30 * 12) as products:
+            select("k_center", candidates(), count, numpy_generator("x"))
+        copies.append(products.large)
+    assert copies[0] == copies[1]
+
+
 def test_k_center_survives_duplicates() -> None:
     same = Candidates(5, torch.ones(5, 3), torch.ones(5, 3))
     assert len(set(select("k_center", same, 5, numpy_generator("x")).tolist())) == 5
@@ -84,12 +113,13 @@ def test_k_means_takes_the_pair_in_the_middle_of_each_cluster() -> None:
         assert sorted(select("k_means", given, 4, numpy_generator(draw)).tolist()) == middles
 
 
-@pytest.mark.parametrize("columns", [1, 3, 32])
+@pytest.mark.parametrize("columns", [(1, 1), (1, 4), (3, 3), (32, 256)])
 @pytest.mark.parametrize("seed", range(3))
 def test_facility_location_is_the_greedy_maximum_of_the_whole_matrix(
-    seed: int, columns: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, columns: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facility_location, "COLUMNS", columns)
+    for name, value in zip(("FIRST_COLUMNS", "MOST_COLUMNS"), columns, strict=True):
+        monkeypatch.setattr(facility_location, name, value)
     given = candidates(40, seed)
     similarity = (given.joint().double() @ given.joint().double().T).numpy()
     chosen: list[int] = []
@@ -97,6 +127,17 @@ def test_facility_location_is_the_greedy_maximum_of_the_whole_matrix(
         free = [i for i in range(40) if i not in chosen]
         chosen.append(max(free, key=lambda j: similarity[:, [*chosen, j]].max(axis=1).sum()))
     assert select("facility_location", given, 12, numpy_generator("x")).tolist() == chosen
+
+
+def test_a_round_of_facility_location_that_needs_most_columns_computes_many_at_once() -> None:
+    given = candidates(1_000)
+    with Products() as products:
+        select("facility_location", given, 2, numpy_generator("x"))
+    # The other products are with a single pair.
+    first, *second = [shape[1] for shape in products.shapes if len(shape) == 2]
+    assert first == 32
+    assert second[:5] == [32, 64, 128, 256, 256]
+    assert sum(second) <= 1_000 + 256
 
 
 def test_facility_location_reaches_its_share_of_the_best_subset() -> None:

@@ -58,6 +58,14 @@ def test_an_expert_is_not_evaluated_again_because_students_are_trained_different
     assert changed_kinds(*trees) == {"distillation", "evaluation", "publication"}
 
 
+def test_a_gpu_for_coresets_is_used_for_features_and_changes_no_id() -> None:
+    """A selection computes on CPUs: with a GPU of its own it would keep evaluations from running."""
+    with_gpu = experiment("coresets.resources={cpus: 3, gpus: 1, gpu_memory_gib: 80}")
+    assert changed_kinds(experiment(), with_gpu) == set()
+    asked = {kind: {(unit.cpus, unit.gpus) for unit in units_of(with_gpu, kind)} for kind in ("features", "coreset")}
+    assert asked == {"features": {(3, 1)}, "coreset": {(3, 0)}}
+
+
 def test_checkpointing_is_in_no_id_and_reaches_the_model(finished: Store) -> None:
     plain, recomputing = experiment(), experiment(CHECKPOINTING)
     assert changed_kinds(plain, recomputing) == set()

@@ -12,7 +12,8 @@ Method = Annotated[AnyPlugin, plugin_of(CORESETS)]
 
 class CoresetSettings(Section):
     """The baselines: M real pairs, or means of groups of real pairs. `resources` is also for `expert features`, the joint
-    features of all training images, by which coresets and the k-means initialisation select."""
+    features of all training images, by which coresets and the k-means initialisation select. The GPU is for these only:
+    selections compute on CPUs."""
 
     methods: Annotated[list[Method], AfterValidator(distinct)] = Field(
         ["random", "herding", "k_center", "k_means", "forgetting"],

@@ -206,7 +206,7 @@ def _distilled_count(unit: WorkUnit) -> int:
 
 STAGE = StageSpec(
     kind="application",
-    version=7,
+    version=8,
     title="applications",
     section="applications",
     result=ApplicationFacts,

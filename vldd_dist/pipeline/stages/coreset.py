@@ -35,7 +35,9 @@ def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> W
     if "forgetting" in method.needs:
         inputs["expert"] = graph.unit("expert", expert)
     spec = {"method": method.identity(), "pairs": pairs, "seed": seed}
-    return STAGE.new(graph.experiment, spec, inputs, label=f"{method.label} {pairs} pairs seed {seed}")
+    # Selections compute on CPUs. A GPU in `coresets.resources` is for the features by which they select.
+    resources = STAGE.resources(graph.experiment).model_copy(update={"gpus": 0.0})
+    return STAGE.new(graph.experiment, spec, inputs, label=f"{method.label} {pairs} pairs seed {seed}", resources=resources)
 
 
 def select(spec: Mapping[str, Any], candidates: Candidates) -> list[Tensor]:
@@ -63,7 +65,7 @@ def run(context: StageContext) -> CoresetFacts:
 
 STAGE = StageSpec(
     kind="coreset",
-    version=3,
+    version=4,
     title="coresets",
     section="coresets",
     result=CoresetFacts,
