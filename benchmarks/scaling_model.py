@@ -33,9 +33,9 @@ SPEEDS = {"nfnet_l0": 600.0, "vit_base_patch16_224": 500.0}
 ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
 # Assumed: captions per second and GPU through BERT, and images per second that a process prepares.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0
-# Requests of a checkpoint (check for a commit, objects, record, list, remove the oldest) and of a unit (the store's mark,
-# check for a commit, objects, commit, list).
-CHECKPOINT_REQUESTS, UNIT_REQUESTS = 10, 5
+# Requests of a checkpoint (check for a commit, objects, record, list, remove the oldest), of a unit (the store's mark, check
+# for a commit, objects, commit, list) and of each of its inputs (the manifest's size and the manifest).
+CHECKPOINT_REQUESTS, UNIT_REQUESTS, INPUT_REQUESTS = 10, 5, 2
 GB, MB = 1e9, 1e6
 
 
@@ -98,7 +98,7 @@ def model(source: Source, preset: str) -> dict[str, Cost]:
     costs = {}
     for kind, groups in units_and_bytes(source, experiment).items():
         units = sum(count for count, _, _ in groups)
-        fixed = inputs[kind] + UNIT_REQUESTS + CHECKPOINT_REQUESTS * checkpoints.get(kind, 0)
+        fixed = INPUT_REQUESTS * inputs[kind] + UNIT_REQUESTS + CHECKPOINT_REQUESTS * checkpoints.get(kind, 0)
         pieces = sum(count * (math.ceil(read / BLOCK_BYTES) + math.ceil(wrote / PART_BYTES)) for count, read, wrote in groups)
         read, written = sum(count * read for count, read, _ in groups), sum(count * wrote for count, _, wrote in groups)
         costs[kind] = Cost(units, seconds[kind] / 3600, read, written, units * fixed + pieces)

@@ -1,5 +1,7 @@
 """The cost model and the controller's benchmark: their output equals the figures in docs/scaling.md."""
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,13 @@ import torch
 
 from benchmarks import scale
 from benchmarks._measure import FreshProcess, peak_memory
-from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
+from benchmarks.scaling_model import SOURCES, STUDENTS, data_size, describe, model, tables, trace_of
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.coresets.k_means import KMeans
+from vldd_dist.cost_model.work_model import distillation_flops, expert_flops
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.planner.work import GPU_SUSTAINED
 from vldd_dist.store.store import Store
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -37,6 +41,9 @@ def test_flickr30k_by_hand() -> None:
     # Training and validation images, the embeddings of five captions each, and the starting weights.
     read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
     assert costs["expert"].read == 20 * read
+    # Two for each of three inputs, five for the unit, ten for each of eleven checkpoints; 8 MiB a read, 16 MiB a write.
+    pieces = math.ceil(read / 2**23) + math.ceil(costs["expert"].written / 20 / 2**24)
+    assert costs["expert"].requests == 20 * (2 * 3 + 5 + 10 * 11 + pieces)
     # Eleven checkpoints with the parameters, also those of the kept snapshots, and ten bytes for each caption.
     assert costs["expert"].written == 20 * 11 * (sum(snapshot.values()) + 10 * 5 * 29_000)
 
@@ -46,6 +53,24 @@ def test_flickr30k_by_hand() -> None:
     assert costs["distillation"].hours == pytest.approx((steps + looks) / 3600)
     # 40 checkpoints with the pairs, the best pairs and a momentum; at the end, the best pairs and the starting ones.
     assert costs["distillation"].written == (40 * 3 + 2) * (100 + 200 + 500 + 1_000) * 4 * (3 * 224 * 224 + 768)
+
+
+def test_the_document_says_what_is_included() -> None:
+    text = DOCUMENT.read_text()
+    (absent,) = re.findall(r"^- Not included: .*?(?=\n\n|\n- )", text, re.MULTILINE | re.DOTALL)
+    assert "forgetting" not in absent
+    assert "has 10 bytes of forgetting counts for each caption that the expert is trained on" in text
+
+
+def test_the_document_compares_its_hours_with_those_of_a_plan() -> None:
+    experiment, costs = describe(COCO, NFNET), model(COCO, NFNET)
+    trace, data = trace_of(experiment), data_size(COCO, experiment)
+    flops = experiment.experts.count * expert_flops(experiment, trace, data)
+    for pairs in experiment.distill.pairs:
+        flops += len(experiment.distill.seeds) * (distillation_flops(experiment, trace, data, pairs) or 0)
+    (factor,) = re.findall(r"the hours in these tables are (\S+) times those of the plan", DOCUMENT.read_text())
+    ours = costs["expert"].hours + costs["distillation"].hours
+    assert ours / (flops / GPU_SUSTAINED / 3600) == pytest.approx(float(factor), rel=0.05)
 
 
 # What a selection takes at most, as a multiple of the features that it is given.

@@ -94,13 +94,16 @@ def _print_work(work: dict[StageSpec, Work], console: Console) -> None:
     table = _table("Work left to run", "stage", "units", "PFLOP", "GPU-hours", "core-hours", "writes, GiB")
     for stage, one in work.items():
         table.add_row(stage.title, *_figures(one))
+    total = sum(work.values(), Work())
     if len(work) > 1:
         table.add_section()
-        table.add_row("all", *_figures(sum(work.values(), Work())))
+        table.add_row("all", *_figures(total))
     console.print(table)
+    # An A100 has 19.5 TFLOP/s without TF32, and torch computes matrix products in fp32 without it (docs/gpu.md).
+    less = " (in fp32, a vision transformer has less than 20 on an A100)" if total.gpu_hours else ""
     _say(
-        f"At a sustained {GPU_SUSTAINED / 1e12:g} TFLOP/s per GPU and {CORE_SUSTAINED / 1e9:g} GFLOP/s per core; the time for "
-        "decoding, uploads and waiting is not included.",
+        f"At a sustained {GPU_SUSTAINED / 1e12:g} TFLOP/s per GPU{less} and {CORE_SUSTAINED / 1e9:g} GFLOP/s per core; the "
+        "time for decoding, uploads and waiting is not included.",
         console,
     )
 
