@@ -1,9 +1,11 @@
 """Estimated operations compared with PyTorch's own counter, and with passes counted by hand."""
 
+from io import StringIO
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from vldd_dist.artifacts.tensor_files import tensors
@@ -19,8 +21,10 @@ from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatc
 from vldd_dist.distillation.unroll import Unroll, full_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator, estimated_stages
-from vldd_dist.planner.work import PlannedExperiment, count_work
+from vldd_dist.planner.show_plan import _print_work
+from vldd_dist.planner.work import PlannedExperiment, Work, count_work
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
@@ -264,3 +268,10 @@ def test_an_evaluation_reads_the_weights_of_the_largest_image_model() -> None:
         for one in (described, traced()[0])
     ]
     assert reads(larger) - reads() == weights[0] - weights[1] > 0
+
+
+@pytest.mark.parametrize("gpu_hours", [0.0, 2.0])
+def test_a_plan_with_gpus_says_that_a_transformer_in_fp32_is_slower_than_its_rate(gpu_hours: float) -> None:
+    written = StringIO()
+    _print_work({stage_of("expert"): Work(units=1, gpu_hours=gpu_hours)}, Console(file=written))
+    assert ("less than 20 on an A100" in written.getvalue()) == (gpu_hours > 0)
