@@ -12,6 +12,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from vldd_dist.distilled_set import distilled
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.distilled_set.publishing.write import save
@@ -84,7 +85,12 @@ def _requires(name: str) -> list[str]:
         return []
 
 
-def test_the_example_trains_where_only_torch_safetensors_and_fsspec_are(tmp_path: Path) -> None:
+def test_the_docstring_names_the_packages_that_a_set_needs() -> None:
+    (named,) = re.findall(r"It needs (.*): no training library", distilled.__doc__ or "")
+    assert set(re.split(r", | and ", named)) == set(PRESENT)
+
+
+def test_the_example_trains_where_only_the_named_packages_are(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     present = _distributions_needed(PRESENT) | {"vldd-dist"}
     absent = {

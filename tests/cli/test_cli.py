@@ -104,7 +104,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
         ),
         # Before the description is read.
         (["run", "none.yaml"], 2, "--store: missing: name a folder or URL for the results"),
-        (["study", "none.yaml", "--store", "STORE", "--json"], 2, "--json: works with --plan only"),
+        (["run", "none.yaml", "--store", "STORE", "--json"], 2, "--json: works with --plan only"),
         (["walk"], 2, "No such command 'walk'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_every_command_has_examples_that_are_commands() -> None:
 def test_the_version_and_completion() -> None:
     program = Path(sys.executable).with_name("vldd")
     said = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
-    assert "Run or resume an experiment or a study" in " ".join(said.stdout.split())
+    assert "Run or resume an experiment, or a study of several variants" in " ".join(said.stdout.split())
     assert "..." not in said.stdout.partition("Commands:")[2], "no line is cut off"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("vldd ")

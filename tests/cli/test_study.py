@@ -25,11 +25,8 @@ def study(tmp_path: Path) -> str:
 SETS = [part for override in TINY for part in ("--set", override)]
 
 
-@pytest.mark.parametrize("command", ["run", "study"])
-def test_a_plan_needs_no_store_and_says_what_variants_share(
-    command: str, study: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = vldd(command, study, "--plan", *SETS, capsys=capsys)
+def test_a_plan_needs_no_store_and_says_what_variants_share(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = vldd("run", study, "--plan", *SETS, capsys=capsys)
     assert (code, err) == (0, "")
     found = re.search(r"2 variants share (\d+) of the (\d+) units, .* in separate stores, (\d+) units would run", out)
     assert found is not None
@@ -87,14 +84,8 @@ def test_a_variant_is_printed_as_a_description(study: str, tmp_path: Path, capsy
     assert (code, err.count("\n"), "--variant vit: scenes is not a study" in err) == (2, 1, True)
 
 
-def test_an_experiment_is_no_study(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = vldd("study", "scenes", "--store", "store", capsys=capsys)
-    assert code == 2
-    assert "describes one experiment, not a study" in err
-
-
 def test_a_study_without_a_store_is_refused(study: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = vldd("study", study, capsys=capsys)
+    code, _, err = vldd("run", study, capsys=capsys)
     assert code == 2
     assert "--store: missing" in err
 
@@ -105,7 +96,7 @@ def test_a_published_table_without_a_figure_is_refused_before_anything_runs(
     tree = yaml.safe_load(Path(study).read_text())
     tree["tables"] = {"one": {"title": "T", "published": ["lors-flickr30k"]}}
     Path(study).write_text(yaml.safe_dump(tree))
-    code, out, err = vldd("study", study, "--plan", *SETS, capsys=capsys)
+    code, out, err = vldd("run", study, "--plan", *SETS, capsys=capsys)
     assert (code, out) == (2, "")
     assert "tables.one.published: lors-flickr30k has no figure for any row of this table" in err
 

@@ -8,8 +8,10 @@ EXAMPLES: dict[str, list[str]] = {
         "vldd run scenes --store results",
         "vldd run scenes --store results --set 'distill.pairs=[50]' --gpus 1",
     ],
-    "study": ["vldd study study.yaml --plan", "vldd study study.yaml --store s3://bucket/study"],
-    "submit": ["vldd submit scenes --store s3://bucket/scenes --address http://127.0.0.1:8265"],
+    "submit": [
+        "vldd submit scenes --store s3://bucket/scenes --address http://127.0.0.1:8265",
+        "vldd submit scenes --store s3://bucket/scenes --until experts",
+    ],
     "status": ["vldd status results", "vldd status s3://bucket/scenes --json"],
     "report": ["vldd report results"],
     "table": ["vldd table results", "vldd table results --as latex"],

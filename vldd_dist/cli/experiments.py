@@ -54,36 +54,13 @@ def run(
     wait_hours: WaitHours = DEFAULTS.wait_hours,
     as_json: PlanAsJson = False,
 ) -> None:
-    """Run or resume an experiment or a study: work that is already committed in the store is not repeated."""
+    """Run or resume an experiment, or a study of several variants: what the store already has is not repeated."""
     from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_description
 
     _check_options(store, plan, as_json)
     say_on_terminal(READING.format(config))
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
-    _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
-
-
-def study(
-    config: Description,
-    store: StoreUrlOrPlan = None,
-    overrides: Overrides = None,
-    gpus: Gpus = None,
-    gpu_memory: GpuMemory = None,
-    plan: Plan = False,
-    until: Until = None,
-    track: Track = None,
-    max_running: MaxRunning = None,
-    wait_hours: WaitHours = DEFAULTS.wait_hours,
-    as_json: PlanAsJson = False,
-) -> None:
-    """Run a study: several variants of an experiment, compared in tables. Work that variants share is done once."""
-    from vldd_dist.config.loading.load import resource_overrides
-    from vldd_dist.config.loading.load_study import load_study
-
-    _check_options(store, plan, as_json)
-    say_on_terminal(READING.format(config))
-    described = load_study(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
 
 
@@ -155,6 +132,7 @@ def submit(
     gpu_memory: GpuMemory = None,
     address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard.")] = DASHBOARD,
     working_dir: Annotated[str, typer.Option(help="The folder that is uploaded to the cluster.")] = ".",
+    until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
     wait_hours: WaitHours = DEFAULTS.wait_hours,
@@ -169,7 +147,13 @@ def submit(
     for tracker in track or []:
         check_tracking(tracker)
         check_tracker_of_job(tracker)
-    more = [part for description in track or [] for part in ("--track", description)]
+    if until is not None:
+        # Otherwise the job would start, and only its log would name the mistake.
+        from vldd_dist.pipeline.stage import stage_until
+
+        stage_until(until)
+    more = ["--until", until] if until else []
+    more += [part for tracker in track or [] for part in ("--track", tracker)]
     more += ["--max-running", str(max_running)] if max_running else []
     more += ["--wait-hours", f"{wait_hours:g}"] if wait_hours != DEFAULTS.wait_hours else []
     # The user's own come last, so that they take precedence.

@@ -1,4 +1,4 @@
-"""The `vldd` program. Each of its commands calls one function of the package."""
+"""The `vldd` program: its commands, and how an error ends them."""
 
 import atexit
 import gc as garbage
@@ -15,7 +15,7 @@ import typer
 from vldd_dist.cli.console import say
 from vldd_dist.cli.data import data, init
 from vldd_dist.cli.examples import epilog
-from vldd_dist.cli.experiments import config, run, status, study, submit
+from vldd_dist.cli.experiments import config, run, status, submit
 from vldd_dist.cli.sets import fetch, list_sets, push, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.cli.tables import published, report, table
@@ -34,7 +34,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
     "data": data,
     "run": run,
-    "study": study,
     "submit": submit,
     "status": status,
     "report": report,

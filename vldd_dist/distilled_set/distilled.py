@@ -1,6 +1,6 @@
 """A distilled set in memory: loading and verifying it, and using it as a data set.
 
-It needs only torch, safetensors and fsspec: no training library and no image library.
+It needs torch, numpy, safetensors, fsspec, pydantic and tenacity: no training library and no image library.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

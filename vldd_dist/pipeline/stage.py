@@ -11,6 +11,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import DataSize, Traffic
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import STAGES
@@ -148,3 +149,15 @@ def position_of(kind: str) -> int:
 def milestones() -> list[str]:
     """The values of `--until`, in order."""
     return [stage.milestone for stage in all_stages() if stage.milestone]
+
+
+def stage_until(milestone: str) -> StageSpec:
+    """The stage with which `--until` ends a run.
+
+    Raises:
+        ConfigError: no stage has this milestone.
+    """
+    found = next((stage for stage in all_stages() if stage.milestone == milestone), None)
+    if found is None:
+        raise ConfigError(f"--until {milestone}: there is no such stage: choose one of {', '.join(milestones())}")
+    return found

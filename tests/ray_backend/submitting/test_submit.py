@@ -186,8 +186,16 @@ def test_options_that_a_running_job_does_not_take_are_named(
     (job,) = (each.submission_id for each in jobs)
     assert said() == said(store="s3://bucket/a/") == f"{job} is already running"
     assert jobs_of("s3://bucket/a", NOBODY) == jobs_of("s3://bucket/a/", NOBODY) == [f"job {job}: RUNNING"]
+    assert said("--until", "experts").startswith(f"{job} is already running; --until experts takes effect only if you stop it ")
     assert said("--max-running", "1", "--track", "wandb=mine") == (
         f"{job} is already running; --track wandb=mine --max-running 1 takes effect only if you stop it "
         f"(`ray job stop {job}`) and submit again"
     )
     assert len(jobs) == 1
+    assert said("--until", "experts", store="s3://bucket/b").endswith("-1 submitted")
+    assert entrypoints[1].endswith("--store s3://bucket/b --until experts")
+
+
+def test_an_unknown_stage_is_refused_before_a_cluster_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("submit", PRESET, "--store", "s3://bucket/a", "--address", NOBODY, "--until", "expert", capsys=capsys)
+    assert (code, "--until expert: there is no such stage: choose one of data, experts" in err) == (2, True)

@@ -69,7 +69,9 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
     path = description_path(path)
     tree = read_tree(path)
     if not STUDY_KEYS & tree.keys():
-        raise ConfigError(f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): use `vldd run`")
+        raise ConfigError(
+            f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): name a study's file"
+        )
     return _study_of(tree, path, overrides or [])
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.data_checks import check_counts, train_images
 from vldd_dist.pipeline.graphs.model_checks import check_models
-from vldd_dist.pipeline.stage import all_stages, milestones, stage_of
+from vldd_dist.pipeline.stage import all_stages, milestones, stage_of, stage_until
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
 
@@ -45,13 +44,14 @@ class Graph:
 
         Args:
             until: a milestone: only the units of its stage, with all their inputs; None: all units.
+
+        Raises:
+            ConfigError: there is no such milestone.
         """
         if until is None or until == milestones()[-1]:
             return in_dependency_order([unit for wanted in self._wanted.values() for unit in wanted])
-        last_stage = next((stage for stage in all_stages() if stage.milestone == until), None)
-        if last_stage is None:
-            raise ConfigError(f"--until {until}: there is no such stage: choose one of {', '.join(milestones())}")
-        return in_dependency_order([unit for unit in self.units() if unit.kind == last_stage.kind])
+        last = stage_until(until)
+        return in_dependency_order([unit for unit in self.units() if unit.kind == last.kind])
 
     def owners(self, until: str | None = None) -> Iterator[tuple["Graph", list[WorkUnit]]]:
         """This graph with its units, as `StudyGraph.owners` yields the graphs of a study."""

@@ -1,6 +1,6 @@
 """Settings of an experiment that takes seconds, and how long a test waits before it considers a process hung."""
 
-# A process that takes longer is considered hung. No test measures time, because the machine may be busy with other work.
+# A process that takes longer is considered hung. No test measures wall time, because the machine may be busy with other work.
 HANG_SECONDS = 900.0
 
 # Overrides that shorten the demo to seconds; random weights avoid the pretraining.
