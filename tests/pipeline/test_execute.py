@@ -18,7 +18,7 @@ def test_a_unit_computes_on_no_more_cpus_than_it_asks_for(cpus: float, threads: 
     before = torch.get_num_threads()
     (unit, *_) = units_of(experiment(), "shard_group")
     try:
-        execute(replace(unit.order(), cpus=cpus), store, lambda event: None)
+        execute(replace(unit.order(), worker_cpus=cpus), store, lambda event: None)
         assert torch.get_num_threads() == threads
         assert (os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"]) == (str(threads), parallel)
     finally:

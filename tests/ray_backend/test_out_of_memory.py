@@ -26,5 +26,5 @@ def test_a_unit_on_a_machine_without_memory_fails_with_a_one_sentence_error(stor
     short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
     with one_node(tmp_path, _system_config=short) as executor:
         executor.queue = NoQueue()  # type: ignore[assignment]
-        result, notices = run(WorkUnit("expert", {}, label="expert 0", attempt="actor"), store, executor)
+        result, notices = run(WorkUnit("expert", {}, label="expert 0", own_process=True), store, executor)
     assert_said(result, notices, "its process was killed by Ray because its machine was short of memory: ")

@@ -115,9 +115,9 @@ class GrowingExecutor(ScriptedExecutor):
         self.now += 1
         for order in self.running:
             self.wanted_at.setdefault(order.id, self.now)
-            if order not in self.at_work and sum(other.cpus for other in self.at_work) + order.cpus <= self.cpus:
+            if order not in self.at_work and sum(other.worker_cpus for other in self.at_work) + order.worker_cpus <= self.cpus:
                 self.at_work.append(order)
-        wanted = sum(order.cpus for order in self.running if self.now - self.wanted_at[order.id] >= 60)
+        wanted = sum(order.worker_cpus for order in self.running if self.now - self.wanted_at[order.id] >= 60)
         self.cpus = max(self.cpus, min(wanted, self.limit))
         self.most_waiting = max(self.most_waiting, len(self.running) - len(self.at_work))
         if not self.at_work:

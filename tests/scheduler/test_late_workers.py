@@ -71,7 +71,7 @@ class OneGpuMachines(Silent):
         self.capacity_at = lambda now: Capacity(64, 8, used_gpus=used)
 
     def reports(self) -> list[UnitReported]:
-        return [UnitReported(order.id, WorkerStarted()) for order in self.running if order.gpus == 1]
+        return [UnitReported(order.id, WorkerStarted()) for order in self.running if order.worker_gpus == 1]
 
 
 @pytest.mark.parametrize("used", [6, 7])

@@ -94,11 +94,11 @@ class StageContext:
     @cached_property
     def device(self) -> torch.device:
         """cuda if the worker was given a GPU and the description does not say `device: cpu`, else cpu."""
-        if self.order.device == "cpu" or not self.order.gpus:
+        if self.order.device == "cpu" or not self.order.worker_gpus:
             return torch.device("cpu")
-        if self.order.gpus < 1:
+        if self.order.worker_gpus < 1:
             # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory.
-            torch.cuda.set_per_process_memory_fraction(self.order.gpus)
+            torch.cuda.set_per_process_memory_fraction(self.order.worker_gpus)
         return torch.device("cuda")
 
     def settings(self, section: type[SectionType], name: str) -> SectionType:

@@ -42,7 +42,7 @@ def execute(
     if ranks.broadcast(ranks.is_main and is_done(store, order.kind, order.id)):
         logger.info("%s/%s is already committed", order.kind, order.id)
         return
-    _limit_threads(max(1, int(order.cpus)))
+    _limit_threads(max(1, int(order.worker_cpus)))
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
     context = StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
@@ -50,7 +50,7 @@ def execute(
         logger.info("attempt %s at %s/%s begins", writer.attempt, order.kind, order.id)
         stage = stage_of(order.kind)
         try:
-            with naming_what_to_lower(stage, order.label, order.gpus):
+            with naming_what_to_lower(stage, order.label, order.worker_gpus):
                 facts = stage.run(context)
         except AlreadyCommitted as stop:
             logger.warning("%s", stop)
@@ -59,7 +59,7 @@ def execute(
     if ranks.is_main:
         for objects in written:
             writer.objects |= objects
-        writer.commit(facts, cpus=order.cpus * order.workers, gpus=order.gpus * order.workers)
+        writer.commit(facts, cpus=order.worker_cpus * order.workers, gpus=order.worker_gpus * order.workers)
 
 
 def _check_version(order: UnitOrder) -> None:

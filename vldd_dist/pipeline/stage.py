@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import Resources, Sharding
@@ -20,7 +20,7 @@ from vldd_dist.plugins import STAGES
 Key = tuple[Any, ...]
 
 
-class Units(Protocol):
+class UnitGraph(Protocol):
     """The graph, as a stage sees it."""
 
     experiment: Experiment
@@ -44,7 +44,8 @@ class StageSpec:
         run: what a worker does; returns the facts, in the model `result`.
         priority: of the ready units, the one with the smallest number starts first. Long units have small numbers.
         milestone: the value of `--until` that ends a run with this stage; None: the stage cannot be named there.
-        attempt: task: a worker process that later units may use (unless it was given a GPU); actor: a process of its own.
+        own_process: whether an attempt runs in a process that ends with it, and not in one that later units may use. A process
+            with a GPU always ends.
         stores_when_stopped: an attempt that is stopped stores a checkpoint, so it is asked to stop before it is killed.
         lower_for_memory: keys of the description that lower the memory of a unit, for messages.
         memory: (experiment, traces) -> bytes of device memory of one rank at its peak, by name; empty if the experiment has no
@@ -64,10 +65,10 @@ class StageSpec:
     unit: Callable[..., WorkUnit]
     run: Callable[[StageContext], Facts]
     priority: int
-    wanted: Callable[[Units], Iterable[Key]] = lambda graph: ()
+    wanted: Callable[[UnitGraph], Iterable[Key]] = lambda graph: ()
     section: str | None = None
     milestone: str | None = None
-    attempt: Literal["task", "actor"] = "task"
+    own_process: bool = False
     stores_when_stopped: bool = False
     lower_for_memory: str = ""
     memory: Callable[[Experiment, TraceOf], Terms] | None = None
@@ -117,7 +118,7 @@ class StageSpec:
             device=experiment.device,
             later=later,
             version=self.version,
-            attempt=self.attempt,
+            own_process=self.own_process,
             stores_when_stopped=self.stores_when_stopped,
         )
 

@@ -1,16 +1,12 @@
 """Work units: all work that takes time is cut into units, each identified by a hash of what determines its output."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from vldd_dist.config.base import Device, Resources, Sharding
-
-# task: a worker process that later units may use; actor: a process of its own.
-Attempt = Literal["task", "actor"]
 
 
 class AvoidedNodes(NamedTuple):
@@ -45,7 +41,7 @@ class WorkUnit:
         device: auto: a GPU if `resources` have one.
         later: roles of inputs without which it may start. Its attempt ends (`InputAwaited`) when it needs one that is not
             committed.
-        version, attempt, stores_when_stopped: as in its stage (`StageSpec`).
+        version, own_process, stores_when_stopped: as in its stage (`StageSpec`).
     """
 
     kind: str
@@ -60,7 +56,7 @@ class WorkUnit:
     device: Device = "auto"
     later: frozenset[str] = frozenset()
     version: int = 1
-    attempt: Attempt = "task"
+    own_process: bool = False
     stores_when_stopped: bool = False
 
     @property
@@ -89,14 +85,14 @@ class WorkUnit:
             spec=self.spec,
             inputs={role: (unit.kind, unit.id) for role, unit in self.inputs.items()},
             execution=self.execution,
-            cpus=self.resources.cpus,
-            gpus=self.resources.gpus,
+            worker_cpus=self.resources.cpus,
+            worker_gpus=self.resources.gpus,
             label=self.label,
             workers=self.workers,
             sharding=self.sharding,
             rank_timeout_seconds=self.rank_timeout_seconds,
             device=self.device,
-            attempt=self.attempt,
+            own_process=self.own_process,
             stores_when_stopped=self.stores_when_stopped,
             avoid=avoid,
         )
@@ -108,7 +104,7 @@ class UnitOrder:
 
     Attributes:
         inputs: role -> (kind, id), by which the worker finds the input in the store.
-        cpus, gpus: of one worker.
+        worker_cpus, worker_gpus: what one worker may use; those of a `WorkUnit` are of all its workers.
         avoid: the nodes on which it should not run, because an earlier attempt failed or was slow there.
     """
 
@@ -117,14 +113,14 @@ class UnitOrder:
     spec: dict[str, Any]
     inputs: dict[str, tuple[str, str]]
     execution: dict[str, Any]
-    cpus: float
-    gpus: float
+    worker_cpus: float
+    worker_gpus: float
     label: str
     workers: int = 1
     sharding: Sharding = "none"
     rank_timeout_seconds: float = 0
     device: Device = "auto"
-    attempt: Attempt = "task"
+    own_process: bool = False
     stores_when_stopped: bool = False
     avoid: AvoidedNodes = NO_NODES
 
@@ -149,13 +145,12 @@ def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:
     """The targets and all their direct and indirect inputs, each unit once, inputs before the units that use them."""
     seen: dict[str, WorkUnit] = {}
 
-    def visit(unit: WorkUnit) -> Iterator[WorkUnit]:
-        if unit.id in seen:
-            return
-        for needed in unit.inputs.values():
-            yield from visit(needed)
+    def visit(unit: WorkUnit) -> None:
         if unit.id not in seen:
+            for needed in unit.inputs.values():
+                visit(needed)
             seen[unit.id] = unit
-            yield unit
 
-    return [unit for target in targets for unit in visit(target)]
+    for target in targets:
+        visit(target)
+    return list(seen.values())

@@ -89,7 +89,7 @@ class RayExecutor:
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
         if order.is_group:
             kind = GroupAttempt
-        elif order.attempt == "actor":
+        elif order.own_process:
             kind = ActorAttempt
         self.running[order.id] = kind(with_room_elsewhere(order, self.nodes), self.store, self.queue)
 

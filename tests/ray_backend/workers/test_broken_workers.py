@@ -192,7 +192,7 @@ def test_a_worker_killed_repeatedly_fails_with_a_one_sentence_error(executor: Jo
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        result, notices = run(WorkUnit("expert", {}, label="expert 0", attempt="actor"), store, executor)
+        result, notices = run(WorkUnit("expert", {}, label="expert 0", own_process=True), store, executor)
     finally:
         over.set()
         killer.join()

@@ -27,7 +27,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.protocol import protocol_of
@@ -40,7 +40,7 @@ class ApplicationFacts(Facts):
     results: list[Result]
 
 
-def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None = None) -> WorkUnit:
+def unit(graph: UnitGraph, number: int, pairs: int | None = None, seed: int | None = None) -> WorkUnit:
     """The application with this index in the description and, if it needs one, the distilled set of M pairs with this seed."""
     experiment = graph.experiment
     application: Application = experiment.applications.run[number]
@@ -61,7 +61,7 @@ def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None =
     return STAGE.new(experiment, spec, inputs, execution, label)
 
 
-def wanted(graph: Units) -> Iterable[Key]:
+def wanted(graph: UnitGraph) -> Iterable[Key]:
     """Each application; an application that needs a distilled set once for each set."""
     for number in range(len(graph.experiment.applications.run)):
         yield from keys_of(graph.experiment, number)

@@ -14,7 +14,7 @@ from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared.batches.mean_pairs import mean_pairs
 from vldd_dist.data.prepared.batches.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS
@@ -27,7 +27,7 @@ class CoresetFacts(Facts):
     means_of: list[Count] = Field(default=[], description="number of real pairs averaged into each pair; empty for real pairs")
 
 
-def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
+def unit(graph: UnitGraph, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
     """One selection. If the method needs features or forgetting counts, they are those of the expert with this index."""
     inputs = {"dataset": graph.unit("dataset"), "embeddings": graph.unit("caption_embeddings")}
     if "features" in method.needs:

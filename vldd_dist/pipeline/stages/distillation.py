@@ -28,7 +28,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.outcome import InputAwaited
-from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.phases import (
@@ -43,7 +43,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
 
-def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkUnit:
+def unit(graph: UnitGraph, pairs: int, seed: int, phase: int | None = None) -> WorkUnit:
     """The distillation of M pairs with this seed.
 
     Args:
@@ -83,7 +83,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
     return STAGE.new(experiment, spec, inputs, execution, label, later=later)
 
 
-def wanted(graph: Units) -> Iterable[Key]:
+def wanted(graph: UnitGraph) -> Iterable[Key]:
     """Each number of pairs with each seed."""
     return graph.experiment.distill.sets()
 

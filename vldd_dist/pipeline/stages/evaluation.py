@@ -20,7 +20,7 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
-from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
@@ -42,7 +42,7 @@ class EvaluationFacts(Facts):
     )
 
 
-def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
+def unit(graph: UnitGraph, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
     """The unit that evaluates an expert or pairs.
 
     Args:
@@ -70,7 +70,7 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     )
 
 
-def wanted(graph: Units) -> Iterable[Key]:
+def wanted(graph: UnitGraph) -> Iterable[Key]:
     """Each expert (trained on the full data), then each set of pairs with each of its seeds and image models."""
     experiment = graph.experiment
     for index in range(experiment.experts.count):

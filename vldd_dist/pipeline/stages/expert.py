@@ -15,7 +15,7 @@ from vldd_dist.cost_model.work_model import expert_flops, training_entries
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -37,7 +37,7 @@ def kept_epochs(experiment: Experiment) -> list[int]:
     return sorted({settings.epochs}.union(*reached))
 
 
-def unit(graph: Units, index: int) -> WorkUnit:
+def unit(graph: UnitGraph, index: int) -> WorkUnit:
     """The expert with this index. All random draws of its training derive from the seed and the index."""
     experiment = graph.experiment
     training = experiment.experts.narrowed_to(ExpertSettings)
@@ -54,7 +54,7 @@ def unit(graph: Units, index: int) -> WorkUnit:
     return STAGE.new(experiment, spec, inputs, execution, f"expert {index}")
 
 
-def wanted(graph: Units) -> Iterable[Key]:
+def wanted(graph: UnitGraph) -> Iterable[Key]:
     """All experts."""
     return ((index,) for index in range(graph.experiment.experts.count))
 
@@ -151,7 +151,7 @@ STAGE = StageSpec(
     priority=3,
     wanted=wanted,
     milestone="experts",
-    attempt="actor",
+    own_process=True,
     lower_for_memory="experts.batch_size",
     memory=memory,
     traffic=traffic,

@@ -12,7 +12,7 @@ from vldd_dist.events import Progress
 from vldd_dist.in_order import batched
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_expert
 from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -25,7 +25,7 @@ class FeaturesFacts(Facts):
     dim: Count
 
 
-def unit(graph: Units, expert: int) -> WorkUnit:
+def unit(graph: UnitGraph, expert: int) -> WorkUnit:
     """The features computed by the expert with this index."""
     experiment = graph.experiment
     return STAGE.new(

@@ -20,7 +20,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
@@ -40,7 +40,7 @@ class PublicationFacts(Facts):
     digest: str = Field(description="sha256 of pairs.safetensors; if there are several files, the sha256 of their sha256s")
 
 
-def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
+def unit(graph: UnitGraph, pairs: int, seed: int) -> WorkUnit:
     """The publication of the distillation of M pairs with this seed, with the recalls of the coresets of the same size."""
     experiment = graph.experiment
     inputs = {
@@ -65,7 +65,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
     return STAGE.new(experiment, spec, inputs, experiment.model.image.execution(), f"publication {pairs} pairs seed {seed}")
 
 
-def wanted(graph: Units) -> Iterable[Key]:
+def wanted(graph: UnitGraph) -> Iterable[Key]:
     """Each distillation."""
     return graph.experiment.distill.sets()
 

@@ -78,7 +78,7 @@ class TaskAttempt(Attempt):
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         super().__init__(order)
-        task = _task(order.cpus, order.gpus).options(name=order.label, **placement_options(order))
+        task = _task(order.worker_cpus, order.worker_gpus).options(name=order.label, **placement_options(order))
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
 
@@ -105,7 +105,7 @@ class ActorAttempt(Attempt):
         super().__init__(order)
         # Keep the handle: Ray ends an actor that has none.
         actor = _actor(start.UnitActor)
-        self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **placement_options(order)).remote()
+        self.actor = actor.options(num_cpus=order.worker_cpus, num_gpus=order.worker_gpus, **placement_options(order)).remote()
         self.references = [self.actor.run.remote(_payload(order, store), order.id, events)]
 
     def stop(self) -> None:
@@ -119,7 +119,7 @@ class GroupAttempt(Attempt):
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         super().__init__(order)
-        needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
+        needs = {"CPU": order.worker_cpus} | ({"GPU": order.worker_gpus} if order.worker_gpus else {})
         # Placement groups have no fallback, so a node that is not avoided strictly is not avoided.
         required = labels_without(order.avoid.strictly)
         selectors = [required] * order.workers if required else None
@@ -127,8 +127,8 @@ class GroupAttempt(Attempt):
         self.actors = [
             _actor(start.RankActor)
             .options(
-                num_cpus=order.cpus,
-                num_gpus=order.gpus,
+                num_cpus=order.worker_cpus,
+                num_gpus=order.worker_gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
             )
             .remote()

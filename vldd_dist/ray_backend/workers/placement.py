@@ -41,7 +41,7 @@ def _room_without(avoided: tuple[str, ...], order: UnitOrder, nodes: Mapping[str
     room = 0
     for node, has in nodes.items():
         if node not in avoided:
-            asked = ((has.cpus, order.cpus), (has.gpus, order.gpus))
+            asked = ((has.cpus, order.worker_cpus), (has.gpus, order.worker_gpus))
             # Ray adds up fractions in multiples of 1/10,000.
             room += min(int(round(amount / wanted, 4)) for amount, wanted in asked if wanted)
     return room >= order.workers

@@ -106,6 +106,6 @@ def _require_marked(store: Store) -> None:
 
 def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:
     # A rank whose GPU does not work must fail here: with another backend than the others' it would let them wait.
-    cuda = order.gpus > 0 and order.device != "cpu"
+    cuda = order.worker_gpus > 0 and order.device != "cpu"
     timeout = timedelta(seconds=order.rank_timeout_seconds)
     return join(rendezvous, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)

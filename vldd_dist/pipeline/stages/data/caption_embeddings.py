@@ -3,13 +3,13 @@
 from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
-def unit(graph: Units) -> WorkUnit:
+def unit(graph: UnitGraph) -> WorkUnit:
     """The index for all captions of the dataset."""
     spec = {"text": text_identity(graph.experiment.model.text)}
     inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "embedding_group")}

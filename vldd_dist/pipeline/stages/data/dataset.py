@@ -6,12 +6,12 @@ from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.grouped import read_groups, role_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
-def unit(graph: Units) -> WorkUnit:
+def unit(graph: UnitGraph) -> WorkUnit:
     """The dataset of all groups of the source."""
     data = graph.experiment.data
     groups = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}

@@ -17,7 +17,7 @@ from vldd_dist.errors import ConfigError, OtherOnThisMachine
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -29,7 +29,7 @@ class EmbeddingGroupFacts(Facts):
     encoder: dict[str, Any]
 
 
-def unit(graph: Units, number: int) -> WorkUnit:
+def unit(graph: UnitGraph, number: int) -> WorkUnit:
     """The embeddings of the group of shards with this number."""
     text, settings = graph.experiment.model.text, graph.experiment.embeddings
     return STAGE.new(

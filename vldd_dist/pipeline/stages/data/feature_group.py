@@ -16,7 +16,7 @@ from vldd_dist.in_order import batched
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
 from vldd_dist.pipeline.stages.shared.model_units import model_named, tower_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -27,7 +27,7 @@ class FeatureGroupFacts(Facts):
     dim: Count = Field(description="0 for a group without images")
 
 
-def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
+def unit(graph: UnitGraph, number: int, image_model: str) -> WorkUnit:
     """The features of the group of shards with this number."""
     experiment = graph.experiment
     image = model_named(experiment, image_model).image

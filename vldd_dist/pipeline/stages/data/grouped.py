@@ -6,7 +6,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import ShardGroupFacts
 from vldd_dist.data.prepared.pieces import GROUPS, encode_groups
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import Units
+from vldd_dist.pipeline.stage import UnitGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 PREFIX = "group_"
@@ -18,12 +18,12 @@ def role_of(number: int) -> str:
     return f"{PREFIX}{number:06d}"
 
 
-def group_unit(graph: Units, number: int) -> WorkUnit:
+def group_unit(graph: UnitGraph, number: int) -> WorkUnit:
     """The `shard_group` unit with this number."""
     return graph.unit("dataset").inputs[role_of(number)]
 
 
-def aligned_units(graph: Units, kind: str, *key: object) -> dict[str, WorkUnit]:
+def aligned_units(graph: UnitGraph, kind: str, *key: object) -> dict[str, WorkUnit]:
     """Role -> unit of this kind, for each group of shards. The roles are those of the dataset's inputs."""
     count = len(graph.unit("dataset").inputs)
     return {role_of(number): graph.unit(kind, number, *key) for number in range(count)}

@@ -2,7 +2,7 @@
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.feature_group import FeatureGroupFacts
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.stages.shared.model_units import model_named, tower_spec
@@ -14,7 +14,7 @@ class ImageFeaturesFacts(Facts):
     dim: Count
 
 
-def unit(graph: Units, image_model: str) -> WorkUnit:
+def unit(graph: UnitGraph, image_model: str) -> WorkUnit:
     """The features computed by the timm model of this name."""
     spec = {"tower": tower_spec(model_named(graph.experiment, image_model).image)}
     inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "feature_group", image_model)}

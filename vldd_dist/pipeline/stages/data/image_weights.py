@@ -12,7 +12,7 @@ from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.model_units import model_named
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -21,7 +21,7 @@ class ImageWeightsFacts(Facts):
     tensors: Count
 
 
-def unit(graph: Units, image_model: str) -> WorkUnit:
+def unit(graph: UnitGraph, image_model: str) -> WorkUnit:
     """The starting weights of the timm model of this name."""
     experiment = graph.experiment
     image = model_named(experiment, image_model).image

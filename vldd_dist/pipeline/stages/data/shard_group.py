@@ -10,14 +10,14 @@ from vldd_dist.data.preparation.prepare import prepare_group
 from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError, OtherOnThisMachine
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 # Keys of `data` on which the shards depend, apart from `data.source`.
 SETTINGS = ("image_size", "resize", "shard_images")
 
 
-def unit(graph: Units, number: int, group: Group) -> WorkUnit:
+def unit(graph: UnitGraph, number: int, group: Group) -> WorkUnit:
     """The group with this number. Its spec describes the content of the source, not its location."""
     data, seed = graph.experiment.data, graph.experiment.seed
     identity = data.identity()

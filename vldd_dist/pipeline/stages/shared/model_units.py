@@ -8,7 +8,7 @@ from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, M
 from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.text.identity import text_folder
-from vldd_dist.pipeline.stage import Units
+from vldd_dist.pipeline.stage import UnitGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
@@ -35,7 +35,7 @@ def on_real_pairs(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"loss": loss.of_real_pairs()})
 
 
-def model_input_units(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
+def model_input_units(graph: UnitGraph, model: ModelSettings) -> dict[str, WorkUnit]:
     """The units that hold the caption embeddings, the image tower's starting weights and, if it is frozen, its features."""
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
