@@ -189,7 +189,7 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
         status = StatusWriter(store, "scale", run)
         state = RunState([LiveView(console) if terminal else PlainView(console), status], executor.clock)
         result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
-        status.state = "done"
+        status.ended_as = "done"
         state.end()
     seconds = time.process_time() - planned - executor.aside
     assert len(result.ran) + len(result.found) == len(units)

@@ -117,7 +117,7 @@ def test_a_failed_write_of_the_report_does_not_stop_the_run(
 def test_a_run_that_ended_midway_says_so_in_its_report(store: Store, state: Any, last: list[str]) -> None:
     setting = Setting(store)
     setting.look(0)
-    setting.status.state = state
+    setting.status.ended_as = state
     setting.state.end()
     assert [progress.state for progress in setting.recorder.written] == last
 

@@ -181,7 +181,7 @@ def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(
         rows_of(store, tree)
         state = RunState([writer := StatusWriter(store, name, RUN)])
         state.begin([], set())
-        writer.state = "done"
+        writer.ended_as = "done"
         writer.end()
     assert [status.experiment for status in read_statuses(store)] == ["first", "second"]
     assert len(store.keys("report")) == 2 * len({key.split("/")[-1] for key in store.keys("report")}) == 10

@@ -54,7 +54,7 @@ def test_the_status_in_the_store_shows_the_progress_of_a_run(store: Store) -> No
     state.event(UnitFinished(units[1].id, 1))
     state.event(UnitStarted(units[2].id))
     state.event(UnitFailed(units[2].id, "refused", "a wrong key"))
-    writer.state = "failed"
+    writer.ended_as = "failed"
     writer.end()
     (status,) = read_statuses(store)
     assert (status.state, status.stages["expert"].done, status.stages["expert"].failed) == ("failed", 2, 1)

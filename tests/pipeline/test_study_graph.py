@@ -20,7 +20,7 @@ def test_variants_share_units_with_equal_ids() -> None:
     together = [unit.id for unit in graph.units()]
     assert len(together) == len(set(together))
     assert set(together) == alone["small"] | alone["both"] | alone["vit"]
-    assert graph.asked() == sum(map(len, alone.values()))
+    assert graph.count_without_sharing() == sum(map(len, alone.values()))
     shared = {unit.id for unit in graph.shared()}
     assert shared == {unit for unit in together if sum(unit in one for one in alone.values()) > 1}
     kinds = {unit.kind for unit in graph.shared()}

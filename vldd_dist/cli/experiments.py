@@ -74,7 +74,7 @@ def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
         check_store_of_job(store)
 
 
-def _run(description: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
+def _run(described: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
     from vldd_dist.config.loading.load_study import LoadedStudy
     from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.monitoring.reports.published_figures import check_published
@@ -85,12 +85,12 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
         check_tracking(tracker)
         if is_job() and not plan:
             check_tracker_of_job(tracker)
-    if isinstance(description, LoadedStudy):
-        check_published(description)
+    if isinstance(described, LoadedStudy):
+        check_published(described)
     if store is not None:
-        _refuse_store_in_data(description, Store(store))
+        _refuse_store_in_data(described, Store(store))
     if plan:
-        _plan(description, store, options.until, as_json, console)
+        _plan(described, store, options.until, as_json, console)
         return
     assert store is not None, "`_check_options` refuses it"
     # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
@@ -99,25 +99,25 @@ def _run(description: "Described", store: str | None, options: RunOptions, plan:
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.ray_backend.run import run_description
 
-    raise typer.Exit(run_description(description, Store(store), console, options))
+    raise typer.Exit(run_description(described, Store(store), console, options))
 
 
-def _refuse_store_in_data(description: "Described", store: "Store") -> None:
-    sources = [experiment.data.source for experiment in description.experiments.values()]
+def _refuse_store_in_data(described: "Described", store: "Store") -> None:
+    sources = [experiment.data.source for experiment in described.experiments.values()]
     if store.scheme == "file" and any(source.would_include(store.root) for source in sources):
         raise ConfigError(
             f"--store {store.root}: lies in data.source.path, and its files would become data: name another folder"
         )
 
 
-def _plan(description: "Described", store: str | None, until: str | None, as_json: bool, console: SafeConsole) -> None:
+def _plan(described: "Described", store: str | None, until: str | None, as_json: bool, console: SafeConsole) -> None:
     from vldd_dist.planner.document import plan_document
     from vldd_dist.planner.plan import plan
     from vldd_dist.planner.show_plan import print_plan
     from vldd_dist.store.store import Store
 
     with nothing_on_stdout(as_json):
-        planned = plan(description, None if store is None else Store(store), until)
+        planned = plan(described, None if store is None else Store(store), until)
     if as_json:
         say_json(plan_document(planned))
     else:

@@ -128,7 +128,7 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
         store=None if store is None else store.url,
         stages=_stages(units, done),
         model=_model_size(planned[0]) if isinstance(graph, Graph) else None,
-        sharing=Sharing(len(owners), len(graph.shared(until)), graph.asked(until)) if isinstance(graph, StudyGraph) else None,
+        sharing=_sharing(graph, until) if isinstance(graph, StudyGraph) else None,
         needs=needs,
         work=work,
         notes=[*notes, *uncounted],
@@ -254,6 +254,10 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
         suggestion=suggest(experiment, stage, most.limit, estimator) if most.limit is not None and most.is_too_much else None,
     )
     return need, notes
+
+
+def _sharing(graph: StudyGraph, until: str | None) -> Sharing:
+    return Sharing(len(graph.graphs), len(graph.shared(until)), graph.count_without_sharing(until))
 
 
 def _model_size(planned: PlannedExperiment) -> ModelSize:

@@ -65,7 +65,7 @@ def run_description(described: Described, store: Store, console: Console, option
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     name = described.name
     record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
-    trackers: list[View] = [make_tracking(description, name) for description in options.track]
+    trackers: list[View] = [make_tracking(tracker, name) for tracker in options.track]
     reporter, status = reporter_of(described, graph, store), StatusWriter(store, name, record.run)
     # Views end in this order: the status must end before the report, which reads it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
@@ -84,7 +84,7 @@ def run_description(described: Described, store: Store, console: Console, option
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.not_run:
         console.print(result.not_run, style="red")
-    for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
+    for table in reporter.write(progress_of(status.now(state, status.ended_as)), result.failed):
         console.print(TerminalTable(table))
     for line in _set_lines(units, result, store):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -155,10 +155,10 @@ def _run_units(
             status.announce(state)
             _notice_other_runs(store, status, state)
             result = Controller(units, store, make_executor, state, limits, should_stop=signals.any).run()
-            status.state = "failed" if result.failed else "done"
+            status.ended_as = "failed" if result.failed else "done"
             return result
         except ConfigError as error:
-            status.state = "failed"
+            status.ended_as = "failed"
             status.notices.append(str(error))
             raise
         except KeyboardInterrupt:

@@ -65,8 +65,8 @@ class LiveReport(View):
         be written, neither could the report, and the user would wait for another minute."""
         self._pool.shutdown()
         state = self._status.run_state
-        if state is not None and self._status.state in ("stopped", "failed") and self._status.is_written:
-            self._write(self._status.now(state, self._status.state), state.clock)
+        if state is not None and self._status.ended_as in ("stopped", "failed") and self._status.is_written:
+            self._write(self._status.now(state, self._status.ended_as), state.clock)
 
     def _write(self, status: RunStatus, clock: Callable[[], float]) -> None:
         began_at = clock()

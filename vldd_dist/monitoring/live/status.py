@@ -40,7 +40,7 @@ class StatusWriter(View):
 
     Attributes:
         run_state: the state that it follows; None before `announce`.
-        state: how the run ended; must be set before `end`.
+        ended_as: how the run ended; must be set before `end`.
         is_written: whether the latest status was written.
     """
 
@@ -48,7 +48,7 @@ class StatusWriter(View):
         self.store, self.experiment, self.run = store, experiment, run
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
         self.run_state: RunState | None = None
-        self.state: State = "stopped"
+        self.ended_as: State = "stopped"
         self.is_written = False
         self._written_at = -float("inf")
         self._pool = ThreadPoolExecutor(1)
@@ -79,18 +79,22 @@ class StatusWriter(View):
         """Write the final status."""
         self._pool.shutdown()
         if self.run_state is not None:
-            self._write(self.now(self.run_state, self.state))
+            self._write(self.now(self.run_state, self.ended_as))
 
-    def now(self, run: RunState, state: State) -> RunStatus:
-        """The status at this moment."""
-        now = run.clock()
+    def now(self, state: RunState, word: State) -> RunStatus:
+        """The status at this moment.
+
+        Args:
+            word: running, or how the run ended.
+        """
+        now = state.clock()
         return RunStatus(
             experiment=self.experiment,
             run=self.run,
-            state=state,
+            state=word,
             stages={
-                kind: StageStatus(total=total, done=run.done[kind], failed=run.failed[kind])
-                for kind, total in run.total.items()
+                kind: StageStatus(total=total, done=state.done[kind], failed=state.failed[kind])
+                for kind, total in state.total.items()
             },
             running=[
                 UnitStatus(
@@ -98,9 +102,9 @@ class StatusWriter(View):
                     seconds=round(now - running.started_at, 1),
                     event=known_figures(running.figures(now)),
                 )
-                for running in run.running.values()
+                for running in state.running.values()
             ],
-            time_left=str(time_left(run)),
+            time_left=str(time_left(state)),
             notices=list(self.notices),
         )
 

@@ -89,31 +89,31 @@ def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
         tracker.ended(unit)
 
 
-def check_tracking(description: str) -> tuple[str, str]:
+def check_tracking(tracker: str) -> tuple[str, str]:
     """The name of the tracker and the target of NAME=TARGET, without a connection to either.
 
     Raises:
         ConfigError: there is no such tracker, or no target.
     """
-    name, _, target = description.partition("=")
+    name, _, target = tracker.partition("=")
     if name not in TRACKERS or not target:
         choices = ", ".join(f"{name}=TARGET" for name in TRACKERS)
-        raise ConfigError(f"--track {description}: expected one of {choices}")
+        raise ConfigError(f"--track {tracker}: expected one of {choices}")
     return name, target
 
 
-def make_tracking(description: str, experiment: str) -> Tracking:
+def make_tracking(tracker: str, experiment: str) -> Tracking:
     """The view for NAME=TARGET. TARGET is a folder for tensorboard, a project for wandb, and a tracking URI for mlflow.
 
     Raises:
         ConfigError: there is no such tracker, its package is not installed, its server cannot be reached, or its folder
             cannot be made.
     """
-    name, target = check_tracking(description)
+    name, target = check_tracking(tracker)
     make, package = TRACKERS[name]
     try:
         return Tracking(make(target, experiment))
     except ImportError:
-        raise ConfigError(f"--track {description}: {name} is not installed: pip install {package}") from None
+        raise ConfigError(f"--track {tracker}: {name} is not installed: pip install {package}") from None
     except Exception as error:
-        raise ConfigError(f"--track {description}: {short(error)}") from None
+        raise ConfigError(f"--track {tracker}: {short(error)}") from None

@@ -53,7 +53,7 @@ class StudyGraph:
         users = self._users(until)
         return [unit for unit in self.units(until) if len(users[unit.id]) > 1]
 
-    def asked(self, until: str | None = None) -> int:
+    def count_without_sharing(self, until: str | None = None) -> int:
         """The total number of units if each variant ran in a store of its own."""
         return sum(len(graph.units(until)) for graph in self.graphs.values())
 

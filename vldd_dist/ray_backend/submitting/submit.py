@@ -30,11 +30,11 @@ TOO_LARGE = ("HTTPRequestEntityTooLarge", "exceeds the maximum size", "status co
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
-def submission_name(description: Described, store_url: str) -> str:
+def submission_name(described: Described, store_url: str) -> str:
     """A name that is the same for the same description and store, however the store's URL is written. A job's id is this name
     and a number, because the id of an ended job cannot be used again: Ray may still be cleaning up."""
-    identity = f"{json.dumps(description.resolved())}\n{Store(store_url).url}"
-    return f"vldd-{description.name}-{sha256(identity.encode()).hexdigest()[:8]}"
+    identity = f"{json.dumps(described.resolved())}\n{Store(store_url).url}"
+    return f"vldd-{described.name}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def submit(
@@ -66,17 +66,17 @@ def submit(
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
-    description = _path_in(root, config)
+    config_path = _path_in(root, config)
     Store(store).require_writable()
     check_store_of_job(store)
     named_files = dict(texts_of(described.resolved()))
     if Path(config).exists():
-        named_files["the description"] = description
+        named_files["the description"] = config_path
     if isinstance(described, LoadedStudy) and described.base is not None:
         named_files["base"] = _path_in(root, str(described.base), "base: ")
     check_uploaded(root, named_files)
     environment = runtime_env(root)
-    entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
+    entrypoint = ["python", "-m", "vldd_dist.cli", "run", config_path, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
     # Ray would log every file that it does not upload.
