@@ -112,7 +112,7 @@ def test_the_card_counts_the_outer_steps_of_all_phases() -> None:
     assert facts_of(context, run_facts(600), "trajectory_matching")["outer_steps_to_best"] == 1000
 
 
-def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
+def test_the_first_phase_of_two_numbers_of_pairs_is_one_unit(store: Store) -> None:
     """The run without phases is another unit than the first phase of two."""
     tree = experiment(*TREE, "distill.pairs=[4, 5]")
     units = units_of(tree, "distillation")

@@ -1,4 +1,4 @@
-"""A small report with every part: full data, two budgets, a cross-architecture row, curves, a gallery, a failure."""
+"""A small report with every part: full data, two numbers of pairs, a cross-architecture row, curves, a gallery, a failure."""
 
 from typing import Literal
 

@@ -62,7 +62,7 @@ def page(html: str) -> Page:
 def test_the_page_has_every_row_plot_and_image(page: Page):
     scopes = Counter(attributes.get("scope") for attributes in page.all("th"))
     # The methods, and the first number of pairs of each of four groups.
-    # In short: 5 columns and 2 budgets; run times: 5 columns, 2 stages and their sum.
+    # In short: 5 columns and 2 numbers of pairs; run times: 5 columns, 2 stages and their sum.
     assert scopes == {"col": 12 + 5 + 5, "rowgroup": 1, "row": len(report().rows) + 4 + 2 + 3}
     assert len(page.all("svg")) == len(plots(report()))
     # Two pairs, one of whose starts was not kept, and the learned similarity.

@@ -4,7 +4,7 @@ import pytest
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
 from vldd_dist.reporting.data import MeasuredSplit
-from vldd_dist.reporting.recall_table import budgets, comparisons, recall_table, spread_note, summary
+from vldd_dist.reporting.recall_table import comparisons, recall_table, row_groups, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
 
 ORDER = [
@@ -40,8 +40,8 @@ def test_the_columns_beside_the_metrics_are_those_whose_names_no_metric_may_have
 
 
 def test_the_best_row_of_each_group_is_marked():
-    own = budgets(report().rows)
-    assert [[row.method for row in budget.rows if budget.is_best(row, "tr1")] for budget in own] == [
+    groups = row_groups(report().rows)
+    assert [[row.method for row in group.rows if group.is_best(row, "tr1")] for group in groups] == [
         [],
         ["distilled"],
         ["distilled"],

@@ -61,11 +61,11 @@ def recall_plot(rows: list[Row]) -> Plot:
     """
     own = [row for row in rows if row.image_model is None]
     limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
-    budgets = sorted({row.pairs for row in limited})
+    pair_counts = sorted({row.pairs for row in limited})
     title, x = "Recall against pairs", " against the number of pairs they were trained on"
     full = " Dashed: full data (the experts, trained on all images)."
-    if len(budgets) == 1:
-        title, x, full = f"Recall of {budgets[0]:,} pairs", "", " Full data: the experts, trained on all images."
+    if len(pair_counts) == 1:
+        title, x, full = f"Recall of {pair_counts[0]:,} pairs", "", " Full data: the experts, trained on all images."
     if all(row.method != FULL for row in own):
         full = ""
     plot = Plot(
@@ -78,10 +78,10 @@ def recall_plot(rows: list[Row]) -> Plot:
         )
         + ".",
     )
-    if len(budgets) == 1:
+    if len(pair_counts) == 1:
         _recall_bars(plot, own)
     else:
-        _recall_lines(plot, own, limited, budgets)
+        _recall_lines(plot, own, limited, pair_counts)
     return plot
 
 
@@ -99,7 +99,7 @@ def _recall_bars(plot: Plot, own: list[Row]) -> None:
     draw_bars(plot, bars)
 
 
-def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], budgets: list[int]) -> None:
+def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], pair_counts: list[int]) -> None:
     """A line for each method, distilled pairs last."""
     methods = [*dict.fromkeys(row.method for row in own if row.method not in (FULL, DISTILLED)), DISTILLED]
     looks, lines = line_looks(CORESET_COLOURS, LINES), []
@@ -119,7 +119,7 @@ def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], budgets: list[
         for row in own
         if row.method == FULL
     ]
-    draw_lines(plot, lines, levels, budgets)
+    draw_lines(plot, lines, levels, pair_counts)
 
 
 def _full_data_name(row: Row) -> str:

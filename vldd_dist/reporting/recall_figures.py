@@ -62,11 +62,11 @@ def colour_of(method: str) -> str:
     return {FULL: GREY, DISTILLED: BLUE}.get(method, ORANGE)
 
 
-def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], budgets: Sequence[int]) -> None:
+def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], pair_counts: Sequence[int]) -> None:
     """Draw lines over the numbers of pairs, and make each point show its value.
 
     Args:
-        budgets: the numbers of pairs that the x axis names, ascending.
+        pair_counts: the numbers of pairs that the x axis names, ascending.
     """
     with drawing(plot, "pairs", MEAN_RECALL, LINES_HEIGHT) as axes:
         for line in lines:
@@ -78,9 +78,9 @@ def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], budge
             plot.say_values(line.name, zip(pairs, means, strict=True), "pairs", " %")
         for level in levels:
             axes.axhline(level.mean, **level.look, linewidth=1.2, label=level.name)
-            plot.values.append((budgets[-1], level.mean, f"{level.said}: {level.mean:.4g} %"))
+            plot.values.append((pair_counts[-1], level.mean, f"{level.said}: {level.mean:.4g} %"))
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(budgets))
+        axes.xaxis.set_major_locator(FixedLocator(pair_counts))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda pairs, _: f"{pairs:,.0f}"))
         axes.set_ylim(bottom=0)

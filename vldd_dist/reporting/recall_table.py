@@ -25,7 +25,7 @@ NAMED_ROWS = 20
 
 
 @dataclass(frozen=True)
-class Budget:
+class RowGroup:
     """Rows that are compared with each other: students with the same image tower, trained on the same number of pairs."""
 
     pairs: int
@@ -52,14 +52,14 @@ class Comparison:
     full: Row | None
 
 
-def budgets(rows: list[Row]) -> list[Budget]:
+def row_groups(rows: list[Row]) -> list[RowGroup]:
     """Group the rows: full data first, then by ascending number of pairs; then the same for each other image tower. Within a
     group, coresets keep their order, and distilled pairs come last."""
     groups: dict[tuple[str, bool, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.image_model or "", row.method != FULL, row.pairs), []).append(row)
     return [
-        Budget(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: row.method == DISTILLED))
+        RowGroup(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: row.method == DISTILLED))
         for model, limited, pairs in sorted(groups)
     ]
 
@@ -163,7 +163,7 @@ def summary(data: ReportData) -> dict[str, Any]:
     """The rows as JSON values. Only cross-architecture rows have `image_model`. Only rows that can be compared with full data
     have `of_full_data`."""
     rows = []
-    for row in (row for budget in budgets(data.rows) for row in budget.rows):
+    for row in (row for group in row_groups(data.rows) for row in group.rows):
         part = of_full_data(row, data.rows)
         rows.append(row.model_dump(exclude_none=True, exclude={"metrics"}) | ({} if part is None else {SHARE.key: part}))
         rows[-1]["metrics"] = {name: stat.model_dump() for name, stat in row.metrics.items()}
@@ -194,31 +194,31 @@ def recall_table(data: ReportData) -> Table:
         ],
         sections=[
             TableSection(
-                title=f"students on {budget.image_model}" if budget.image_model else "",
+                title=f"students on {group.image_model}" if group.image_model else "",
                 rows=[
                     TableRow(
                         cells=[
                             Number(value=row.pairs),
                             Text(text=display_name(row.method)),
-                            *(_figure(column.key, budget, row, data.rows) for column in columns),
+                            *(_figure(column.key, group, row, data.rows) for column in columns),
                             Number(value=row.runs),
                             Number(value=row.students),
                         ],
                         accent=row.method == DISTILLED,
                     )
-                    for row in budget.rows
+                    for row in group.rows
                 ],
             )
-            for budget in budgets(data.rows)
+            for group in row_groups(data.rows)
         ],
         notes=notes,
     )
 
 
-def _figure(key: str, budget: Budget, row: Row, rows: list[Row]) -> Cell:
+def _figure(key: str, group: RowGroup, row: Row, rows: list[Row]) -> Cell:
     """The cell for a metric of a row, or for its recall in percent of full data."""
     if key == SHARE.key:
         return share_cell(row, rows)
     if key not in row.metrics:
         return Text()
-    return Statistic(**row.metrics[key].model_dump(), best=budget.is_best(row, key))
+    return Statistic(**row.metrics[key].model_dump(), best=group.is_best(row, key))

@@ -99,7 +99,7 @@ class Controller:
 
     def _loop(self, executor: Executor, dependencies: Dependencies, missing: list[WorkUnit]) -> None:
         emit, avoidance = self._observer.event, self._avoidance
-        retries = Retries(self._limits.budget, self._clock.now, executor.is_alive, avoidance)
+        retries = Retries(self._limits.retry_budget, self._clock.now, executor.is_alive, avoidance)
         submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
         ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
         health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits.stall_timeout_seconds)
