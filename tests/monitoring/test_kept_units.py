@@ -13,7 +13,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.monitoring.reports.refresh import write_description
+from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data import dataset
 from vldd_dist.pipeline.work_unit import WorkUnit

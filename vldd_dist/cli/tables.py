@@ -19,10 +19,10 @@ def report(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment, if the store has several.")] = None,
 ) -> None:
     """Write the report of what a store contains now, and print the URL of its page."""
-    from vldd_dist.monitoring.reports.refresh import refresh_report
+    from vldd_dist.monitoring.reports.rewrite import rewrite_report
     from vldd_dist.store.store import Store
 
-    say(one_line(refresh_report(Store(store), name)))
+    say(one_line(rewrite_report(Store(store), name)))
 
 
 def table(

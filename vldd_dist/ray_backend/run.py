@@ -17,8 +17,8 @@ from vldd_dist.monitoring.live.live_report import LiveReport, progress_of
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.status import StatusWriter, is_outdated
 from vldd_dist.monitoring.live.tracking import make_tracking
-from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.monitoring.reports.reporters import reporter_of
+from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of

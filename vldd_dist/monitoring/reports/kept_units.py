@@ -9,8 +9,8 @@ from vldd_dist.artifacts.runs.run_units import RunUnits, read_run_units
 from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.status import is_outdated
-from vldd_dist.monitoring.reports.refresh import read_stored_description, run_of
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, report_names
+from vldd_dist.monitoring.reports.stored_description import read_stored_description, run_of
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.graphs.experiment import Graph

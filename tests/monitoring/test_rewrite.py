@@ -14,7 +14,7 @@ from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
-from vldd_dist.monitoring.reports.refresh import write_description
+from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data import dataset
 from vldd_dist.store.store import Store
