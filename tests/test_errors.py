@@ -2,7 +2,7 @@
 
 import pytest
 
-from vldd_dist.errors import MOST_CHARACTERS, did_you_mean, first_line, short
+from vldd_dist.errors import MOST_CHARACTERS, did_you_mean, first_line, message_of
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from vldd_dist.errors import MOST_CHARACTERS, did_you_mean, first_line, short
     ],
 )
 def test_an_error_is_quoted_in_one_line(error: Exception, text: str) -> None:
-    assert short(error) == text
+    assert message_of(error) == text
 
 
 def test_the_first_line_of_an_error_with_a_traceback() -> None:

@@ -1,7 +1,7 @@
 """Errors caused by a user's input or environment, and the exit codes of commands that they end.
 
 Raise one of these with one sentence that names the file, key or value and says how to correct it. For mistakes in this package
-use an assertion, never one of these. `short`, `first_line` and `did_you_mean` are parts of such sentences.
+use an assertion, never one of these. `message_of`, `first_line` and `did_you_mean` are parts of such sentences.
 """
 
 import difflib
@@ -13,13 +13,13 @@ from vldd_dist.control_characters import one_line
 MOST_CHARACTERS = 300
 
 
-def short(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of another library's error in one line, cut after `MOST_CHARACTERS`; its type if it has no message."""
     return " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for errors whose further lines are a traceback; cut as by `short`."""
+    """The first line of an error's message, for errors whose further lines are a traceback; cut as by `message_of`."""
     return str(error).strip().partition("\n")[0][:MOST_CHARACTERS]
 
 

@@ -6,7 +6,7 @@ import torch
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
-from vldd_dist.errors import ConfigError, short
+from vldd_dist.errors import ConfigError, message_of
 from vldd_dist.models import libraries
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.text.architecture import find_architecture
@@ -34,7 +34,8 @@ def text_encoder_memory(settings: TextTowerSettings, batch_size: int) -> Terms:
             model(input_ids=ids)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"model.text.model: a pass of {settings.model} cannot be traced ({short(error)}), so its memory is not estimated"
+            f"model.text.model: a pass of {settings.model} cannot be traced ({message_of(error)}), so its memory is not "
+            "estimated"
         ) from error
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     return {"text encoder": weights, "activations": memory.peak}

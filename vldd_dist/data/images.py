@@ -8,7 +8,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 
 # An image with more pixels than this is a mistake or an attack (a decompression bomb). It is Pillow's limit; from half of it on
 # Pillow also warns, in words that would frighten the owner of a panorama.
@@ -49,7 +49,7 @@ def decode(data: bytes, source: str) -> Image.Image:
         ) from None
     except Exception as error:
         # For invalid bytes, decoders raise more kinds of exceptions than they document.
-        raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({short(error)})") from None
+        raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({message_of(error)})") from None
 
 
 def _on_white(image: ImageFile.ImageFile) -> Image.Image:

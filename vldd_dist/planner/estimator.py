@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.errors import ConfigError, short
+from vldd_dist.errors import ConfigError, message_of
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
 
@@ -48,6 +48,6 @@ class Estimator:
         except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"model.image.model: a pass of {experiment.model.image.model} at {experiment.data.image_size} pixels "
-                f"cannot be traced ({short(error)}), so its memory is not estimated: choose another model, model_args or "
+                f"cannot be traced ({message_of(error)}), so its memory is not estimated: choose another model, model_args or "
                 "data.image_size"
             ) from error

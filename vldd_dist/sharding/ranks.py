@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vldd_dist.errors import short
+from vldd_dist.errors import message_of
 
 Value = TypeVar("Value")
 
@@ -142,7 +142,7 @@ class Ranks:
             yield
         except RuntimeError as error:
             if self.world_size > 1 and _of_a_collective(error):
-                raise LostRank(short(error)) from error
+                raise LostRank(message_of(error)) from error
             raise
 
 

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vldd_dist.errors import StoreOutage, StoreUnreachable, short
+from vldd_dist.errors import StoreOutage, StoreUnreachable, message_of
 from vldd_dist.store.retry import is_transient, token_expired
 
 # The machine lacks file descriptors, memory or space on a disk.
@@ -65,4 +65,4 @@ def reason_of(error: Exception) -> str:
     """An error's own words in one line, with its type unless it is one of the operating system's."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__} {short(error)}" if str(error) else type(error).__name__
+    return f"{type(error).__name__} {message_of(error)}" if str(error) else type(error).__name__

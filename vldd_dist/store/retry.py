@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable, short
+from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable, message_of
 
 # Seconds after which an operation is given up, in addition to the time that its bytes take at the slowest accepted rate.
 DEADLINE_SECONDS = 60.0
@@ -153,7 +153,7 @@ def _why_unreachable(error: Exception, store_url: str, key: str, seconds: float)
     if "Credential" in type(error).__name__:
         return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
     # The texts of botocore's and aiohttp's own errors could contain a secret, so only their type is shown.
-    text = f": {short(error)}" if isinstance(error, OSError | ValueError) and str(error) else ""
+    text = f": {message_of(error)}" if isinstance(error, OSError | ValueError) and str(error) else ""
     if status := http_status(error):
         text = f": HTTP {status}"
     if is_transient(error):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vldd_dist.errors import short
+from vldd_dist.errors import message_of
 
 MAX_NODES = 100_000
 MAX_DEPTH = 64
@@ -47,7 +47,7 @@ def parse(text: str) -> Any:
         problem = "a tab: indent with spaces" if "\\t" in (error.problem or "") else error.problem or error.context
         raise ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem) from None
     except _ERRORS as error:
-        raise ValueError(short(error)) from None
+        raise ValueError(message_of(error)) from None
 
 
 def comment_at_end(text: str) -> str:

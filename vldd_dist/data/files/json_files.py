@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from vldd_dist.data.files.reading import reading
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.user_files.opening import open_url
 
 
@@ -28,4 +28,4 @@ def parse_json(data: bytes, where: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON, or nested too deeply ({short(error)}): correct the file") from None
+        raise DataError(f"{where}: not JSON, or nested too deeply ({message_of(error)}): correct the file") from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.outages import check_reachable
 
 
@@ -15,4 +15,4 @@ def reading(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         check_reachable(what, error)
-        raise DataError(f"{what} cannot be read ({short(error)}): correct the URL or the access to it") from None
+        raise DataError(f"{what} cannot be read ({message_of(error)}): correct the URL or the access to it") from None

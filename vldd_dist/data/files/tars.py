@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.outages import check_reachable
 
 # A member larger than this is not a photograph. (A sparse member may claim any size.)
@@ -35,7 +35,7 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
         check_reachable(name, error)
-        raise DataError(f"{name}: not a complete WebDataset tar ({short(error)})") from None
+        raise DataError(f"{name}: not a complete WebDataset tar ({message_of(error)})") from None
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:

@@ -19,7 +19,7 @@ from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_in, find_column
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.user_files.opening import open_seekable
 
@@ -166,7 +166,7 @@ class HuggingFace(Source):
             check_reachable(one_line(url), error)
             if isinstance(error, FileNotFoundError):
                 self._folder.require_mounted()
-            raise DataError(f"{one_line(url)} cannot be read ({short(error)})") from None
+            raise DataError(f"{one_line(url)} cannot be read ({message_of(error)})") from None
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"{one_line(url)} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the row")
         return data

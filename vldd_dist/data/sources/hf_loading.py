@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.outages import check_reachable
 
 # A folder with one of these files was written by `save_to_disk`.
@@ -70,7 +70,7 @@ def loading(path: str) -> Iterator[None]:
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
             raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
         check_reachable(f"data.source: {path}", error, ", or correct data.source.path if it is meant to be a folder")
-        reason = f"{type(error).__name__}: {short(error)}"
+        reason = f"{type(error).__name__}: {message_of(error)}"
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
 
 

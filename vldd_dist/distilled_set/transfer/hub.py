@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.reading import listed_objects
-from vldd_dist.errors import StoreError, short
+from vldd_dist.errors import StoreError, message_of
 from vldd_dist.store.objects import DamagedObject, sha256_hex
 from vldd_dist.store.retry import is_transient
 
@@ -108,7 +108,7 @@ def _hub_errors(url: str) -> Iterator[None]:
     except ImportError:
         raise StoreError(f"{url}: needs huggingface_hub: pip install 'vldd_dist[hf]'") from None
     except ValueError as error:
-        raise StoreError(f"{url}: the hub refuses it ({short(error)}): correct the URL") from None
+        raise StoreError(f"{url}: the hub refuses it ({message_of(error)}): correct the URL") from None
     except OSError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         kind = type(error).__name__

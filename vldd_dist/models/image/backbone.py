@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings, without_weights
-from vldd_dist.errors import ConfigError, DataError, short
+from vldd_dist.errors import ConfigError, DataError, message_of
 from vldd_dist.models import libraries
 from vldd_dist.seeding import seeded
 from vldd_dist.store.outages import reaching
@@ -45,10 +45,10 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
             if not pretrained:
                 raise ConfigError(
-                    f"model.image.model: timm cannot create {name} ({short(error)}): correct its name or model_args"
+                    f"model.image.model: timm cannot create {name} ({message_of(error)}): correct its name or model_args"
                 ) from error
             raise ConfigError(
-                f"model.image.weights: timm cannot load pretrained weights of {name} ({short(error)}): "
+                f"model.image.weights: timm cannot load pretrained weights of {name} ({message_of(error)}): "
                 "name a .safetensors file, or random"
             ) from None
 
@@ -93,7 +93,7 @@ def check_forward(backbone: nn.Module, name: str, size: int) -> None:
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"data.image_size: {name} does not accept images of {size} px ({short(error)}): "
+            f"data.image_size: {name} does not accept images of {size} px ({message_of(error)}): "
             f"set model_args: {{img_size: {size}}} if the model has it, otherwise choose another size or model"
         ) from None
     finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
-from vldd_dist.errors import ConfigError, StoreUnreachable, short
+from vldd_dist.errors import ConfigError, StoreUnreachable, message_of
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
@@ -97,7 +97,7 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
 def cannot_be_loaded(settings: TextTowerSettings, error: Exception) -> ConfigError:
     """The error for a model that transformers cannot load."""
     return ConfigError(
-        f"model.text.model: {settings.model} cannot be loaded ({short(error)}): "
+        f"model.text.model: {settings.model} cannot be loaded ({message_of(error)}): "
         "name a folder as save_pretrained writes it, a hub id that can be reached, minilm or tiny-clip"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from vldd_dist.errors import ConfigError, short
+from vldd_dist.errors import ConfigError, message_of
 from vldd_dist.events import Progress, RunEvent, UnitReported
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
@@ -76,7 +76,7 @@ class Tracking(View):
         try:
             call(tracker)
         except Exception as error:  # A tracking server, its client or a disk may raise anything; that must not stop the run.
-            logger.warning("curves are no longer tracked: %s", short(error))
+            logger.warning("curves are no longer tracked: %s", message_of(error))
             self._tracker = None
             with contextlib.suppress(Exception):
                 tracker.close()
@@ -116,4 +116,4 @@ def make_tracking(tracker: str, experiment: str) -> Tracking:
     except ImportError:
         raise ConfigError(f"--track {tracker}: {name} is not installed: pip install {package}") from None
     except Exception as error:
-        raise ConfigError(f"--track {tracker}: {short(error)}") from None
+        raise ConfigError(f"--track {tracker}: {message_of(error)}") from None

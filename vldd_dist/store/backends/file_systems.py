@@ -6,7 +6,7 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from vldd_dist.errors import short
+from vldd_dist.errors import message_of
 from vldd_dist.store import retry
 from vldd_dist.store.backends import s3, web
 
@@ -31,7 +31,7 @@ def missing_library(scheme: str, error: ImportError) -> str:
     """What to install for a scheme, as the end of a sentence."""
     if extra := EXTRAS.get(scheme):
         return f"{scheme}:// needs the extra {extra!r}: pip install 'vldd_dist[{extra}]'"
-    return f"{scheme}:// needs another library: {short(error)}"
+    return f"{scheme}:// needs another library: {message_of(error)}"
 
 
 def open_file_system(scheme: str, attempts: int) -> AbstractFileSystem:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from vldd_dist.data.sources.tables.base import Row, Table
-from vldd_dist.errors import DataError, short
+from vldd_dist.errors import DataError, message_of
 from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.user_files.opening import open_seekable
 
@@ -71,8 +71,10 @@ class Parquet(Table):
         except Exception as error:
             check_reachable(f"data.source.path: {self.url}", error)
             if isinstance(error, OSError):
-                reason = error.strerror or short(error)
+                reason = error.strerror or message_of(error)
                 raise DataError(
                     f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file"
                 ) from None
-            raise DataError(f"{self.url}: not a complete parquet file ({short(error)}): correct the path or `format`") from None
+            raise DataError(
+                f"{self.url}: not a complete parquet file ({message_of(error)}): correct the path or `format`"
+            ) from None
