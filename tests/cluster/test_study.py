@@ -57,7 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(store: Path) -> str:
     """The output of the command."""
-    return vldd("study", PRESET, "--store", str(store), *SETS)
+    return vldd("run", PRESET, "--store", str(store), *SETS)
 
 
 def finished(store: Path) -> set[str]:
@@ -99,7 +99,7 @@ def test_a_variant_added_later_runs_only_what_is_new(store: Path, tmp_path: Path
     tree = yaml.safe_load(Path(PRESET).read_text())
     tree["variants"]["five-steps"] = {"distill.outer_steps": 5}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    vldd("study", str(tmp_path / "more.yaml"), "--store", str(store), *SETS)
+    vldd("run", str(tmp_path / "more.yaml"), "--store", str(store), *SETS)
     new = [unit for unit in StudyGraph(load_study(tmp_path / "more.yaml", SHORT).experiments).units() if unit.id not in before]
     assert sorted(unit.kind for unit in new) == ["distillation", "evaluation", "publication"]
     assert finished(store) - before == {unit.id for unit in new}

@@ -7,6 +7,7 @@ EXAMPLES: dict[str, list[str]] = {
         "vldd run scenes --plan",
         "vldd run scenes --store results",
         "vldd run scenes --store results --set 'distill.pairs=[50]' --gpus 1",
+        "vldd run study.yaml --store s3://bucket/study",
     ],
     "submit": [
         "vldd submit scenes --store s3://bucket/scenes --address http://127.0.0.1:8265",

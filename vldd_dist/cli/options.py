@@ -28,7 +28,7 @@ Description = Annotated[
     str,
     typer.Argument(
         metavar="CONFIG",
-        help="YAML description of the experiment, or the name of a preset, e.g. scenes.",
+        help="YAML description of an experiment or a study, or the name of a preset, e.g. scenes.",
         autocompletion=complete_preset,
     ),
 ]

@@ -38,4 +38,4 @@ def studies_that_are_refused(draw: Random) -> Case:
         {"vary": {"seed": [1, 1]}},
     ]
     Path("study.yaml").write_text(yaml.safe_dump(STUDY | draw.choice(changes)))
-    return Case(["study", "study.yaml", "--plan"], frozenset({2}))
+    return Case(["run", "study.yaml", "--plan"], frozenset({2}))
