@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from vldd_dist import load_distilled
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files import url_patterns, versions
@@ -22,7 +23,7 @@ from vldd_dist.store import store as store_module
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.store import Store
 from vldd_dist.store.user_files import opening
-from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.opening import open_seekable, open_url
 
 LARGE = bytes(8 << 20)
 
@@ -136,6 +137,30 @@ def test_reading_a_users_file_from_a_silent_server_times_out(operation: Callable
     with pytest.raises((ReadTimeoutError, StoreOutage)):
         operation()
     assert silent.count() == 1
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda url: Store(url).read("x", 1000),
+        lambda url: Store(url).read_range("x", 0, 10),
+        lambda url: Store(url).size("x"),
+        lambda url: load_distilled(url),
+        lambda url: open_url(f"{url}/shard.tar"),
+        lambda url: open_seekable(f"{url}/table.parquet"),
+        lambda url: version_of(f"{url}/shard.tar"),
+        lambda url: expand(f"{url}/*.tar"),
+    ],
+    ids=["read", "range", "size", "set", "open", "seekable", "version", "glob"],
+)
+@pytest.mark.usefixtures("once")
+def test_a_silent_web_server_times_out(
+    operation: Callable[[str], object], silent: SilentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not told that the file is missing, which fsspec reports of every failed request."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises((TimeoutError, StoreOutage)):
+        operation(f"{silent.endpoint}/x")
 
 
 @pytest.mark.usefixtures("once")

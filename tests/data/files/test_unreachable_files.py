@@ -195,7 +195,7 @@ def test_an_outage_on_the_way_to_an_archive_is_no_bad_sample(tmp_path: Path, mon
     def no_answer(*args: Any, **options: Any) -> Any:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(MemoryFileSystem, "size", no_answer)
+    monkeypatch.setattr(MemoryFileSystem, "info", no_answer)
     with pytest.raises(
         StoreError, match=r"memory://outages/all\.zip: cannot be reached \(TimeoutError no answer\): start again"
     ):
@@ -213,10 +213,10 @@ def columns_of_a_parquet() -> list[str]:
     return Parquet("memory://outages/a.parquet").columns
 
 
-# The method of a file system that fails -> what calls it.
+# The method of a file system that fails, and for what -> what calls it.
 REQUESTS: dict[str, Callable[[], object]] = {
-    "size": lambda: read_json("memory://outages/a.json", "the file memory://outages/a.json"),
-    "info": lambda: versions_of(["memory://outages/a.tar"], "the file"),
+    "info for a size": lambda: read_json("memory://outages/a.json", "the file memory://outages/a.json"),
+    "info for a version": lambda: versions_of(["memory://outages/a.tar"], "the file"),
     "ls": lambda: versions_of([f"memory://outages/{number}.tar" for number in range(MANY)], "the file"),
     "find": lambda: choose(SOURCES, {"name": "folder", "path": "memory://outages"}).own_splits(),
     "glob": lambda: expand("memory://outages/*.tar"),
@@ -234,12 +234,13 @@ REQUESTS: dict[str, Callable[[], object]] = {
     ],
     ids=["no connection", "throttling", "a missing file", "no permission"],
 )
-@pytest.mark.parametrize("method", REQUESTS)
+@pytest.mark.parametrize("asked", REQUESTS)
 def test_an_outage_while_a_group_is_prepared_is_no_error_of_its_source(
-    method: str, error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    asked: str, error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is retried, and then it is not the fault of the description."""
     calls: list[str] = []
+    method = asked.partition(" ")[0]
 
     def fails(*args: Any, **options: Any) -> None:
         calls.append(method)
@@ -247,7 +248,7 @@ def test_an_outage_while_a_group_is_prepared_is_no_error_of_its_source(
 
     monkeypatch.setattr(MemoryFileSystem, method, fails)
     with pytest.raises(VlddError, match=r"memory://outages") as caught:
-        REQUESTS[method]()
+        REQUESTS[asked]()
     assert type(caught.value) is kind
     assert (len(calls) > 1) == (kind is StoreOutage)
 

@@ -1,7 +1,9 @@
 """Files on servers: shards in ranges, continued after faults, by spawned workers and webdataset; servers without ranges."""
 
 import contextlib
+import gzip
 import io
+import json
 import random
 import tarfile
 import threading
@@ -20,7 +22,9 @@ import webdataset
 
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.model import ImageTowerSettings
+from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.shards import register_openers, samples_of
+from vldd_dist.data.files.versions import version_of
 from vldd_dist.data.sources.tables.lines import SeparatedValues
 from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.models.image.identity import weights_identity
@@ -133,9 +137,21 @@ def test_a_web_server_has_the_time_limits_and_proxies_of_the_stores() -> None:
 
 
 class WithoutRanges(SimpleHTTPRequestHandler):
-    """Sends whole files, as `python -m http.server` does, and counts their bytes."""
+    """Sends whole files, as `python -m http.server` does, and counts their bytes. Files whose names end in .json are sent as
+    they are stored, compressed. The first `refusals` requests are refused."""
 
-    sent = 0
+    sent = refusals = 0
+
+    def send_head(self) -> Any:
+        if WithoutRanges.refusals:
+            WithoutRanges.refusals -= 1
+            return self.send_error(503)
+        return super().send_head()
+
+    def end_headers(self) -> None:
+        if self.path.endswith(".json"):
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
         with contextlib.suppress(ConnectionError):
@@ -175,6 +191,25 @@ def test_a_web_server_that_ignores_ranges(tmp_path: Path) -> None:
                 assert file.read() == data[start:1000]
         with pytest.raises(OSError, match="the server does not send parts of files: download it"):
             open_seekable(f"{url}/weights.safetensors")
+
+
+def test_a_file_that_a_web_server_stores_compressed(tmp_path: Path) -> None:
+    data = json.dumps({"images": list(range(200_000))}).encode()
+    (tmp_path / "dataset.json").write_bytes(gzip.compress(data))
+    with serving(tmp_path) as url:
+        assert read_json(f"{url}/dataset.json", "dataset") == json.loads(data)
+        with open_url(f"{url}/dataset.json", 1000) as file:
+            assert file.read(10) == data[1000:1010]
+
+
+def test_a_web_server_that_is_busy_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("image,caption\n")
+    with serving(tmp_path) as url:
+        for look in (lambda: version_of(f"{url}/a.csv").size, lambda: len(open_url(f"{url}/a.csv").read())):
+            # HEAD and GET of the first attempt, and HEAD of the second.
+            monkeypatch.setattr(WithoutRanges, "refusals", 3)
+            assert look() == len("image,caption\n")
+            assert not WithoutRanges.refusals
 
 
 def test_whether_a_web_server_ignores_ranges_costs_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

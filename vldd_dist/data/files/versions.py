@@ -12,7 +12,7 @@ from fsspec.spec import AbstractFileSystem
 from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.reading import reading
 from vldd_dist.store.retry import retried
-from vldd_dist.store.user_files.opening import file_system, open_url
+from vldd_dist.store.user_files.opening import file_info, file_system, open_url
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
 # first; the last ones are times of the last change.
@@ -56,7 +56,7 @@ def version_of(url: str) -> FileVersion:
 
 
 def _version(url: str, filesystem: AbstractFileSystem, path: str) -> FileVersion:
-    info = retried(lambda seconds: filesystem.info(path))
+    info = file_info(filesystem, path)
     return FileVersion(info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}")
 
 

@@ -2,6 +2,7 @@
 broken connection costs one range and not the whole file.
 """
 
+import gzip
 import http
 import io
 from typing import Any
@@ -28,12 +29,16 @@ def open_url(url: str, start: int = 0) -> io.BufferedIOBase:
         local = open_regular(path)
         local.seek(start)
         return local
-    size = retried(lambda seconds: filesystem.size(path))
+    size = file_info(filesystem, path).get("size")
     if size is not None and ((start == 0 and size <= RANGE_BYTES) or not _ignores_ranges(filesystem, path, int(size))):
         return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
     # A web server's file is then a stream, which cannot be repositioned.
-    body = filesystem.open(path, "rb", **({"block_size": 0} if "http" in _protocols(filesystem) else {}))
-    stream = io.BufferedReader(_Body(body), RANGE_BYTES)
+    is_web = "http" in _protocols(filesystem)
+    body = filesystem.open(path, "rb", **({"block_size": 0} if is_web else {}))
+    stream: io.BufferedIOBase = io.BufferedReader(_Body(body), RANGE_BYTES)
+    if is_web and body.r.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip"):
+        # The client does not ask for it, but an object may be stored so.
+        stream = _Decompressed(stream)
     for first in range(0, start, RANGE_BYTES):
         stream.read(min(RANGE_BYTES, start - first))
     return stream
@@ -45,7 +50,7 @@ def open_seekable(url: str) -> Any:
     filesystem, path = file_system(url)
     if _is_local(filesystem):
         return open_regular(path)
-    size = retried(lambda seconds: filesystem.size(path))
+    size = file_info(filesystem, path).get("size")
     if size is None or _ignores_ranges(filesystem, path, int(size)):
         raise OSError("the server does not send parts of files: download it")
     return _RemoteFile(filesystem, path, block_size=RANGE_BYTES, size=int(size))
@@ -59,6 +64,14 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         return filesystem, path
     filesystem = open_file_system(scheme, attempts=1)
     return filesystem, filesystem._strip_protocol(url)
+
+
+def file_info(filesystem: AbstractFileSystem, path: str) -> dict[str, Any]:
+    """What the file system reports of a file; `size` is its size in bytes, or None. If retries do not help, it raises the file
+    system's exception."""
+    if "http" in _protocols(filesystem):
+        return retried(lambda seconds: web.info(filesystem, path, {}))
+    return retried(lambda seconds: dict(filesystem.info(path)))
 
 
 def _is_local(filesystem: AbstractFileSystem) -> bool:
@@ -128,6 +141,18 @@ class _Body(io.RawIOBase):
     def close(self) -> None:
         self._opened.close()
         super().close()
+
+
+class _Decompressed(gzip.GzipFile):
+    """What a stream in the format of gzip holds. Closing it closes the stream."""
+
+    def __init__(self, packed: io.BufferedIOBase) -> None:
+        self._packed = packed
+        super().__init__(fileobj=packed)
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
 
 
 class _RemoteFile(AbstractBufferedFile):
