@@ -103,8 +103,10 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
     Raises:
         ConfigError: there is no such milestone, or the description has an error that only the graph shows.
         DataError: no sample that was read is usable.
-        StoreError: the source cannot be reached at the moment.
+        StoreError: the source cannot be reached at the moment; or the store cannot be written, so that a run would be refused.
     """
+    if store is not None:
+        store.check_permission()
     experiments, notes = with_stated_data(described.experiments)
     graph = graph_of(described.with_experiments(experiments))
     units, owners = graph.units(until), list(graph.owners(until))

@@ -219,6 +219,12 @@ class Store:
             raise StoreError(f"{self.url}: a test object was changed when it was read back: use another store")
         self.delete([key])
 
+    def check_permission(self) -> None:
+        """The part of `check_writable` that writes nothing: raises StoreError if objects can only be read, or if this user may
+        not write or make a local folder. Whether a bucket can be written is not asked."""
+        self.require_writable()
+        self._guarded(_probe_key(), lambda path, limit: self.backend.check_permission(path))
+
     def abort_uploads(self, prefix: str, before: datetime, abort: bool = True) -> list[str]:
         """Abort multipart uploads that a killed writer left unfinished. S3 keeps and bills their parts, but lists no object.
 

@@ -101,6 +101,10 @@ class Backend(ABC):
         if self.write_instead is not None:
             raise StoreError(f"{self.url}: {self.scheme}:// can only be read: {self.write_instead}")
 
+    def check_permission(self, path: str) -> None:
+        """Raises OSError if this user may not create the object, as far as that is known without a request."""
+        return
+
     def first_request(self, size: int) -> Callable[[str, Limit], None] | None:
         """A small request, given the path, that must succeed before an object of this size is written; None: there is none."""
         return None

@@ -10,7 +10,7 @@ from vldd_dist.store.backends import s3, web
 from vldd_dist.store.backends.base import Backend, Limit
 from vldd_dist.store.backends.file_systems import HUB
 from vldd_dist.store.backends.listing import Listed, Page, by_key
-from vldd_dist.store.backends.local_files import create_file, find_files, replace_file
+from vldd_dist.store.backends.local_files import check_permission, create_file, find_files, replace_file
 from vldd_dist.store.backends.object_stores import S3, ObjectStore
 from vldd_dist.store.user_files.regular_files import open_regular
 
@@ -45,6 +45,9 @@ class LocalFiles(Local):
         with open_regular(path) as file:
             # `read` allocates what it is asked for, however small the file is.
             return file.read(-1 if at_most is None else min(at_most, os.fstat(file.fileno()).st_size) + 1)
+
+    def check_permission(self, path: str) -> None:
+        check_permission(path)
 
     def write(self, path: str, data: bytes, limit: Limit) -> None:
         replace_file(path, data)

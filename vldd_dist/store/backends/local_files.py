@@ -51,6 +51,19 @@ def create_file(path: str, data: bytes, fall_back: bool) -> None:
             os.unlink(temporary)
 
 
+def check_permission(path: str) -> None:
+    """Raises OSError if this user cannot create a file there, or a folder that it needs. Nothing is created."""
+    folder = os.path.dirname(path)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(folder)
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
 def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     """Every file below a folder with its status. Files that are removed in the meantime are skipped.
 
