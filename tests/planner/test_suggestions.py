@@ -26,6 +26,14 @@ def test_finite_differences_are_suggested_for_a_smooth_student_only(model: str, 
     assert "distill.workers: 2" in sentence
 
 
+def test_gradient_checkpointing_is_suggested_for_a_model_that_has_it_only() -> None:
+    """Together with other changes, which are enough without it."""
+    assert "model.image.grad_checkpointing: true" in suggested(0.001, "model.image.model=test_nfnet")
+    sentence = suggested(0.1, "model.image.model=dla46x_c")
+    assert sentence.startswith("set distill.workers: 8, ")
+    assert "grad_checkpointing" not in sentence
+
+
 def test_several_ranks_are_not_suggested_for_a_trained_backbone_that_drops() -> None:
     vit = ["model.image.model=test_vit", "model.image.model_args={img_size: 64, drop_path_rate: %s}"]
     dropping, plain = (suggested(0.8, vit[0], vit[1] % rate) for rate in (0.1, 0))

@@ -119,8 +119,10 @@ class _Search:
         if is_distillation and (image.freezes_backbone or not is_unrolled) and distill.tower_graph_mib:
             yield [[{"distill.tower_graph_mib": 0}]]
         checkpointing: Series = []
-        if not image.grad_checkpointing and not image.freezes_backbone:
-            checkpointing = [{"model.image.grad_checkpointing": True}]
+        on: Change = {"model.image.grad_checkpointing": True}
+        # Not every model has it.
+        if not image.grad_checkpointing and not image.freezes_backbone and self._size(on) is not None:
+            checkpointing = [on]
         yield [checkpointing]
         if is_unrolled:
             gradients: Series = [{"distill.objective.gradient": "exact"}] if objective.gradient == "full" else []
