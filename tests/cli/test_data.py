@@ -299,6 +299,8 @@ def test_splits_taken_from_the_training_images_are_reported(tmp_path: Path, caps
     for fraction, sentence in (("0.1", "With about 1 test image, a"), ("0.02", ": 0.02 of the images probably leaves no test")):
         _, out, _ = vldd("data", str(path), *sets, "--set", f"data.split.test={fraction}", capsys=capsys)
         assert sentence in out
+    _, out, _ = vldd("data", str(path), *sets, "--set", "data.split.val=0.02", capsys=capsys)
+    assert "data.split.val: 0.02 of the images probably leaves no val image." in out
 
 
 def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,14 +337,3 @@ def test_the_built_in_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no effect" not in out
     _, out, _ = vldd("data", "scenes", "--limit", "5", "--set", "data.split.val=0.3", capsys=capsys)
     assert "data.split.val (0.3) has no effect: the source has a val split" in out
-
-
-def test_the_data_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text("name: both\nbase: scenes\nvary: {distill.pairs: [[3], [4]]}\n")
-    code, out, _ = vldd("data", str(path), "--limit", "5", capsys=capsys)
-    assert (code, table_rows(out)["images"]) == (0, ["2,000", "200", "200"])
-    assert out.startswith("both: scenes")
-    path.write_text("name: both\nbase: scenes\nvary: {data.train_images: [1000, 2000]}\n")
-    code, _, err = vldd("data", str(path), capsys=capsys)
-    assert (code, "the variants of this study do not have the same data: look at those of one" in err) == (2, True)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.cli.command import vldd
+from tests.cli.test_data import description, table_rows
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceCosts
@@ -109,3 +110,25 @@ def test_a_plan_works_without_missing_data_and_refuses_damaged_data(tmp_path: Pa
     (tmp_path / "data.json").write_text("{")
     code, _, err = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
     assert (code, "data.json: not JSON" in err) == (4, True)
+
+
+def test_the_data_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: both\nbase: scenes\nvary: {distill.pairs: [[3], [4]]}\n")
+    code, out, _ = vldd("data", str(path), "--limit", "5", capsys=capsys)
+    assert (code, table_rows(out)["images"]) == (0, ["2,000", "200", "200"])
+    assert out.startswith("both: scenes")
+    path.write_text("name: both\nbase: scenes\nvary: {data.train_images: [1000, 2000]}\n")
+    code, _, err = vldd("data", str(path), capsys=capsys)
+    assert (code, "the variants of this study do not have the same data: look at those of one" in err) == (2, True)
+    path.write_text("name: both\nbase: scenes\nvary: {data.licence: [mine, theirs]}\n")
+    assert vldd("data", str(path), "--limit", "5", capsys=capsys)[0] == 0
+
+
+@pytest.mark.parametrize("vary", ["{seed: [1, 2]}", "{data.image_size: [32, 64]}"])
+def test_variants_differ_by_what_scenes_are_drawn_from(vary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other images are the same with another seed, and shown in their own size."""
+    (drawn, read) = (tmp_path / f"{name}.yaml" for name in ("drawn", "read"))
+    drawn.write_text(f"name: both\nbase: scenes\nvary: {vary}\n")
+    read.write_text(f"name: both\nbase: {description(tmp_path)}\nvary: {vary}\n")
+    assert [vldd("data", str(path), "--limit", "5", capsys=capsys)[0] for path in (drawn, read)] == [2, 0]

@@ -42,7 +42,7 @@ def init(
     from vldd_dist.cli.first_experiment import check_weights, describe_experiment, is_offline
     from vldd_dist.config.base import CREDENTIALS_REFUSED, carries_credentials, choose
     from vldd_dist.config.loading.load import load_experiment
-    from vldd_dist.data.preparation.groups import few_test_images
+    from vldd_dist.data.preparation.groups import small_splits
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
 
@@ -73,8 +73,9 @@ def init(
     except UnicodeEncodeError:
         path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
-    if few := few_test_images(load_experiment(path).data):
-        say(f"{few} Use more images, or raise data.split.test.")
+    if notes := small_splits(load_experiment(path).data):
+        fractions = [f"data.split.{split}" for split in ("val", "test") if any(f"{split} image" in note for note in notes)]
+        say(f"{' '.join(notes)} Use more images, or raise {' and '.join(fractions)}.")
     if weights is None and is_offline():
         say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")
     say(f"{path} is written. Look at the data, then run it:")
@@ -92,24 +93,30 @@ def data(
 ) -> None:
     """Show what the source of an experiment or study contains: counts, captions, sizes, unreadable samples, some images."""
     from vldd_dist.config.loading.load_study import load_description
-    from vldd_dist.data.preparation.groups import carved_splits, few_test_images
+    from vldd_dist.data.preparation.groups import carved_splits, small_splits
     from vldd_dist.data.preparation.survey import remarks
 
     described = load_description(config, overrides)
     settings, *others = described.experiments.values()
-    if any((other.data, other.seed) != (settings.data, settings.seed) for other in others):
+    if any(_shown(other) != _shown(settings) for other in others):
         raise ConfigError(
             f"{config}: the variants of this study do not have the same data: look at those of one, "
             f"`vldd config {config} --variant NAME > one.yaml`"
         )
     source, surveys = settings.data.source, _surveys(settings, limit)
-    few = few_test_images(settings.data)
-    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *filter(None, [few])]
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *small_splits(settings.data)]
     notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     _print(f"{described.name}: {source.label}", surveys, notes)
     if out is not None:
         _write(out, f"{described.name}: {source.name}", surveys, notes)
         say(f"{out / 'data.html'} and {out / 'contact-sheet.png'} are written.")
+
+
+def _shown(experiment: "Experiment") -> tuple[object, ...]:
+    """What of a description this page depends on."""
+    data = experiment.data
+    drawn = (experiment.seed, data.image_size) if data.source.draws_images else ()
+    return data.source, data.limits, data.split, data.shard_images, data.max_bad_fraction, drawn
 
 
 def _surveys(experiment: "Experiment", limit: int) -> list["Survey"]:

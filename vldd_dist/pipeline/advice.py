@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.preparation.groups import few_test_images
+from vldd_dist.data.preparation.groups import small_splits
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.
@@ -23,8 +23,7 @@ def advice_on(described: Described) -> list[str]:
 
 def _data(experiment: Experiment) -> Iterable[str]:
     yield from experiment.data.ignored_fractions()
-    if few := few_test_images(experiment.data):
-        yield few.removesuffix(".")
+    yield from (note.removesuffix(".") for note in small_splits(experiment.data))
 
 
 def _normalisation(experiment: Experiment) -> Iterable[str]:

@@ -105,13 +105,16 @@ def carved_splits(data: DataSettings) -> list[str]:
     ]
 
 
-def few_test_images(data: DataSettings) -> str | None:
-    """A sentence if recall will be measured on few images; None if there are enough, or if their number is not known."""
+def small_splits(data: DataSettings) -> list[str]:
+    """A sentence for each split that probably gets no image, with which the preparation fails, and one if recall will be
+    measured on few images; none if the number of images is not known."""
     expected = expected_images(data)
     if expected is None:
-        return None
-    if "test" in data.source.own_splits():
-        return coarseness(expected["test"])
-    if expected["test"] == 0:
-        return f"data.split.test: {data.split.test:g} of the images probably leaves no test image."
-    return coarseness(expected["test"], "about ")
+        return []
+    carved = [split for split in SPLITS if split not in data.source.own_splits()]
+    notes = [
+        f"data.split.{split}: {getattr(data.split, split):g} of the images probably leaves no {split} image."
+        for split in carved
+        if expected[split] == 0
+    ]
+    return [*notes, *filter(None, [coarseness(expected["test"], "about " if "test" in carved else "")])]

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from vldd_dist.config.base import Plugin
 from vldd_dist.data.images import decode
@@ -48,7 +48,13 @@ class Part:
 
 class Source(Plugin):
     """A source and its settings. Fields that only say where the data are stored are marked `LOCATION`: they do not determine a
-    unit's output, because `describe` identifies the content."""
+    unit's output, because `describe` identifies the content.
+
+    Attributes:
+        draws_images: whether the images depend on the experiment's seed and on their size.
+    """
+
+    draws_images: ClassVar[bool] = False
 
     def own_splits(self) -> tuple[str, ...]:
         """Those of `SPLITS` that the source has, always including `train`. `data.split` makes the others from `train`."""

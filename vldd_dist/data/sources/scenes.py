@@ -1,6 +1,6 @@
 """The built-in scenes as a source. The splits and the pretraining scenes are disjoint ranges of scene numbers."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from vldd_dist.data.scenes import CAPTIONS, GENERATOR_VERSION, draw_scenes
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
@@ -12,6 +12,8 @@ COUNTS = {"train": 2000, "val": 200, "test": 200}
 
 class Scenes(Source):
     """Scenes drawn by the package; without a limit 2,000 for training, 200 for validation and 200 for the test."""
+
+    draws_images: ClassVar[bool] = True
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         return parts_of(limit or COUNTS[split], images)
