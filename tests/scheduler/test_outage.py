@@ -10,7 +10,7 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.limits import RunClock
+from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
@@ -84,6 +84,13 @@ def test_after_an_outage_units_run_again_where_they_ran(
     assert executor.now < 3600 * (HOURS + 0.5)
     waiting = [notice for notice in view.notices if "waiting for" in notice]
     assert all(notice.endswith("one machine with that much free on which it has not failed") for notice in waiting), waiting
+
+
+def test_a_run_that_waits_a_few_minutes_for_machines_uses_its_own_before_it_ends(store: Store) -> None:
+    executor = Machines(store, {"a": 1, "b": 1}, ("b",))
+    clock, limits = RunClock(executor.clock, executor.sleep), RunLimits(capacity_timeout_seconds=300)
+    result = Controller([make("unit")], store, lambda: executor, RunState([]), limits, clock=clock).run()
+    assert (result.failed, len(result.ran)) == ([], 1)
 
 
 def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:

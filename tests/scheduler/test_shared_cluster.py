@@ -34,7 +34,8 @@ def test_other_programs_on_the_cluster_are_waited_for_without_a_timeout(store: S
     assert executor.ended == ["a"]
     (notice,) = [notice for notice in view.notices if "waiting" in notice]
     in_words = (
-        "the machines have 2 CPUs and 0 GPUs in total, of which other programs use 1.5 CPUs and 0 GPUs: waiting for them to end"
+        "the machines have 2 CPUs and 0 GPUs in total, of which other programs, or workers that are still starting, use "
+        "1.5 CPUs and 0 GPUs: waiting for them"
     )
     assert notice == f"a asks for 1 CPUs and 0 GPUs, {in_words}"
 

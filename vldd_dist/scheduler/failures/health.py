@@ -25,6 +25,7 @@ class HealthChecks:
 
     Args:
         stall_timeout_seconds: see `stalled`.
+        capacity_timeout_seconds: how long the run waits for machines while none of its units runs.
         avoidance: learns on which nodes units were slow, and that the others are busy.
     """
 
@@ -36,10 +37,13 @@ class HealthChecks:
         ends: AttemptEnds,
         avoidance: NodeAvoidance,
         stall_timeout_seconds: float | None,
+        capacity_timeout_seconds: float,
     ) -> None:
         self._executor, self._admission, self._running = executor, admission, running
         self._ends, self._avoidance = ends, avoidance
         self._stall_timeout_seconds, self._stragglers = stall_timeout_seconds, Stragglers(running)
+        # Before the run gives up.
+        self._elsewhere_seconds = min(ELSEWHERE_SECONDS, capacity_timeout_seconds / 2)
         # Unit id -> how often it was told to wait no longer for other machines.
         self._relaxed: Counter[str] = Counter()
         self._checked_at = -float("inf")
@@ -69,7 +73,7 @@ class HealthChecks:
         late = [
             one.unit
             for one in self._running
-            if not one.worker_started and now - one.started_at >= ELSEWHERE_SECONDS * 2 ** self._relaxed[one.unit.id]
+            if not one.worker_started and now - one.started_at >= self._elsewhere_seconds * 2 ** self._relaxed[one.unit.id]
         ]
         relaxed = [unit for unit in late if self._avoidance.relax(unit.id)]
         self._relaxed.update(unit.id for unit in relaxed)

@@ -106,4 +106,6 @@ class Admission:
             # Whether a single machine has enough is known only when a worker starts.
             which = " on which it has not failed" if avoids else ""
             return Shortage(problem, f"one machine with that much free{which}", "none started it")
-        return Shortage(f"{problem}, of which other programs use {self.used}", "them to end", None)
+        # Ray also counts what it has given to workers of this run that have not reported yet.
+        used = f"of which other programs, or workers that are still starting, use {self.used}"
+        return Shortage(f"{problem}, {used}", "them", None)
