@@ -67,14 +67,14 @@ def test_push_overwrites_only_files_of_an_interrupted_push(sets: tuple[str, str]
     target = tmp_path / "target"
     target.mkdir()
     (target / "captions.jsonl").write_bytes((Path(sets[0]) / "captions.jsonl").read_bytes())
-    (target / "mine.txt").write_text("mine")
+    (target / ".gitignore").write_text("mine")
     (target / "README.md").write_text("my project")
     with pytest.raises(StoreError, match=r"README\.md: another file is there"):
         push(sets[0], str(target))
     assert (target / "README.md").read_text() == "my project"
     (target / "README.md").unlink()
     push(sets[0], str(target))
-    assert tree(target) == tree(sets[0]) | {"mine.txt": b"mine"}
+    assert tree(target) == tree(sets[0]) | {".gitignore": b"mine"}
 
 
 def test_a_damaged_set_is_not_pushed(sets: tuple[str, str], tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
-from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
-from vldd_dist.distilled_set.reading import ByteCallback, listed_objects, verify
+from vldd_dist.distilled_set.publishing.folders import other_file, read_if_present, write_folder
+from vldd_dist.distilled_set.reading import ByteCallback, listed_objects, read_manifest, verify
 from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.distilled_set.transfer.hub import HUB, name_on_hub, push_to_hub
+from vldd_dist.distilled_set.transfer.partial_folder import local_errors
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.store import Store
@@ -30,7 +31,8 @@ def push(
 
     Args:
         target: a folder URL, or hf://datasets/USER/NAME.
-        replace: whether another set, or other files with the names of this set's files, may be overwritten.
+        replace: whether another set, or other files with the names of this set's files, may be overwritten, and whether the set
+            may be written into a local folder with other files.
         public: whether a data set that is created on the hub is public.
         progress: called with the bytes that were read from the set.
 
@@ -51,6 +53,8 @@ def push(
             # Beside a store's own folders, the set's manifest would make it look like a set.
             raise StoreError(f"{store.url}: is a store: name a folder of its own, for example {store.url}/sets/NAME")
         _refuse_itself(Store(url), store)
+        if not replace:
+            _refuse_other_files(store, read_manifest(Store(url)))
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
         if target.startswith(HUB):
@@ -65,6 +69,20 @@ def _refuse_itself(source: Store, target: Store) -> None:
     local = source.scheme == target.scheme == "file" and all(map(os.path.exists, (source.root, target.root)))
     if source.url == target.url or (local and os.path.samefile(source.root, target.root)):
         raise StoreError(f"{target.url}: is the set itself: name another place")
+
+
+def _refuse_other_files(target: Store, manifest: DistilledManifest) -> None:
+    """Raises StoreError if a local folder has no set but files that are not this set's, for example photographs, among which
+    its files would lie. Hidden files, such as `.git`, are allowed, and so is what an interrupted push has left."""
+    if target.scheme != "file" or not os.path.isdir(target.root) or target.exists(MANIFEST):
+        return
+    own = {name.partition("/")[0] for name in manifest.objects}
+    with local_errors(Path(target.root)):
+        others = sorted(name for name in os.listdir(target.root) if not name.startswith(".") and name not in own)
+    if others:
+        raise StoreError(
+            f"{target.url}: other files ({', '.join(others[:3])}) are there: name a new or empty folder, or give --replace"
+        )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
-from vldd_dist.distilled_set.publishing.write import files_of, write_folder
+from vldd_dist.distilled_set.publishing.folders import write_folder
+from vldd_dist.distilled_set.publishing.write import files_of
 from vldd_dist.distilled_set.reading import verify
 from vldd_dist.errors import StoreError
 from vldd_dist.method_names import DISTILLED
