@@ -134,7 +134,11 @@ def changed_files(store: Store, root: Path) -> Iterator[tuple[Path, bytes]]:
     Raises:
         StoreError: the store is not that of a finished demo.
     """
-    sets = [key for key, one in published_sets(store).items() if not isinstance(one, StoreError) and one.pairs == PAIRS]
+    sets = [
+        key
+        for key, one in published_sets(store).items()
+        if not isinstance(one.manifest, StoreError) and one.manifest.pairs == PAIRS
+    ]
     if len(sets) != 1:
         raise StoreError(
             f"{store.url}: has {len(sets)} sets of {PAIRS} pairs instead of one: run `make demo` with an empty store"

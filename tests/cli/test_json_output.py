@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,16 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     url = published.url_of("distilled/x")
     (said, table) = (vldd("list", published.url, *more, capsys=capsys)[1] for more in (["--json"], []))
     listed = json.loads(said)
+    moment = datetime.fromisoformat(listed["sets"][0]["published"])
     assert listed == {
         "store": published.url,
-        "sets": [{"url": url, "pairs": 5, "mean_recall": None, "test_images": None}],
+        "sets": [
+            {"url": url, "pairs": 5, "mean_recall": None, "test_images": None, "published": listed["sets"][0]["published"]}
+        ],
         "damaged": [],
     }
-    assert table == f"{url}  5 pairs  not evaluated\n"
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
+    assert table == f"{url}  5 pairs  not evaluated  published {moment:%Y-%m-%d %H:%M} UTC\n"
     evaluated = distilled_set()
     evaluated.facts = {
         "recalls": {"distilled": [with_mean((50.0,) * 6)]},
@@ -61,7 +66,7 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     }
     save(evaluated, published.url_of("distilled/y"))
     assert (
-        f"{published.url_of('distilled/y')}  5 pairs  mean recall 50.0 % on 6 test images\n"
+        f"{published.url_of('distilled/y')}  5 pairs  mean recall 50.0 % on 6 test images  published 20"
         in vldd("list", published.url, capsys=capsys)[1]
     )
     shown = json.loads(vldd("show", url, "--json", capsys=capsys)[1])
@@ -76,10 +81,11 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     assert one["time_left"] in lines
 
 
-@pytest.mark.parametrize("command", ["list", "show", "verify"])
-def test_commands_that_read_manifests_do_not_load_torch(command: str, published: Store) -> None:
+@pytest.mark.parametrize("command", ["list", "show", "verify", "fetch", "push"])
+def test_commands_that_read_manifests_do_not_load_torch(command: str, published: Store, tmp_path: Path) -> None:
     url = published.url if command == "list" else published.url_of("distilled/x")
-    said = subprocess.run([sys.executable, "-c", PROGRAM, command, url], capture_output=True, text=True, check=True).stdout
+    arguments = [command, url, *([str(tmp_path / "copy")] if command in ("fetch", "push") else [])]
+    said = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True).stdout
     assert "5 " in said
     assert "torch" not in said.splitlines()[-1].split()
 

@@ -165,6 +165,7 @@ def test_a_set_that_is_missing_or_damaged_is_named_and_the_rest_is_shown(store: 
     assert read_tables(store, tree.name).keys() == {"recall"}
     page = store.read(reporter.page).decode()
     assert f"distilled/{lost} is missing or damaged ({store.url_of(key)}: " in page
+    assert "name the folder of a distilled set" not in page
     assert f"remove units/publication/{lost} and run again" in page
     assert len(reporter.collect().galleries) == len(publications) - 1
     store.write(key, before)

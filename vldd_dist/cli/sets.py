@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +53,7 @@ def verify(url: SetUrl) -> None:
 def push(
     url: SetUrl,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="hf://datasets/USER/NAME, a folder, s3://..., gs://...")],
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or other files, at the target.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or write among other files.")] = False,
     public: Annotated[
         bool, typer.Option("--public", help="Make a new data set on the hub public; by default it is private.")
     ] = False,
@@ -100,22 +101,33 @@ def list_sets(store: ListedStore, as_json: Json = False) -> None:
     published = published_sets(opened)
     if not published:
         raise _why_none(opened)
-    manifests = {opened.url_of(key): one for key, one in published.items() if not isinstance(one, StoreError)}
-    damaged = {opened.url_of(key): one for key, one in published.items() if isinstance(one, StoreError)}
+    readable = {opened.url_of(key): one for key, (one, _) in published.items() if not isinstance(one, StoreError)}
+    damaged = {opened.url_of(key): one for key, (one, _) in published.items() if isinstance(one, StoreError)}
+    moments = {opened.url_of(key): moment and moment.astimezone(UTC) for key, (_, moment) in published.items()}
     for error in damaged.values():
         say(f"vldd: {error}", error=True)
     if as_json:
-        sets = [_summary(url, manifest) for url, manifest in manifests.items()]
+        sets = [
+            _summary(url, manifest) | {"published": (moment := moments[url]) and moment.isoformat(timespec="seconds")}
+            for url, manifest in readable.items()
+        ]
         errors = [{"url": url, "error": str(error)} for url, error in damaged.items()]
         say_json({"store": opened.url, "sets": sets, "damaged": errors})
     else:
-        for url, manifest in manifests.items():
-            mean = manifest.mean_recall()
-            images = manifest.test_images()
-            of_images = "" if images is None else f" on {images:,} test images"
-            recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %{of_images}"
-            say(f"{one_line(url)}  {manifest.pairs} pairs  {recall}")
-    exit_for_damaged(published.values())
+        for url, manifest in readable.items():
+            say("  ".join([one_line(url), f"{manifest.pairs} pairs", _recall(manifest), *_in_words(moments[url])]))
+    exit_for_damaged(damaged.values())
+
+
+def _recall(manifest: "DistilledManifest") -> str:
+    mean, images = manifest.mean_recall(), manifest.test_images()
+    if mean is None:
+        return "not evaluated"
+    return f"mean recall {mean:.1f} %" + ("" if images is None else f" on {images:,} test images")
+
+
+def _in_words(moment: datetime | None) -> list[str]:
+    return [] if moment is None else [moment.strftime("published %Y-%m-%d %H:%M UTC")]
 
 
 def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:

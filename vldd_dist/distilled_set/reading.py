@@ -4,13 +4,16 @@ import contextlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from vldd_dist.artifacts.keys import PUBLISHED
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.errors import StoreError
+from vldd_dist.store.backends.listing import NEVER
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import BLOCK_BYTES, PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block
 from vldd_dist.store.store import MissingObject, Store
@@ -48,7 +51,10 @@ def manifest_bytes(store: Store, key: str = MANIFEST) -> bytes:
     except MissingObject as error:
         if key == MANIFEST and is_store(store):
             raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` lists its sets") from None
-        raise MissingObject(f"{error}: name the folder of a distilled set (`vldd list STORE` lists those of a store)") from None
+        # The cause is without the advice, which is for whoever typed a URL.
+        raise MissingObject(
+            f"{error}: name the folder of a distilled set (`vldd list STORE` lists those of a store)"
+        ) from error
     if len(data) > LARGEST_MANIFEST_BYTES:
         mib = LARGEST_MANIFEST_BYTES >> 20
         raise StoreError(f"{store.url_of(key)}: more than {mib} MiB: this is no manifest of a distilled set")
@@ -129,9 +135,16 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
     return manifest
 
 
-def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
-    """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read; in the order in which the sets were
-    published."""
+class PublishedSet(NamedTuple):
+    """A set in a store: its manifest, or the error if it cannot be read, and when it was published, by the store's clock; None:
+    the store does not report it."""
+
+    manifest: DistilledManifest | StoreError
+    moment: datetime | None
+
+
+def published_sets(store: Store) -> dict[str, PublishedSet]:
+    """Folder under `distilled/` -> its set; in the order in which the sets were published."""
 
     def read(folder: str) -> DistilledManifest | StoreError:
         try:
@@ -140,10 +153,14 @@ def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
         except StoreError as error:
             return error
 
-    written = {key: one.modified for key, one in store.listing(PUBLISHED).items() if key.endswith(f"/{MANIFEST}")}
-    folders = [key.rpartition("/")[0] for key in sorted(written, key=lambda key: (written[key], key))]
+    listed = {key.rpartition("/")[0]: one for key, one in store.listing(PUBLISHED).items() if key.endswith(f"/{MANIFEST}")}
+    moments = {folder: None if one.modified == NEVER else one.modified for folder, one in listed.items()}
+    folders = sorted(listed, key=lambda folder: (listed[folder].modified, folder))
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        return dict(zip(folders, pool.map(read, folders), strict=True))
+        return {
+            folder: PublishedSet(manifest, moments[folder])
+            for folder, manifest in zip(folders, pool.map(read, folders), strict=True)
+        }
 
 
 def check_sizes(store: Store, manifest: DistilledManifest) -> None:

@@ -179,7 +179,8 @@ class Reporter:
                 galleries.append(self._once(self._known_galleries, unit.id, partial(self._gallery, unit)))
             except (MissingObject, DamagedObject) as error:
                 mend = f"remove {prefix_of(unit.kind, unit.id)} and run again to publish the set again"
-                damaged.append(f"{self._folder(unit)} is missing or damaged ({error}): {mend}")
+                reason = error.__cause__ if isinstance(error.__cause__, MissingObject) else error
+                damaged.append(f"{self._folder(unit)} is missing or damaged ({reason}): {mend}")
         return galleries, damaged
 
     def _gallery(self, unit: WorkUnit) -> Gallery:
