@@ -76,7 +76,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     because with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
     for module in (store_module, opening, versions, url_patterns):
-        monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))
+        monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(4.0))
 
 
 def connected(store: Store) -> Store:
