@@ -20,7 +20,7 @@ from vldd_dist.models.inputs import on_device
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
-from vldd_dist.training_loop import sgd
+from vldd_dist.training_loop import even_batches, sgd
 
 
 class PairNumbers(NamedTuple):
@@ -124,7 +124,7 @@ class Students:
             captions = first[:-1] + torch.from_numpy(generator.integers(first.diff().numpy()))
             student.train()
             with seeded(derive_seed(self.seed, "all pairs", "dropout", epoch), self.device):
-                for chosen in torch.from_numpy(generator.permutation(len(captions))).split(protocol.batch_size):
+                for chosen in even_batches(torch.from_numpy(generator.permutation(len(captions))), protocol.batch_size):
                     batch = train.inputs[chosen].to(self.device), train.texts[captions[chosen]].to(self.device)
                     value = loss(*student(*batch))
                     optimiser.zero_grad()
