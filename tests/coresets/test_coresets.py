@@ -97,9 +97,24 @@ def test_k_center_copies_no_features_to_choose_a_pair() -> None:
     assert copies[0] == copies[1]
 
 
-def test_k_center_survives_duplicates() -> None:
-    same = Candidates(5, torch.ones(5, 3), torch.ones(5, 3))
-    assert len(set(select("k_center", same, 5, numpy_generator("x")).tolist())) == 5
+def duplicates(distinct: int) -> Candidates:
+    """Ten pairs, of which the first are repeated."""
+    rows, given = torch.arange(10) % distinct, candidates()
+    assert given.image is not None
+    assert given.text is not None
+    return Candidates(10, given.image[rows], given.text[rows], torch.zeros(10), torch.ones(10, dtype=torch.bool))
+
+
+# k-means finds fewer distinct points than clusters.
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize(("distinct", "count"), [(9, 10), (8, 8), (1, 4)])
+@pytest.mark.parametrize("method", list(CORESETS))
+def test_equal_pairs_are_no_reason_to_select_a_pair_twice(method: str, distinct: int, count: int) -> None:
+    found = groups(choose(CORESETS, method), duplicates(distinct), count, numpy_generator("x"))
+    assert len(found) == count
+    assert all(len(group) for group in found)
+    members = torch.cat(found).tolist()
+    assert len(set(members)) == len(members)
 
 
 def test_k_means_takes_the_pair_in_the_middle_of_each_cluster() -> None:

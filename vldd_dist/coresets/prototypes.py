@@ -32,7 +32,8 @@ class Prototypes(Coreset):
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
         """Cluster images and texts by k-means into `count` clusters each, and match each cluster of images with one of texts so
         that the matched clusters share as many pairs as possible. If two matched clusters share no pair, the prototype is one
-        real pair: the one nearest to both centres among those that are in no prototype."""
+        real pair: the one nearest to both centres among those that are in no prototype. If every pair is in one, because there
+        are fewer distinct images or texts than clusters, it is the pair of the largest prototype farthest from its mean."""
         # Imported here so that other coresets work without loading scipy.
         from scipy.optimize import linear_sum_assignment
 
@@ -51,19 +52,26 @@ class Prototypes(Coreset):
         matched = linear_sum_assignment(shared, maximize=True)[1]
         joint = torch.cat([image, text], dim=1)[kept]
         centres = np.concatenate([image_centres, text_centres[matched]], axis=1)
-        groups = [np.flatnonzero((image_clusters == cluster) & (text_clusters == matched[cluster])) for cluster in range(count)]
+        shares = [np.flatnonzero((image_clusters == cluster) & (text_clusters == matched[cluster])) for cluster in range(count)]
+        groups = [_nearest_to_the_mean_first(joint, share) for share in shares]
         is_used = np.zeros(len(kept), dtype=bool)
         is_used[np.concatenate(groups)] = True
-        for cluster, group in enumerate(groups):
+        for cluster in [number for number, group in enumerate(groups) if len(group) == 0]:
+            if is_used.all():
+                largest = max(range(count), key=lambda number: len(groups[number]))
+                groups[cluster] = groups[largest][-1:]
+                groups[largest] = _nearest_to_the_mean_first(joint, groups[largest][:-1])
+                continue
             distance = (joint - torch.from_numpy(centres[cluster])).square().sum(dim=1).numpy()
-            if len(group) == 0:
-                groups[cluster] = np.array([np.where(is_used, np.inf, distance).argmin()])
-                is_used[groups[cluster]] = True
-            else:
-                # The pair nearest to the mean comes first.
-                mean = joint[group].mean(dim=0)
-                groups[cluster] = group[(joint[group] - mean).square().sum(dim=1).argsort(stable=True).numpy()]
+            groups[cluster] = np.array([np.where(is_used, np.inf, distance).argmin()])
+            is_used[groups[cluster]] = True
         return [kept[torch.from_numpy(group)] for group in groups]
+
+
+def _nearest_to_the_mean_first(joint: Tensor, group: np.ndarray) -> np.ndarray:
+    """The indices (n,) of rows of `joint`, in the order of the rows' distances from their mean."""
+    mean = joint[group].mean(dim=0)
+    return group[(joint[group] - mean).square().sum(dim=1).argsort(stable=True).numpy()]
 
 
 def _k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
