@@ -95,7 +95,7 @@ def plain(images: Tensor, texts: Tensor, rows: Mapping[str, Tensor], shared: Map
 
 def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain) -> tuple[Tensor, dict[str, Tensor]]:
     """The outer loss, and its gradient with respect to the pairs' rows, log rates and the loss's shared tensors, by one graph
-    over the last three steps.
+    over the last three steps. Momentum and weight decay are those of the evaluation.
 
     Args:
         of_features: called like a `Loss`.
@@ -113,6 +113,7 @@ def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain)
     model.image_head = build_head(tree.model.image.head, model.image_backbone.num_features, 16)
     model.text_head = build_head(tree.model.text.head, model.text_dim, 16)
     skip = int(numpy_generator(seed, "bilevel", step).integers(5)) if step % 2 else 0
+    momentum, weight_decay = tree.evaluation.momentum, tree.evaluation.weight_decay
     leaves = {**pairs.rows, **pairs.shared, "log_rates": torch.tensor(RATES).log()}
     learned = [name for name, tensor in leaves.items() if tensor.is_floating_point()]
     for name in learned:
@@ -130,7 +131,7 @@ def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain)
         loss = of_features(*features(theta, on["images"], on["texts"]), rows, shared)
         gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=number >= skip)
         for (name, parameter), gradient in zip(list(theta.items()), gradients, strict=True):
-            velocity[name] = 0.9 * velocity[name] + gradient + 5e-4 * parameter
+            velocity[name] = momentum * velocity[name] + gradient + weight_decay * parameter
             theta[name] = parameter - on["log_rates"].exp()[int(name.startswith("text"))] * velocity[name]
         if number < skip:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}

@@ -65,8 +65,9 @@ class Bilevel(UnrolledObjective):
     noise: Annotated[float, Field(ge=0)] = Field(
         0.5,
         description=(
-            "Gaussian noise on the real pairs that the student is measured on (images, or features of a frozen backbone; and "
-            "texts), in units of the batch's standard deviation, averaged over the features."
+            "Gaussian noise on the real pairs of the outer loss (images, or features of a frozen backbone; and texts), in "
+            "units of the batch's standard deviation, averaged over the features. The student and the experts of `teacher` see "
+            "the same noisy pairs."
         ),
     )
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
