@@ -1,5 +1,6 @@
 """Distribution matching compared with its definition, on one and on two ranks, and a resumed run."""
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,10 @@ from vldd_dist.testing.processes.group import Group
 STEP = 4
 OVERRIDES = [
     *FIVE_PAIRS,
-    "distill.objective={name: distribution_matching, last_epoch: 3, pairs_per_step: 3, real_batch_size: 7, sum_weight: 0.6}",
+    "distill.objective={name: distribution_matching, last_epoch: 3, pairs_per_step: 3, real_batch_size: 7}",
+    "distill.objective.sum_weight=0.6",
+    "distill.objective.difference_weight=0.9",
+    "distill.objective.width=0.7",
     "distill.outer_steps=12",
     "distill.validate_every=12",
     "distill.checkpoint_every=4",
@@ -49,7 +53,7 @@ def discrepancy(a: Tensor, b: Tensor) -> Tensor:
         # |p - q| = 2 sin(angle / 2). Where p equals q, the square and its gradient are 0.
         chord = (p[:, None] - q[None]).square().sum(dim=2)
         angle = 2 * torch.atan2((chord + 1e-30).sqrt(), (4 - chord).sqrt())
-        return (-angle.square() / (2 * 0.5**2)).exp()
+        return (-angle.square() / (2 * 0.7**2)).exp()
 
     return (kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean()).sqrt()
 
@@ -80,7 +84,7 @@ def by_definition(store: Store) -> tuple[dict[str, float], list[int], dict[str, 
     terms = {
         "pairs": (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2,
         "sums": 0.6 * discrepancy(v + t, real_v + real_t),
-        "differences": 0.8 * discrepancy(v - t, real_v - real_t),
+        "differences": 0.9 * discrepancy(v - t, real_v - real_t),
     }
     gradients = torch.autograd.grad(sum(terms.values()), [x, y])
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
@@ -94,6 +98,16 @@ def by_definition(store: Store) -> tuple[dict[str, float], list[int], dict[str, 
 
 def test_the_gradient_is_that_of_the_definition(prepared: Store, group: Callable[[int], Group]) -> None:
     compare(by_definition(prepared), group, prepared.url, OVERRIDES, STEP)
+
+
+def test_teachers_are_all_experts_between_any_two_of_their_epochs(prepared: Store) -> None:
+    context, inputs, _ = start(SOLO, prepared.url, OVERRIDES)
+    experts = range(len(context.roles("expert_")))
+    with inputs.settings.objective.open(inputs) as problem:
+        assert isinstance(problem, DistributionProblem)
+        drawn = {problem.teacher(step) for step in range(200)}
+    assert len(experts) > 1
+    assert drawn == {(expert, *epochs) for expert in experts for epochs in itertools.permutations((1, 2, 3), 2)}
 
 
 def test_the_gradient_of_all_pairs_is_clipped_to_its_norm(prepared: Store) -> None:
