@@ -33,6 +33,8 @@ from vldd_dist.testing.unroll_cases import relative
 # Five pairs, so that the ranks' rows differ in number.
 OVERRIDES = [
     "distill.objective={name: covariance_matching, real_batch_size: 7, rho: 1.5, mean_weight: 0.3, reset_every: 5}",
+    "distill.objective.lr_encoder=0.02",
+    "distill.objective.lr_heads=0.2",
     "distill.pairs=[5]",
     "distill.outer_steps=12",
     "distill.validate_every=12",
@@ -99,7 +101,7 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
             moved = list(model.parameters())
             for parameter, gradient in zip(moved, torch.autograd.grad(sum(losses) / 2, moved), strict=True):
                 is_head = any(parameter is one for head in (model.image_head, model.text_head) for one in head.parameters())
-                parameter.data -= (0.1 if is_head else 0.01) * gradient
+                parameter.data -= (0.2 if is_head else 0.02) * gradient
     batch = batches[STEP]
     images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
     real = model.image_backbone(model.normalise(batch.images)), batch.texts

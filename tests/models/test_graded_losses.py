@@ -129,6 +129,17 @@ def test_first_and_second_derivatives(name: str, similarity: dict[str, Any]) -> 
     assert torch.autograd.gradgradcheck(of, inputs)
 
 
+@pytest.mark.parametrize("name", [*NAMES, "infonce"])
+def test_settings_are_not_ignored(name: str) -> None:
+    """Those that learned tensors have are tested with these."""
+    plain = choose(LOSSES, name)
+    numbers = [key for key in type(plain).model_fields if isinstance(getattr(plain, key), float) and key != "lr_temperature"]
+    assert "temperature" in numbers
+    for key in numbers:
+        other = choose(LOSSES, {"name": name, key: 1.5 * getattr(plain, key)})
+        assert float(other(*features())) != pytest.approx(float(plain(*features())), rel=1e-3), key
+
+
 def test_wbce_is_finite_where_no_similarity_is_above_the_mask_and_where_all_are() -> None:
     image, text = features(count=2)
     loss = loss_of("wbce", similarity="full")
