@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.distillation.initialisations.base import Start
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.reports.report import Reporter
@@ -29,6 +31,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.document import plan_document
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
@@ -67,9 +70,11 @@ def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     monkeypatch.syspath_prepend(str(tmp_path))
     written = []
 
-    def make(name: str) -> list[str]:
+    def make(name: str, change: tuple[str, str] = ("", "")) -> list[str]:
         file, registry, target, text, code = EXAMPLES[name]
-        (tmp_path / f"{file}.py").write_text(code)
+        assert change[0] in code
+        (tmp_path / f"{file}.py").write_text(code.replace(*change))
+        sys.modules.pop(file, None)
         importlib.invalidate_caches()
         monkeypatch.setitem(getattr(plugins, registry).entries, name, target)
         written.append(file)
@@ -91,6 +96,13 @@ def run(tmp_path: Path, *overrides: str) -> tuple[Experiment, Graph, Store]:
     for unit in graph.units():
         execute(unit.order(), store, lambda report: None)
     return experiment, graph, store
+
+
+def tiny_unit(kind: str, *overrides: str) -> WorkUnit:
+    """The only unit, or the first one, of this kind."""
+    return next(
+        unit for unit in Graph(load_experiment("jobs/presets/scenes.yaml", [*TINIEST, *overrides])).units() if unit.kind == kind
+    )
 
 
 def facts(graph: Graph, store: Store, kind: str) -> dict:
@@ -116,6 +128,16 @@ def test_a_coreset(enter, tmp_path: Path) -> None:
         load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[every_nht]"])
 
 
+def test_a_raised_revision_makes_other_units_with_the_same_label(enter) -> None:
+    """The code itself is not part of their identity."""
+    (override,) = enter("every_nth")
+    first, again = (tiny_unit("coreset", override) for _ in range(2))
+    assert first.id == again.id
+    enter("every_nth", ("revision: int = 1", "revision: int = 20"))
+    raised = tiny_unit("coreset", override)
+    assert (raised.label, raised.id == first.id) == (first.label, False)
+
+
 def test_a_source(enter, tmp_path: Path) -> None:
     (override,) = enter("squares")
     _, graph, store = run(tmp_path, override)
@@ -135,6 +157,28 @@ def test_a_loss_with_rows_of_its_own(enter, tmp_path: Path) -> None:
     assert "| loss | sigmoid, " in store.read(f"{folder}/README.md").decode()
     item = distilled.as_dataset()[0]
     assert set(item) >= {"images", "texts", "log_weight"}
+
+
+def test_experts_are_the_same_for_every_setting_that_only_a_distillation_uses(enter) -> None:
+    (override,) = enter("sigmoid")
+    slow, fast = ([override, f"model.loss.lr_weights={rate}"] for rate in (0.01, 0.1))
+    assert tiny_unit("expert", *slow).id == tiny_unit("expert", *fast).id
+    assert tiny_unit("distillation", *slow).id != tiny_unit("distillation", *fast).id
+
+
+def test_an_initialisation_leaves_the_images_of_earlier_phases(enter, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter("pale")
+    pale = plugins.INITIALISATIONS.load("pale")
+    chosen: list[int] = []
+
+    def start_from_real(context: object, indices: list[int], numbers: None) -> Start:
+        chosen.extend(indices)
+        return Start(torch.zeros(3), torch.zeros(3), {})
+
+    monkeypatch.setattr(sys.modules["pale"], "start_from_real", start_from_real)
+    dataset = SimpleNamespace(splits={"train": SimpleNamespace(images=9)})
+    pale().start(SimpleNamespace(dataset=dataset, total=3, taken=frozenset({0, 2})))
+    assert chosen == [1, 3, 4]
 
 
 def test_an_initialisation(enter, tmp_path: Path) -> None:
@@ -217,7 +261,7 @@ def test_an_installed_package_enters_its_own(monkeypatch: pytest.MonkeyPatch) ->
 
     groups = []
     monkeypatch.setattr(plugins, "entry_points", lambda group: groups.append(group) or [Point])
-    registry = Registry("coreset", {})
+    registry = Registry("coreset", "vldd_dist.coresets.base:Coreset", {})
     assert registry.load("installed").__name__ == "RandomPairs"
     assert "installed" in registry
     assert list(registry) == ["installed"]

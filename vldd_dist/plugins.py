@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import isclass
 from typing import Any
 
 from vldd_dist.errors import did_you_mean
@@ -19,12 +20,15 @@ class Registry:
 
     Args:
         kind: the kind in the singular, for messages.
+        interface: "module:class" of the class that all plug-ins of this kind are subclasses or, for stages and gradients,
+            instances of.
         entries: name -> "module:attribute".
         group: group of the entry points; by default made from the plural of the kind.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str], group: str = "") -> None:
+    def __init__(self, kind: str, interface: str, entries: dict[str, str], group: str = "") -> None:
         self.kind = kind
+        self.interface = interface
         self.entries = entries
         self.group = group or f"vldd_dist.{kind}s"
 
@@ -40,23 +44,36 @@ class Registry:
         """The plug-in with this name, imported.
 
         Raises:
-            ValueError: there is no such plug-in, and the message lists the names; or its module does not exist.
+            ValueError: there is no such plug-in, and the message lists the names; or it is not registered correctly, or lacks a
+                method.
         """
         target = self.entries.get(name) or self._installed.get(name)
         if target is None:
             hint = did_you_mean(name, self)
             raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
         module, _, attribute = target.partition(":")
+        entry = f"the {self.kind} {name!r} is registered as {target}, but"
         try:
-            return getattr(import_module(module), attribute)
+            found = getattr(import_module(module), attribute, None)
         except ModuleNotFoundError as error:
             # Another missing module is an error in the plug-in's own file.
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise
-            raise ValueError(
-                f"the {self.kind} {name!r} is registered as {target}, but there is no module {error.name}: "
-                "install it, or correct the entry"
-            ) from None
+            raise ValueError(f"{entry} there is no module {error.name}: install it, or correct the entry") from None
+        if found is None:
+            raise ValueError(f"{entry} {module} has no {attribute!r}: correct the entry, which is MODULE:NAME")
+        interface = self._interface
+        if not issubclass(found if isclass(found) else type(found), interface):
+            raise ValueError(f"{entry} that is no {interface.__name__}: correct the entry, or derive it from {self.interface}")
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            raise ValueError(f"{entry} that lacks the method {missing[0]}: write it")
+        return found
+
+    @cached_property
+    def _interface(self) -> type:
+        module, _, name = self.interface.partition(":")
+        found: type = getattr(import_module(module), name)
+        return found
 
     @cached_property
     def _installed(self) -> dict[str, str]:
@@ -67,6 +84,7 @@ class Registry:
 
 STAGES = Registry(
     "stage",
+    "vldd_dist.pipeline.stage:StageSpec",
     {
         "shard_group": "vldd_dist.pipeline.stages.data.shard_group:STAGE",
         "dataset": "vldd_dist.pipeline.stages.data.dataset:STAGE",
@@ -87,6 +105,7 @@ STAGES = Registry(
 
 SOURCES = Registry(
     "source",
+    "vldd_dist.data.sources.base:Source",
     {
         "scenes": "vldd_dist.data.sources.scenes:Scenes",
         "karpathy": "vldd_dist.data.sources.karpathy:Karpathy",
@@ -100,6 +119,7 @@ SOURCES = Registry(
 
 CORESETS = Registry(
     "coreset",
+    "vldd_dist.coresets.base:Coreset",
     {
         "random": "vldd_dist.coresets.random:RandomPairs",
         "herding": "vldd_dist.coresets.herding:Herding",
@@ -114,6 +134,7 @@ CORESETS = Registry(
 
 INITIALISATIONS = Registry(
     "initialisation",
+    "vldd_dist.distillation.initialisations.base:Initialisation",
     {
         "real": "vldd_dist.distillation.initialisations.real:RealPairs",
         "noise": "vldd_dist.distillation.initialisations.noise:Noise",
@@ -124,6 +145,7 @@ INITIALISATIONS = Registry(
 
 LOSSES = Registry(
     "loss",
+    "vldd_dist.models.losses.base:Loss",
     {
         "infonce": "vldd_dist.models.losses.infonce:InfoNCE",
         "wbce": "vldd_dist.models.losses.wbce:WeightedBCE",
@@ -137,6 +159,7 @@ LOSSES = Registry(
 
 OBJECTIVES = Registry(
     "objective",
+    "vldd_dist.distillation.objectives.base:Objective",
     {
         "trajectory_matching": "vldd_dist.distillation.objectives.trajectory_matching:TrajectoryMatching",
         "bilevel": "vldd_dist.distillation.objectives.bilevel:Bilevel",
@@ -148,6 +171,7 @@ OBJECTIVES = Registry(
 
 GRADIENTS = Registry(
     "gradient",
+    "vldd_dist.distillation.unroll.protocol:Gradient",
     {
         "full": "vldd_dist.distillation.unroll.full:FULL",
         "exact": "vldd_dist.distillation.unroll.exact:EXACT",
@@ -156,10 +180,13 @@ GRADIENTS = Registry(
     },
 )
 
-METRICS = Registry("metric", {"median_rank": "vldd_dist.retrieval.metrics.median_rank:MedianRank"})
+METRICS = Registry(
+    "metric", "vldd_dist.retrieval.metrics.base:Metric", {"median_rank": "vldd_dist.retrieval.metrics.median_rank:MedianRank"}
+)
 
 APPLICATIONS = Registry(
     "application",
+    "vldd_dist.applications.base:Application",
     {
         "architecture_search": "vldd_dist.applications.architecture_search:ArchitectureSearch",
         "membership_inference": "vldd_dist.applications.membership_inference:MembershipInference",

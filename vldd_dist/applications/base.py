@@ -1,7 +1,8 @@
 """The interface of an application."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from inspect import isabstract
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
@@ -49,7 +50,16 @@ class Application(Plugin):
 
     title: ClassVar[str]
     figures: ClassVar[tuple[Figure, ...]]
-    needs: ClassVar[frozenset[str]] = frozenset()
+    known_needs: ClassVar[frozenset[str]] = frozenset({"distilled"})
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        """Raises ValueError if the new class, unless it is abstract, lacks `title` or `figures`. Otherwise the report would be
+        the first to miss them, after the run."""
+        super().__pydantic_init_subclass__(**keywords)
+        lacking = [name for name in ("title", "figures") if not hasattr(cls, name)]
+        if lacking and not isabstract(cls):
+            raise ValueError(f"the application {cls.__name__} lacks {lacking[0]!r}: its table needs it")
 
     @abstractmethod
     def run(self, given: Inputs) -> list[Result]:

@@ -1,7 +1,7 @@
 """The building blocks of the configuration: sections, bounded numbers, lists of distinct values, plug-ins and their settings."""
 
 import re
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -202,9 +202,21 @@ class Plugin(Section):
 
     Attributes:
         name: the plug-in's name in its registry.
+        needs: further inputs that it needs.
+        known_needs: those that a plug-in of its kind can name.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    known_needs: ClassVar[frozenset[str]] = frozenset()
     name: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        """Raises ValueError if `needs` of the new class names an input that no plug-in of its kind gets."""
+        super().__pydantic_init_subclass__(**keywords)
+        if unknown := sorted(cls.needs - cls.known_needs):
+            known = ", ".join(sorted(cls.known_needs)) or "none"
+            raise ValueError(f"{cls.__name__}.needs: there is no {unknown[0]!r}: choose of {known}")
 
     @property
     def label(self) -> str:

@@ -1,9 +1,11 @@
 """The interface of a coreset method."""
 
+import reprlib
 from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vldd_dist.config.base import Plugin
@@ -21,7 +23,7 @@ class Coreset(Plugin):
         remark: a remark that tables print about its pairs if they are not real pairs.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    known_needs: ClassVar[frozenset[str]] = frozenset({"features", "forgetting"})
     in_joint_space: ClassVar[bool] = False
     remark: ClassVar[str | None] = None
 
@@ -33,7 +35,7 @@ class Coreset(Plugin):
         """For each of `count` pairs the indices (n,) int64 of the training pairs that are averaged: the pixels of their
         images and the embeddings of their captions. Where keys and captions are shown, those of the first are. n may be above
         1 only for a method with a `remark`."""
-        return list(self.select(candidates, count, generator).split(1))
+        return [index.reshape(1) for index in self.select(candidates, count, generator)]
 
 
 def groups(method: Coreset, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
@@ -41,7 +43,29 @@ def groups(method: Coreset, candidates: Candidates, count: int, generator: np.ra
 
     Raises:
         ConfigError: `count` is more than the number of candidates.
+        AssertionError: the method chose other than `count` distinct candidates.
     """
     if count > candidates.images:
         raise ConfigError(f"distill.pairs ({count}) is more than the training images ({candidates.images}): lower it")
-    return method.groups(candidates, count, generator)
+    found = method.groups(candidates, count, generator)
+    # A set of another size would be evaluated, and stand in tables, as one of `count` pairs.
+    if not _are_pairs(found, count, candidates.images, several=method.remark is not None):
+        raise AssertionError(
+            f"the coreset {method.name} must choose {count} distinct ones of the {candidates.images} training pairs, by int64 "
+            f"indices; it chose {len(found)}: {reprlib.repr(found)}"
+        )
+    return found
+
+
+def _are_pairs(found: list[Tensor], count: int, images: int, *, several: bool) -> bool:
+    """Whether these are `count` groups of indices of training images, each of another first image.
+
+    Args:
+        several: whether a group may have several images.
+    """
+    if len(found) != count or not all(isinstance(group, Tensor) and group.dtype == torch.int64 for group in found):
+        return False
+    if not all(group.ndim == 1 and (len(group) == 1 or (several and len(group) > 1)) for group in found):
+        return False
+    indices = torch.cat(found)
+    return bool((indices >= 0).all() and (indices < images).all()) and len({int(group[0]) for group in found}) == count

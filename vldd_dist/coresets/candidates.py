@@ -28,6 +28,6 @@ class Candidates:
 
     def joint(self) -> Tensor:
         """(N, 2d): image and text features, each of norm one, concatenated."""
-        assert self.image is not None
+        assert self.image is not None, "a coreset used features that its `needs` does not name"
         assert self.text is not None
         return concatenated_features(self.image, self.text)

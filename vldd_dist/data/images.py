@@ -37,7 +37,7 @@ def decode(data: bytes, source: str) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
-        rgb, method = _on_white(image), UPRIGHT.get(_orientation(image))
+        rgb, method = on_white(image), UPRIGHT.get(_orientation(image))
         return rgb if method is None else rgb.transpose(method)
     except Image.DecompressionBombError:
         raise DataError(f"{source}: more than {MAX_PIXELS:,} pixels: make it smaller, or remove it") from None
@@ -52,8 +52,11 @@ def decode(data: bytes, source: str) -> Image.Image:
         raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({message_of(error)})") from None
 
 
-def _on_white(image: ImageFile.ImageFile) -> Image.Image:
-    scale = _SCALE_OF_TRANSPARENT.get(str(image.tile[0][3])) if image.tile else None
+def on_white(image: Image.Image) -> Image.Image:
+    """The image as RGB: 16 bits scaled to 8, transparent pixels on white."""
+    # The tiles of a file that is not yet read say how its pixels are stored.
+    tile = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    scale = _SCALE_OF_TRANSPARENT.get(str(tile[0][3])) if tile else None
     image.load()
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):

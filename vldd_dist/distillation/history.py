@@ -25,7 +25,13 @@ class History:
     validation: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, terms: Mapping[str, float], shared: Mapping[str, Tensor]) -> None:
-        """Append the values of one outer step."""
+        """Append the values of one outer step, which must have the same terms as all others."""
+        if self.losses and terms.keys() != self.terms.keys():
+            found, before = sorted(terms), sorted(self.terms)
+            raise AssertionError(
+                f"the outer loss has the terms {found} at outer step {len(self.losses)}, and {before} before: an objective "
+                "names the same at every step, with 0 for one that it leaves out"
+            )
         self.losses.append(sum(terms.values()))
         for name, value in terms.items():
             self.terms.setdefault(name, []).append(value)

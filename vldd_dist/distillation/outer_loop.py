@@ -128,10 +128,12 @@ class Distillation:
     def outer_step(self, step: int) -> None:
         """Move the pairs once; `step` counts from 0."""
         gradient = self.problem.gradient(step, self.pairs)
-        self._refuse_divergence(step, sum(gradient.terms.values()))
+        # Numbers, also where an objective returned tensors, which would keep the graph of each step.
+        terms = {name: float(value) for name, value in gradient.terms.items()}
+        self._refuse_divergence(step, sum(terms.values()))
         self.outer.step(gradient.rows, gradient.row_gradients, gradient.shared_gradients)
         self.average.update(step + 1)
-        self.history.add(gradient.terms, self.pairs.shared)
+        self.history.add(terms, self.pairs.shared)
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
         objective = self.settings.objective

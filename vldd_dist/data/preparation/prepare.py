@@ -16,6 +16,7 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import BadFacts, GroupSplitFacts, ShardFacts, ShardGroupFacts
+from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.images import encode, resize
 from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group
@@ -122,6 +123,8 @@ class _Preparation:
                 self.bad.add(sample.error, sample.container, self.seen)
                 continue
             try:
+                if not sample.key or not {".", "/"}.isdisjoint(sample.key):
+                    raise DataError(f"{sample.source}: the key {sample.key!r} is empty or has a '.' or '/': correct it")
                 if sample.key in self.keys:
                     raise DataError(f"{sample.source}: another image has the key {sample.key!r} too: rename one of them")
                 self.keys.add(sample.key)
@@ -164,8 +167,10 @@ class _Preparation:
         )
 
     def _member(self, sample: RawSample) -> Member:
+        # A source may be a plug-in. A text in place of the list would become a caption for each of its letters.
+        captions = checked_captions(sample.captions, f"{sample.source}: captions")
         extension, data = encode(resize(sample.decoded(), self.settings.image_size, self.settings.resize))
-        description = {"id": sample.key, "captions": sample.captions, **sample.extra}
+        description = {**sample.extra, "id": sample.key, "captions": captions}
         fingerprint = _fingerprint(sample.image if isinstance(sample.image, bytes) else data)
         return Member(sample.key, extension, data, description, sample.identity, fingerprint)
 

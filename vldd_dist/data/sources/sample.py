@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from vldd_dist.data.images import decode
+from vldd_dist.data.images import decode, on_white
 from vldd_dist.errors import DataError
 
 
@@ -20,7 +20,7 @@ class RawSample:
         image: encoded bytes, or an image that is already decoded.
         captions: at least one; none is empty.
         identity: the source's name for the image, which is the same in every split; None: the source has no such name.
-        extra: further metadata as plain JSON values, stored in KEY.json.
+        extra: further metadata as plain JSON values, stored in KEY.json beside `id`, the key, and `captions`.
     """
 
     key: str
@@ -32,8 +32,8 @@ class RawSample:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def decoded(self) -> Image.Image:
-        """The image, decoded."""
-        return decode(self.image, self.source) if isinstance(self.image, bytes) else self.image
+        """The image, decoded: RGB, transparent pixels on white."""
+        return decode(self.image, self.source) if isinstance(self.image, bytes) else on_white(self.image)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from vldd_dist.data.prepared.batches.real_pairs import real_pairs
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError
+from vldd_dist.training_loop import PHASE
+
+# Row tensors that a loss may not call its own: those of the start, the phases of a set that was learned in several, and the
+# starting images in a distilled set.
+RESERVED = frozenset({"images", "texts", PHASE, "start_images"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Initialisation(Plugin):
         of_real_pairs: whether it takes real pairs, so that its images only match its own texts.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    known_needs: ClassVar[frozenset[str]] = frozenset({"features"})
     of_real_pairs: ClassVar[bool] = True
 
     @abstractmethod
@@ -95,7 +100,10 @@ def starting_pairs(context: DistillationContext) -> tuple[SyntheticPairs, dict[s
     settings, device = context.settings, context.device
     start = settings.initialise.start(context)
     learned_rows = context.loss.learned_rows(context.rows, context.total)
-    learned_shared = settings.objective.learned_shared() | context.loss.learned_shared()
+    of_objective, of_loss = settings.objective.learned_shared(), context.loss.learned_shared()
+    if taken := sorted((RESERVED & learned_rows.keys()) | (of_objective.keys() & of_loss.keys())):
+        raise AssertionError(f"the loss {context.loss.name} learns a tensor {taken[0]!r}, the name of another one: rename it")
+    learned_shared = of_objective | of_loss
     rates = settings.rates() | {name: learned.lr for name, learned in (learned_rows | learned_shared).items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)
     rows = {"images": start.images, "texts": start.texts}

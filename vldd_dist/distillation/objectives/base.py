@@ -28,7 +28,7 @@ class Objective(Plugin):
         in_phases: whether its student can go on from one that was trained on the pairs of earlier phases.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    known_needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
     in_phases: ClassVar[bool] = True
     max_loss: Rate | None = Field(

@@ -12,7 +12,8 @@ class OuterGradient(NamedTuple):
     """The outer loss of one step and its gradient.
 
     Attributes:
-        terms: the terms of the outer loss by name, the same on all ranks; the loss is their sum.
+        terms: the terms of the outer loss by name, the same on all ranks, and the same names at every step; the loss is their
+            sum.
         rows: (K,) int64, distinct indices, among this rank's rows, of the pairs that took part.
         row_gradients: the gradients (K, ...) of the row tensors by name, those of the loss over all ranks. Tensors in
             `SyntheticPairs.fixed` need none.

@@ -76,7 +76,12 @@ def keys_of(experiment: Experiment, number: int) -> list[Key]:
 
 def run(context: StageContext) -> ApplicationFacts:
     application: Application = choose(APPLICATIONS, context.spec["application"])
-    return ApplicationFacts(application=application.name, results=application.run(inputs_of(context)))
+    results = application.run(inputs_of(context))
+    known = {figure.key for figure in application.figures}
+    if unknown := [key for result in results for key in result.figures if key not in known]:
+        name = application.name
+        raise AssertionError(f"the application {name} returned the figure {unknown[0]!r}, which its `figures` does not name")
+    return ApplicationFacts(application=application.name, results=results)
 
 
 def inputs_of(context: StageContext) -> Inputs:
