@@ -196,11 +196,20 @@ def test_an_initialisation(enter, tmp_path: Path) -> None:
 
 
 def test_an_objective_without_experts(enter, tmp_path: Path) -> None:
-    (override,) = enter("mean_matching")
-    _, graph, store = run(tmp_path, override, "distill.initialise=noise")
+    objective, texts_only = enter("mean_matching")
+    _, graph, store = run(tmp_path, objective, texts_only, "distill.initialise=noise")
     (unit,) = (unit for unit in graph.units() if unit.kind == "distillation")
     assert not any(role.startswith("expert") for role in unit.inputs)
     assert Reporter(graph, store).collect().distillations, "its curves are in the report"
+    assert "images were not learned" in store.read(f"{facts(graph, store, 'publication')['folder']}/README.md").decode()
+
+
+def test_an_objective_that_compares_features(enter, tmp_path: Path) -> None:
+    (override,) = enter("gradient_matching")
+    _, graph, store = run(tmp_path, override)
+    (curve,) = Reporter(graph, store).collect().distillations
+    assert curve.terms == {"cosine": curve.loss}
+    assert all(0 < value < 2 for value in curve.loss)
 
 
 def test_a_gradient(enter, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from vldd_dist import plugins
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.coresets.base import Coreset, groups
@@ -23,10 +25,10 @@ from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distillation.history import History
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
-from vldd_dist.distillation.objectives import OuterGradient
+from vldd_dist.distillation.objectives import Objective, OuterGradient
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.models.losses import Learned
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.stages import application as application_stage
@@ -228,6 +230,31 @@ def test_a_loss_may_not_use_the_name_of_another_tensor(
         starting_pairs(context)
 
 
+class Far(Objective):
+    """Reads the snapshot of an epoch that experts do not reach."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"experts"})
+    name: str = "far"
+
+    def open(self, context: Any) -> Any:
+        raise NotImplementedError
+
+    def reached_epochs(self) -> frozenset[int]:
+        return frozenset({9})
+
+
+def test_epochs_that_experts_do_not_reach_or_keep_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, plugins.OBJECTIVES, "far", Far)
+    sentence = r"far reads the experts' snapshots of epoch 9, more than experts.epochs \(3\): train longer"
+    with pytest.raises(ConfigError, match=sentence):
+        load_experiment("jobs/presets/scenes.yaml", ["distill.objective=far", "experts.epochs=3"])
+    load_experiment("jobs/presets/scenes.yaml", ["distill.objective=far", "experts.epochs=9"])
+    manifest = SimpleNamespace(objects={"epoch-0003/image.safetensors": None})
+    reader: Any = SimpleNamespace(manifest=manifest, store=SimpleNamespace(url_of=str), prefix="units/expert/x")
+    with pytest.raises(StoreError, match=r"no snapshot of epoch 0, only of \[3\]: an objective names .* `reached_epochs`"):
+        Trajectory(reader, TensorCache()).snapshot(0, "image")
+
+
 def outer_step(gradients: Mapping[str, Tensor], terms: Mapping[str, Any]) -> History:
     """An outer step of images and texts with these gradients and terms."""
     settings = load_experiment("jobs/presets/scenes.yaml", []).distill
@@ -239,6 +266,13 @@ def outer_step(gradients: Mapping[str, Tensor], terms: Mapping[str, Any]) -> His
     run = Distillation(problem, pairs, rates, context, validate=lambda pairs: 0.0, writer=None)
     run.outer_step(0)
     return run.history
+
+
+@pytest.mark.parametrize("missing", ["images", "texts"])
+def test_an_objective_must_learn_what_has_a_learning_rate(missing: str) -> None:
+    given = {name: gradient for name, gradient in MOVED.items() if name != missing}
+    with pytest.raises(ConfigError, match=f"trajectory_matching does not learn {missing}: set distill.lr_{missing} to 0"):
+        outer_step(given, {"a": 1.0})
 
 
 MOVED = {"images": torch.zeros(2, 3, 4, 4), "texts": torch.zeros(2, 5)}

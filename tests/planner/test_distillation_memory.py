@@ -23,15 +23,17 @@ from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.distillation.student.unroller import StudentUnroll
-from vldd_dist.distillation.unroll import Sgd, Unroll
+from vldd_dist.distillation.unroll import Gradient, Sgd, Unroll
+from vldd_dist.distillation.unroll.finite_difference import FINITE_DIFFERENCE
 from vldd_dist.distillation.unroll.protocol import leaves
+from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.suggestions import suggest
-from vldd_dist.plugins import OBJECTIVES
+from vldd_dist.plugins import GRADIENTS, OBJECTIVES
 from vldd_dist.testing.allocated import allocated_peak
 
 MIB = 2**20
@@ -99,6 +101,39 @@ def test_an_unrolled_objective_of_a_plug_in_is_planned_with_finite_differences(m
     assert distillation_flops(found, trace, data, 8) == distillation_flops(known, trace, data, 8)
     full = described("loss_of_steps", "full")
     assert "distill.objective.gradient: finite_difference (" in suggest(full, stage, peak(memory), estimator)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "change", "sentence"),
+    [
+        ("finite_difference", "distill.precision=bf16", "the rounding error of bf16 is larger"),
+        ("full", "distill.workers=2", "full keeps one graph in one process"),
+    ],
+)
+def test_conflicts_of_a_gradient_are_those_of_every_unrolled_objective(
+    gradient: str, change: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES.entries, "loss_of_steps", f"{__name__}:LossOfSteps")
+    with pytest.raises(ConfigError, match=sentence):
+        load_experiment(
+            "jobs/presets/scenes.yaml", [f"distill.objective={{name: loss_of_steps, gradient: {gradient}}}", change]
+        )
+
+
+ONE_GRAPH = Gradient(None)
+DIFFERENCES = Gradient(FINITE_DIFFERENCE.derivatives, first_order_only=True)
+
+
+@pytest.mark.parametrize(("own", "like"), [("ONE_GRAPH", "full"), ("DIFFERENCES", "finite_difference")])
+def test_a_gradient_of_a_plug_in_is_planned_by_what_it_does(own: str, like: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GRADIENTS.entries, "own", f"{__name__}:{own}")
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    known, found = (
+        estimator.memory(load_experiment("jobs/presets/scenes.yaml", [f"distill.objective.gradient={name}"]), stage)
+        for name in (like, "own")
+    )
+    assert found == known
 
 
 def test_a_model_trained_beside_the_pairs_takes_its_start_and_its_step() -> None:

@@ -1,11 +1,15 @@
 """Estimated operations compared with PyTorch's own counter, and with passes counted by hand."""
 
+import re
+from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from vldd_dist.artifacts.tensor_files import tensors
@@ -19,12 +23,15 @@ from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, st
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import Unroll, full_gradient
+from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.show_plan import _print_work
 from vldd_dist.planner.work import PlannedExperiment, Work, count_work
+from vldd_dist.plugins import LOSSES
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
@@ -275,3 +282,25 @@ def test_a_plan_with_gpus_says_that_a_transformer_in_fp32_is_slower_than_its_rat
     written = StringIO()
     _print_work({stage_of("expert"): Work(units=1, gpu_hours=gpu_hours)}, Console(file=written))
     assert ("less than 20 on an A100" in written.getvalue()) == (gpu_hours > 0)
+
+
+class Hard(InfoNCE):
+    """A loss of the pairs that are hard, which are chosen by their values."""
+
+    name: str = "hard"
+
+    def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        losses = functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device), reduction="none")
+        return losses[losses > 1].mean()
+
+
+def test_a_loss_that_cannot_be_traced_is_named_and_its_work_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES.entries, "hard", f"{__name__}:Hard")
+    described, estimator = experiment("model.loss=hard"), Estimator(TEXT_DIM)
+    (unit,), (stage,) = units_of(described, "distillation"), [one for one in estimated_stages() if one.kind == "distillation"]
+    reason = r"a pass of \S+ at 32 pixels with the loss hard and the objective trajectory_matching cannot be traced"
+    with pytest.raises(ConfigError, match=reason):
+        estimator.memory(described, stage)
+    work, notes = count_work([PlannedExperiment(described, [unit], data_size(described, None), estimator)])
+    assert (work[stage].units, work[stage].unknown) == (1, 1)
+    assert re.search(rf"the work of distillations is unknown, because {reason}", notes[0])

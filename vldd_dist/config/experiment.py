@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.base import Device, Positive, Section, Seed
+from vldd_dist.config.base import AnyPlugin, Device, Positive, Section, Seed
 from vldd_dist.config.sections.applications import ApplicationsSettings
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.config.sections.data import DataSettings
@@ -207,6 +207,7 @@ def _phase_conflicts(experiment: Experiment) -> list[str]:
     conflicts: list[str] = []
     for number, settings in enumerate(distill.of_phases()):
         objective_conflicts = settings.objective.conflicts(experiment.model_copy(update={"distill": settings}))
+        objective_conflicts = objective_conflicts or _epoch_conflicts(settings.objective, experiment.experts.epochs)
         prefix = f"distill.phases.{number}: " if distill.phases else ""
         conflicts += [prefix + conflict for conflict in objective_conflicts]
     if distill.phases and not distill.objective.in_phases:
@@ -222,6 +223,16 @@ def _phase_conflicts(experiment: Experiment) -> list[str]:
             "model.loss that learns none"
         )
     return conflicts
+
+
+def _epoch_conflicts(objective: AnyPlugin, epochs: int) -> list[str]:
+    last = max(objective.reached_epochs(), default=0)
+    if last <= epochs:
+        return []
+    return [
+        f"distill.objective: {objective.name} reads the experts' snapshots of epoch {last}, more than experts.epochs ({epochs}): "
+        "train longer"
+    ]
 
 
 def _size_conflicts(experiment: Experiment) -> list[str]:

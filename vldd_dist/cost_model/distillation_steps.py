@@ -17,10 +17,13 @@ from vldd_dist.cost_model.distillation_memory import (
 from vldd_dist.cost_model.memory_model import Terms, drops_gradients, per_rank, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
 from vldd_dist.distillation.objectives import Objective
+from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student.unroller import CHECKED_PAIRS
+from vldd_dist.distillation.unroll import Gradient
 from vldd_dist.models.image.frozen_tower import largest_chunk
+from vldd_dist.plugins import GRADIENTS
 
 IMAGES = frozenset({"images"})
 
@@ -48,6 +51,20 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
     sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)
     step = _feature_matching_step(experiment, objective, trace, moves=moves)
     return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
+
+
+def objectives_without_costs(experiment: Experiment) -> list[str]:
+    """The names of the objectives, of all phases, whose `costs` do not say what a step takes, or read real pairs without saying
+    how many. The peak of these distillations is only a lower bound."""
+    names = []
+    for phase in experiment.distill.of_phases():
+        objective: Objective = phase.objective
+        costs = objective.costs()
+        says_nothing = type(costs).step_flops is ObjectiveCosts.step_flops
+        has_real = costs.real_rows() or costs.kept_numbers(1, 1) or "real_batches" not in objective.needed()
+        if says_nothing or not has_real:
+            names.append(objective.name)
+    return names
 
 
 def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
@@ -85,15 +102,16 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
     blend = None if blending is None else blending.of_step(seed=0)
     passes: FullGraph | SecondOrder | int
     check = None
-    if objective.gradient == "full":
+    gradient: Gradient = GRADIENTS.load(objective.gradient)
+    if gradient.derivatives is None:
         passes = trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend)
-    elif objective.gradient == "finite_difference":
+    elif gradient.first_order_only:
         checked = min(rows, per_rank(CHECKED_PAIRS, workers))
         check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed, blend=blend)
         keep = not drops_gradients(settings.sharding)
         passes = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
     else:
-        with_theta = objective.gradient == "exact" or is_sharded(settings)
+        with_theta = gradient.update_adjoint or is_sharded(settings)
         passes = trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend)
     return UnrolledStep(
         rows * trace.input_bytes,

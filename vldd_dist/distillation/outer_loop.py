@@ -17,10 +17,10 @@ from vldd_dist.distillation.checkpoints import LoopState, OuterLoopCheckpoints
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.distillation.history import History
-from vldd_dist.distillation.objectives.outer_problem import OuterProblem
+from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.errors import DivergenceError, InterruptedRun
+from vldd_dist.errors import ConfigError, DivergenceError, InterruptedRun
 from vldd_dist.events import Notice, Progress
 from vldd_dist.store.async_writer import AsyncWriter
 
@@ -71,7 +71,8 @@ class Distillation:
         Raises:
             DivergenceError: the outer loss is NaN, infinite or above the objective's `max_loss`; or `validate` raised it for
                 the start.
-            ConfigError: the objective's settings do not work, or no longer work, with this student.
+            ConfigError: the objective's settings do not work, or no longer work, with this student; or it does not learn a
+                tensor of the pairs that has a learning rate.
             InterruptedRun: `should_stop` asked it to stop; its state is stored.
             Exception: what `OuterProblem.awaited` returned; the state is stored. Run it again when that input exists.
         """
@@ -131,9 +132,19 @@ class Distillation:
         # Numbers, also where an objective returned tensors, which would keep the graph of each step.
         terms = {name: float(value) for name, value in gradient.terms.items()}
         self._refuse_divergence(step, sum(terms.values()))
+        self._refuse_missing(gradient)
         self.outer.step(gradient.rows, gradient.row_gradients, gradient.shared_gradients)
         self.average.update(step + 1)
         self.history.add(terms, self.pairs.shared)
+
+    def _refuse_missing(self, gradient: OuterGradient) -> None:
+        """Refuse a gradient without a tensor that would be published as learned."""
+        learned = self.pairs.learned(self.pairs.rows | self.pairs.shared).keys()
+        if missing := sorted(learned - gradient.row_gradients.keys() - gradient.shared_gradients.keys()):
+            name = missing[0]
+            has_rate = name in self.settings.rates()
+            mend = f"set distill.lr_{name} to 0" if has_rate else "choose a model.loss that does not learn it"
+            raise ConfigError(f"distill.objective: {self.settings.objective.name} does not learn {name}: {mend}")
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
         objective = self.settings.objective

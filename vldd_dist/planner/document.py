@@ -3,7 +3,7 @@
 from typing import Any
 
 from vldd_dist.cost_model.memory_model import RESERVED, peak
-from vldd_dist.planner.plan import Need, Plan
+from vldd_dist.planner.plan import Need, Plan, fits
 from vldd_dist.planner.work import Work
 
 
@@ -46,9 +46,10 @@ def _need(need: Need) -> dict[str, Any]:
         "kind": need.stage.kind,
         "experiment": need.experiment,
         "peak_bytes": peak_bytes,
+        "peak_is_lower_bound": need.is_lower_bound,
         "peak_of": need.terms,
         "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
-        "fits": None if need.limit is None or peak_bytes is None else peak_bytes <= need.limit,
+        "fits": fits(need),
         "suggestion": need.suggestion,
         "host_memory_bytes": need.host,
         "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,

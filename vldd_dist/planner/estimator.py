@@ -10,6 +10,20 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.errors import ConfigError, message_of
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
+# What a model, a loss or an objective raises if it does not work with tensors without values or with these sizes.
+UNTRACED = (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError)
+
+
+def why_untraced(experiment: Experiment, error: BaseException) -> str:
+    """The sentence about an error of `UNTRACED` during a pass."""
+    image, size = experiment.model.image.model, experiment.data.image_size
+    loss, objective = experiment.model.loss.name, experiment.distill.objective.name
+    return (
+        f"a pass of {image} at {size} pixels with the loss {loss} and the objective {objective} cannot be traced "
+        f"({message_of(error)}), so that what it takes is not known; if a run fails too, choose another of them, model_args or "
+        "data.image_size"
+    )
+
 
 def estimated_stages() -> list[StageSpec]:
     """The stages that have a memory model."""
@@ -45,9 +59,5 @@ class Estimator:
         assert stage.memory is not None
         try:
             return stage.memory(experiment, self.trace)
-        except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"model.image.model: a pass of {experiment.model.image.model} at {experiment.data.image_size} pixels "
-                f"cannot be traced ({message_of(error)}), so its memory is not estimated: choose another model, model_args or "
-                "data.image_size"
-            ) from error
+        except UNTRACED as error:
+            raise ConfigError(why_untraced(experiment, error)) from error

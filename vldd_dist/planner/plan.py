@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.described import Described
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.distillation_steps import objectives_without_costs
 from vldd_dist.cost_model.io_model import COMMON_CAPTIONS, DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
@@ -21,6 +23,11 @@ from vldd_dist.planner.stated_data import with_stated_data
 from vldd_dist.planner.suggestions import memory_limit, suggest
 from vldd_dist.planner.work import PlannedExperiment, Work, count_work
 from vldd_dist.store.store import Store
+
+LOWER_BOUND = (
+    "The peak of distillations is a lower bound, without the passes and the real pairs of a step, because the objective {} "
+    "does not say what a step takes (`costs`)"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Need:
 
     Attributes:
         terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
+        is_lower_bound: whether the peak is more than these bytes, because the objective does not say what it takes.
         limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
         host: bytes of host memory in which it holds features and embeddings; None if not estimated.
         moved: bytes read and written; None if not estimated.
@@ -52,11 +60,20 @@ class Need:
     stage: StageSpec
     experiment: str
     terms: Terms | None
+    is_lower_bound: bool
     limit: int | None
     host: int | None
     moved: Traffic | None
     measured: bool
     suggestion: str | None
+
+
+def fits(need: Need) -> bool | None:
+    """Whether the peak is at most the limit; None if it is not known."""
+    if need.terms is None or need.limit is None:
+        return None
+    is_enough = peak(need.terms) <= need.limit
+    return None if is_enough and need.is_lower_bound else is_enough
 
 
 @dataclass(frozen=True)
@@ -229,7 +246,8 @@ def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tup
 
 
 def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | None, list[str]]:
-    """The need of the experiment of `Need`; None if no experiment has such units. And why passes cannot be traced."""
+    """The need of the experiment of `Need`; None if no experiment has such units. And why passes cannot be traced, or the peak
+    is a lower bound."""
     estimates: list[_Estimate] = []
     notes: list[str] = []
     for one in planned:
@@ -240,6 +258,7 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
             notes.append(str(error))
         # No terms: the experiment has no such units.
         if terms is None or terms:
+            notes += [LOWER_BOUND.format(name) for name in _without_costs(stage, one.experiment)]
             estimates.append(_Estimate(one, terms, memory_limit(stage.resources(one.experiment))))
     if not estimates:
         return None, notes
@@ -249,6 +268,7 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
         stage=stage,
         experiment=experiment.name,
         terms=most.terms,
+        is_lower_bound=bool(_without_costs(stage, experiment)),
         limit=most.limit,
         host=stage.host_memory(experiment, estimator.trace, data) if stage.host_memory and data is not None else None,
         moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
@@ -260,6 +280,10 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
 
 def _sharing(graph: StudyGraph, until: str | None) -> Sharing:
     return Sharing(len(graph.graphs), len(graph.shared(until)), graph.count_without_sharing(until))
+
+
+def _without_costs(stage: StageSpec, experiment: Experiment) -> list[str]:
+    return objectives_without_costs(experiment) if stage.kind == "distillation" else []
 
 
 def _model_size(planned: PlannedExperiment) -> ModelSize:

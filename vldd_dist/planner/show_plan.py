@@ -6,7 +6,7 @@ from rich.table import Table
 from vldd_dist.cost_model.io_model import Traffic
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, Terms, peak
 from vldd_dist.pipeline.stage import StageSpec
-from vldd_dist.planner.plan import Plan
+from vldd_dist.planner.plan import Need, Plan, fits
 from vldd_dist.planner.work import CORE_SUSTAINED, GPU_SUSTAINED, Work
 
 # Parts of a peak that are smaller than this fraction are not printed.
@@ -68,7 +68,7 @@ def _print_needs(plan: Plan, console: Console) -> None:
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
         traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)
-        memory = ("?", "?") if need.terms is None else (format_size(peak(need.terms)), _fits(peak(need.terms), need.limit))
+        memory = ("?", "?") if need.terms is None else (_peak(need), _limit(need))
         table.add_row(need.stage.title, *name, *memory, *traffic)
     console.print(table)
     if plan.needs:
@@ -122,9 +122,16 @@ def _number(figure: float) -> str:
     return "<0.01" if 0 < figure < 0.005 else f"{figure:,.2f}" if figure else "0"
 
 
-def _fits(peak_bytes: int, limit: int | None) -> str:
+def _peak(need: Need) -> str:
+    """`> 1.2 GiB` for a lower bound."""
+    assert need.terms is not None
+    return f"{'> ' if need.is_lower_bound else ''}{format_size(peak(need.terms))}"
+
+
+def _limit(need: Need) -> str:
     """The GPU's memory, and whether the peak fits. The limit does not include `RESERVED`."""
-    return "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if peak_bytes <= limit else 'too small'}"
+    said = {True: "fits", False: "too small", None: "?"}[fits(need)]
+    return "-" if need.limit is None else f"{format_size(need.limit + RESERVED)}: {said}"
 
 
 def _breakdown(terms: Terms) -> str:

@@ -12,11 +12,13 @@ from vldd_dist.config.overrides import set_key
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, is_in_shards, peak
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
+from vldd_dist.distillation.unroll import Gradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
+from vldd_dist.plugins import GRADIENTS
 
 # The largest number of alternatives in a suggestion.
 PROPOSED = 3
@@ -125,8 +127,9 @@ class _Search:
             checkpointing = [on]
         yield [checkpointing]
         if is_unrolled:
-            gradients: Series = [{"distill.objective.gradient": "exact"}] if objective.gradient == "full" else []
-            allowed = objective.gradient != "finite_difference" and objective.allows_finite_differences()
+            gradient: Gradient = GRADIENTS.load(objective.gradient)
+            gradients: Series = [{"distill.objective.gradient": "exact"}] if gradient.derivatives is None else []
+            allowed = not gradient.first_order_only and objective.allows_finite_differences()
             if allowed and self._is_accepted(refuse_kinked_student):
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]

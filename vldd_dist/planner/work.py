@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import DataSize
 from vldd_dist.pipeline.stage import StageSpec, all_stages, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.planner.estimator import Estimator
+from vldd_dist.planner.estimator import UNTRACED, Estimator, why_untraced
 
 # FLOP/s that training sustains: about a third of the TF32 peak of an A100, and the fp32 rate of one core of a server.
 GPU_SUSTAINED, CORE_SUSTAINED = 50e12, 30e9
@@ -75,11 +75,16 @@ def count_work(planned: Iterable[PlannedExperiment]) -> tuple[dict[StageSpec, Wo
             if stage.flops is None:
                 uncounted.add(stage)
             else:
-                flops = None if data is None else stage.flops(experiment, traces, data, unit)
+                flops: float | None = None
+                reason = NO_COUNT
+                if data is not None:
+                    try:
+                        flops, reason = stage.flops(experiment, traces, data, unit), _not_modelled(experiment, unit)
+                    except UNTRACED as error:
+                        reason = why_untraced(experiment, error)
                 work = work_of.setdefault(stage, Work())
                 work.add(flops, unit.gpus > 0)
                 if flops is None:
-                    reason = NO_COUNT if data is None else _not_modelled(experiment, unit)
                     reasons[f"?: the work of {stage.title} is unknown, because {reason}"] = None
                 if stage.traffic is not None:
                     work.writes += stage.traffic(experiment, traces, data, unit).writes

@@ -130,6 +130,11 @@ class Trajectory:
 
     def _objects(self, epoch: int, tower: str) -> list[str]:
         source = self.reader.store.url_of(self.reader.prefix)
+        if epoch not in (kept := self.epochs):
+            raise StoreError(
+                f"{source}: this expert has no snapshot of epoch {epoch}, only of {kept}: an objective names the epochs that "
+                "it reads in `reached_epochs`, and experts.keep: all keeps every one"
+            )
         return row_files_of(snapshot_stem(epoch, tower), self.reader.manifest.objects, source)
 
     def _digest(self, epoch: int, tower: str) -> str:

@@ -85,7 +85,7 @@ class Bilevel(UnrolledObjective):
             yield BilevelProblem(self, context, unroller, teacher)
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
-        conflicts = [*self.conflicts_on_ranks(experiment), *self._conflicts_with_evaluation(experiment)]
+        conflicts = [*super().conflicts(experiment), *self._conflicts_with_evaluation(experiment)]
         key = "distill.objective"
         gradient = GRADIENTS.load(self.gradient)
         if gradient.first_order_only or not gradient.update_adjoint:

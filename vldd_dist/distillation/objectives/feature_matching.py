@@ -77,7 +77,8 @@ class FeatureProblem(OuterProblem):
         """
 
     def prepare(self, step: int) -> None:
-        """Set the model's weights for this outer step."""
+        """Set the model's weights for this outer step. The objective's `moves_model` must then be true: the tower is otherwise
+        prepared once, with the weights of the start."""
 
     def drawn(self, step: int) -> Tensor:
         """(B,) int64 indices of the pairs that take part, distinct and ascending; all of them unless a subclass draws some."""

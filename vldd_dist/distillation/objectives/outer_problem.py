@@ -15,10 +15,9 @@ class OuterGradient(NamedTuple):
         terms: the terms of the outer loss by name, the same on all ranks, and the same names at every step; the loss is their
             sum.
         rows: (K,) int64, distinct indices, among this rank's rows, of the pairs that took part.
-        row_gradients: the gradients (K, ...) of the row tensors by name, those of the loss over all ranks. Tensors in
-            `SyntheticPairs.fixed` need none.
-        shared_gradients: the gradients of the shared tensors by name, the same on all ranks. A tensor that is not named here
-            does not move.
+        row_gradients: the gradients (K, ...) of the row tensors by name, those of the loss over all ranks.
+        shared_gradients: the gradients of the shared tensors by name, the same on all ranks. Tensors in `SyntheticPairs.fixed`
+            need no gradient; one that any other tensor lacks is refused.
     """
 
     terms: dict[str, float]

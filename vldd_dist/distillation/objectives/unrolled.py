@@ -82,14 +82,22 @@ class UnrolledObjective(Objective):
         if self.dropout:
             refuse_backbone_dropout(model)
 
-    def conflicts_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
-        """Why the settings cannot run on several ranks or an engine, if the experiment asks for them."""
-        distill = experiment.distill
-        if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.sharding != "none"):
-            yield (
-                f"distill.objective.gradient: {self.gradient} keeps one graph in one process: set exact, or distill.workers to "
-                "1 and sharding to none"
+    def conflicts(self, experiment: "Experiment") -> list[str]:
+        """Those of `gradient`. An objective with more adds them to these."""
+        key, distill, gradient = "distill.objective.gradient", experiment.distill, GRADIENTS.load(self.gradient)
+        conflicts = []
+        if gradient.first_order_only and distill.precision == "bf16":
+            conflicts.append(
+                f"distill.precision: bf16 with {key}: {self.gradient}: the rounding error of bf16 is larger than the "
+                "difference of the two passes (docs/decisions.md, Precision and memory); set precision to fp32 or gradient to "
+                "exact"
             )
+        if gradient.derivatives is None and (distill.workers > 1 or distill.sharding != "none"):
+            conflicts.append(
+                f"{key}: {self.gradient} keeps one graph in one process: set exact, or distill.workers to 1 and sharding to "
+                "none"
+            )
+        return conflicts
 
     def inner_rates(self, shared: Mapping[str, Tensor], step: int) -> Tensor:
         """(2,) inner learning rates of the image and the text tower. Raises DivergenceError if one is zero or not finite."""

@@ -45,7 +45,8 @@ class Loss(Plugin):
         rows: Mapping[str, Tensor] = NONE,
         shared: Mapping[str, Tensor] = NONE,
     ) -> Tensor:
-        """The loss of B pairs.
+        """The loss of B pairs. Plans also call it with tensors of the meta device, which have no values: it must not read them
+        (`.item()`, masks as indices), or plans do not know what its passes take.
 
         Args:
             image_features, text_features: (B, d), of any norm; row i of both is pair i.

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 from vldd_dist.models.parameters import TOWERS
-from vldd_dist.plugins import GRADIENTS
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -14,24 +13,13 @@ KEY = "distill.objective"
 
 
 def conflicts_of(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> list[str]:
-    """All of these sentences."""
+    """All of these sentences, except those of every unrolled objective."""
     return [
-        *_of_gradient(settings, experiment),
         *_of_experts(settings, experiment),
         *_of_starts(settings, experiment),
         *_of_loss(settings, experiment),
         *_of_blending(settings, experiment),
     ]
-
-
-def _of_gradient(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:
-    first_order_only = GRADIENTS.load(settings.gradient).first_order_only
-    if first_order_only and experiment.distill.precision == "bf16":
-        yield (
-            f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the rounding error of bf16 is larger than the "
-            "difference of the two passes (docs/decisions.md, Precision and memory); set precision to fp32 or gradient to exact"
-        )
-    yield from settings.conflicts_on_ranks(experiment)
 
 
 def _of_experts(settings: TrajectoryMatchingSettings, experiment: "Experiment") -> Iterator[str]:

@@ -25,4 +25,4 @@ class TrajectoryMatching(TrajectoryMatchingSettings):
             yield TrajectoryMatchingProblem(self, context, unroller, experts, context.derived_seed())
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
-        return conflicts_of(self, experiment)
+        return [*super().conflicts(experiment), *conflicts_of(self, experiment)]
