@@ -3,10 +3,10 @@
     python -m benchmarks.pairs [--quick]
 
 Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with noise pairs and an expert with two
-snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets alternate step by step. Memory is the
-growth of a rank's resident set while the pairs, the best pairs and the optimiser's moments are created and updated, on one rank
-and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, twice the memory of a further pair on each of
-two ranks over that in one process.
+snapshots. Time is the median over outer steps in CPU seconds of one thread; the two numbers of pairs alternate step by step.
+Memory is the growth of a rank's resident set while the pairs, the best pairs and the optimiser's moments are created and
+updated, on one rank and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, twice the memory of a
+further pair on each of two ranks over that in one process.
 """
 
 import argparse
@@ -134,21 +134,21 @@ def rank_memory(ranks: Ranks, url: str, pairs: int) -> int:
     return peak
 
 
-def memory_per_pair(world: int, url: str, budgets: tuple[int, int]) -> tuple[float, list[int]]:
+def memory_per_pair(world: int, url: str, counts: tuple[int, int]) -> tuple[float, list[int]]:
     """Bytes per rank for a further pair, and the peaks from which they are computed. Each peak is measured in a new group,
     because processes do not return memory to the system."""
     peaks = []
-    for pairs in budgets:
+    for pairs in counts:
         group = Group(world)
         # A warm-up run loads the kernels.
         group.run(rank_memory, url, MINIBATCH)
         peaks.append(max(group.run(rank_memory, url, pairs)))
         group.close()
-    return (peaks[1] - peaks[0]) / (budgets[1] - budgets[0]), peaks
+    return (peaks[1] - peaks[0]) / (counts[1] - counts[0]), peaks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Outer steps of small and large pair budgets.")
+    parser = argparse.ArgumentParser(description="Outer steps of small and large numbers of pairs.")
     parser.add_argument("--quick", action="store_true", help="fewer steps")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)

@@ -84,7 +84,7 @@ def describe(source: Source, preset: str) -> Experiment:
 
 
 def with_pairs(experiment: Experiment, pairs: int) -> Experiment:
-    """The experiment with a single budget."""
+    """The experiment with a single number of pairs."""
     return experiment.model_copy(update={"distill": experiment.distill.model_copy(update={"pairs": [pairs]})})
 
 
@@ -106,7 +106,7 @@ def model(source: Source, preset: str) -> dict[str, Cost]:
 
 
 def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tuple[int, int, int]]]:
-    """Kind -> (number of units, bytes that one reads, bytes that one writes), separately for each budget.
+    """Kind -> (number of units, bytes that one reads, bytes that one writes), separately for each number of pairs.
 
     A distilled set is evaluated with each evaluation seed; a coreset method selects pairs anew for each seed, and each
     selection is evaluated once.
@@ -119,9 +119,9 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
         "evaluation": [],
     }
     for pairs in distill.pairs:
-        one_budget = with_pairs(experiment, pairs)
-        groups["distillation"].append((len(distill.seeds), *bytes_of_a_unit(source, one_budget, "distillation")))
-        groups["evaluation"].append((sets, *bytes_of_a_unit(source, one_budget, "evaluation")))
+        of_pairs = with_pairs(experiment, pairs)
+        groups["distillation"].append((len(distill.seeds), *bytes_of_a_unit(source, of_pairs, "distillation")))
+        groups["evaluation"].append((sets, *bytes_of_a_unit(source, of_pairs, "evaluation")))
     # An expert's evaluation reads its last snapshot instead of pairs.
     read, written = bytes_of_a_unit(source, with_pairs(experiment, 1), "evaluation")
     snapshot = sum(trace_of(experiment).trainable_bytes.values())

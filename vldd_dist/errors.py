@@ -79,8 +79,8 @@ class OtherOnThisMachine(DataError):
 
 
 class OtherVersion(VlddError):
-    """This machine has another version of this package than the driver, and would compute something else under the ids of the
-    driver's units."""
+    """A stage of this machine's code is not the one by which the driver planned a unit, so that it would compute something else
+    under the unit's id."""
 
     may_be_of_the_machine = True
 

@@ -242,7 +242,7 @@ def test_the_sets_of_a_store_are_listed_over_one_connection(store: Store, monkey
     monkeypatch.setattr("vldd_dist.store.backends.base.open_file_system", opening)
     found = published_sets(Store(store.url))
     assert list(found) == [*sets, "distilled/d"]
-    assert [isinstance(manifest, StoreError) for manifest in found.values()] == [False, False, False, True]
+    assert [isinstance(one.manifest, StoreError) for one in found.values()] == [False, False, False, True]
     assert len(opened) <= 1
 
 

@@ -81,6 +81,11 @@ def test_test_splits_of_several_data_sets_are_compared_by_their_content(tmp_path
     assert {(split.images, split.captions) for split in splits.values()} == {(12, 60)}
     assert splits["all"] == splits["few"] != splits["other"]
 
+    store.delete([key for key in store.keys("units/shard_group") if "fingerprints" in key])
+    damaged = Measured(store)
+    damaged.refresh(datasets)
+    assert len({split.content for split in damaged.test_splits(graphs).values()}) == 3, "no two are taken for equal"
+
 
 def test_figures_are_those_of_the_variants_evaluations(finished: tuple[LoadedStudy, Store]) -> None:
     study, store = finished

@@ -92,14 +92,14 @@ class Garbage:
 
 def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> Garbage:
     """Objects under `units/`, `blobs/` and `distilled/` that nothing lists and that are older than `min_age`. A folder under
-    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit no longer count. With `keep`, also the
-    records of its ended runs.
+    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit no longer count. Also unfinished writes
+    there and under `runs/` and `status/`; with `keep`, also the records of its ended runs.
 
     The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. An attempt
     is as old as its newest object, and a unit that is not needed is as old as the newest object of all its attempts.
 
     Args:
-        keep: the committed units that are needed; None: all.
+        keep: what is needed; None: all.
 
     Raises:
         StoreError: the store has no mark, a manifest cannot be read, or there are blobs but no units, so that it is not known

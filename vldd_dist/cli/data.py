@@ -74,8 +74,9 @@ def init(
         path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
     if notes := small_splits(load_experiment(path).data):
-        fractions = [f"data.split.{split}" for split in ("val", "test") if any(f"{split} image" in note for note in notes)]
-        say(f"{' '.join(notes)} Use more images, or raise {' and '.join(fractions)}.")
+        made = [split for split in ("val", "test") if split not in source.own_splits()]
+        fractions = [f"data.split.{split}" for split in made if any(f"{split} image" in note for note in notes)]
+        say(f"{' '.join(notes)} Use more images{', or raise ' if fractions else ''}{' and '.join(fractions)}.")
     if weights is None and is_offline():
         say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")
     say(f"{path} is written. Look at the data, then run it:")

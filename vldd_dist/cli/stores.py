@@ -63,8 +63,8 @@ def gc(
         more = f" and {len(garbage.runs) - NAMED_RUNS} more" * (len(garbage.runs) > NAMED_RUNS)
         named = one_line(", ".join(garbage.runs[:NAMED_RUNS]))
         say(
-            f"These ended runs of a kept name had other settings, and their units are not kept: {named}{more}. To keep those "
-            "of a run, name its description with --keep."
+            "The units of these ended runs of a kept name are not kept, because they differ in settings, data or the version "
+            f"of vldd_dist: {named}{more}. To keep those of other settings, name their description with --keep."
         )
 
 

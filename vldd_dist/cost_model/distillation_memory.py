@@ -28,7 +28,7 @@ class PairSize:
         learned: the part of it that is learned.
         used: what an outer step uses of it: its text, and its pixels or, if the images are not learned, the features that a
             frozen tower computed from them.
-        kept: what a run keeps besides these: the features of images that are not learned.
+        kept: what a distillation keeps besides these: the features of images that are not learned.
     """
 
     whole: int

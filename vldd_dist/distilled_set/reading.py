@@ -135,7 +135,7 @@ def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> 
     return manifest
 
 
-class PublishedSet(NamedTuple):
+class ListedSet(NamedTuple):
     """A set in a store: its manifest, or the error if it cannot be read, and when it was published, by the store's clock; None:
     the store does not report it."""
 
@@ -143,7 +143,7 @@ class PublishedSet(NamedTuple):
     moment: datetime | None
 
 
-def published_sets(store: Store) -> dict[str, PublishedSet]:
+def published_sets(store: Store) -> dict[str, ListedSet]:
     """Folder under `distilled/` -> its set; in the order in which the sets were published."""
 
     def read(folder: str) -> DistilledManifest | StoreError:
@@ -158,7 +158,7 @@ def published_sets(store: Store) -> dict[str, PublishedSet]:
     folders = sorted(listed, key=lambda folder: (listed[folder].modified, folder))
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return {
-            folder: PublishedSet(manifest, moments[folder])
+            folder: ListedSet(manifest, moments[folder])
             for folder, manifest in zip(folders, pool.map(read, folders), strict=True)
         }
 

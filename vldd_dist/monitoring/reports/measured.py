@@ -22,7 +22,8 @@ from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
 from vldd_dist.reporting.table import Table
-from vldd_dist.store.store import Store
+from vldd_dist.store.objects import DamagedObject
+from vldd_dist.store.store import MissingObject, Store
 
 READS_AT_ONCE = 16
 # The files of a distilled set that can be viewed without this package.
@@ -83,8 +84,12 @@ class Measured:
         }
 
     def _test_content(self, dataset: WorkUnit) -> str:
+        """The digest of a data set's test split; if it cannot be read, the id of the data set, which no other has."""
         if dataset.id not in self._contents:
-            self._contents[dataset.id] = Dataset(self.committed(dataset)).content("test")
+            try:
+                self._contents[dataset.id] = Dataset(self.committed(dataset)).content("test")
+            except (MissingObject, DamagedObject):
+                return dataset.id
         return self._contents[dataset.id]
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
