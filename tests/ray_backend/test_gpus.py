@@ -44,7 +44,7 @@ def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins
     asked = {unit.kind: unit.resources.gpus for unit in Graph(experiment).units()}
     assert asked.pop("expert") == 0.5
     on_cpus = {kind for kind, gpus in asked.items() if gpus != 1}
-    assert on_cpus == {"shard_group", "dataset", "caption_embeddings", "publication"}, "these read, merge and write"
+    assert on_cpus == {"shard_group", "dataset", "caption_embeddings", "coreset", "publication"}, "none of these runs a network"
     assert load_experiment("scenes", [*TINY, *resource_overrides(None)]) == load_experiment("scenes", TINY)
 
 
