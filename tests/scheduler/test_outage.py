@@ -10,7 +10,7 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.limits import RunClock, RunLimits
+from vldd_dist.scheduler.limits import NO_LIMITS, RunClock, RunLimits
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
@@ -86,9 +86,10 @@ def test_after_an_outage_units_run_again_where_they_ran(
     assert all(notice.endswith("one machine with that much free on which it has not failed") for notice in waiting), waiting
 
 
-def test_a_run_that_waits_a_few_minutes_for_machines_uses_its_own_before_it_ends(store: Store) -> None:
+@pytest.mark.parametrize("seconds", [300, 0])
+def test_a_run_that_waits_a_few_minutes_for_machines_uses_its_own_before_it_ends(seconds: float, store: Store) -> None:
     executor = Machines(store, {"a": 1, "b": 1}, ("b",))
-    clock, limits = RunClock(executor.clock, executor.sleep), RunLimits(capacity_timeout_seconds=300)
+    clock, limits = RunClock(executor.clock, executor.sleep), RunLimits(capacity_timeout_seconds=seconds)
     result = Controller([make("unit")], store, lambda: executor, RunState([]), limits, clock=clock).run()
     assert (result.failed, len(result.ran)) == ([], 1)
 
@@ -126,10 +127,16 @@ class OneWithoutStore(Machines):
         return True if seconds >= 6 * 3600 else None
 
 
-def test_a_machine_that_alone_cannot_reach_the_store_fails_no_unit(store: Store) -> None:
-    """It is always free while the others work, so it would get each unit until its attempts are used up."""
+@pytest.mark.parametrize("seconds", [NO_LIMITS.capacity_timeout_seconds, 0])
+def test_a_machine_that_alone_cannot_reach_the_store_fails_no_unit(seconds: float, store: Store) -> None:
+    """It is always free while the others work, so it would get each unit until its attempts are used up.
+
+    Args:
+        seconds: how long the run waits for machines while none of its units runs.
+    """
     executor = OneWithoutStore(store)
     state, clock = RunState([Notices()], executor.clock), RunClock(executor.clock, executor.sleep)
     made = [make(f"unit {number}") for number in range(12)]
-    result = Controller(made, store, lambda: executor, state, clock=clock).run()
+    limits = RunLimits(capacity_timeout_seconds=seconds)
+    result = Controller(made, store, lambda: executor, state, limits, clock=clock).run()
     assert (result.failed, len(result.ran)) == ([], 12)

@@ -11,6 +11,7 @@ from vldd_dist.scheduler.failures.stragglers import Stragglers
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.capacity_notices import WORKER_START_SECONDS
 from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # Time between two checks.
@@ -42,8 +43,9 @@ class HealthChecks:
         self._executor, self._admission, self._running = executor, admission, running
         self._ends, self._avoidance = ends, avoidance
         self._stall_timeout_seconds, self._stragglers = stall_timeout_seconds, Stragglers(running)
-        # Before the run gives up.
-        self._elsewhere_seconds = min(ELSEWHERE_SECONDS, capacity_timeout_seconds / 2)
+        # The first wait while no unit of the run runs: it ends before the run gives up, which takes at least the time that a
+        # worker needs to start.
+        self._seconds_while_none_runs = min(ELSEWHERE_SECONDS, max(capacity_timeout_seconds, WORKER_START_SECONDS) / 2)
         # Unit id -> how often it was told to wait no longer for other machines.
         self._relaxed: Counter[str] = Counter()
         self._checked_at = -float("inf")
@@ -70,10 +72,11 @@ class HealthChecks:
         while its own is free. Each wait of a unit is twice as long as the one before, because a machine that alone cannot reach
         the store is always free: it would get the unit until its attempts are used up."""
         now = self._running.clock()
+        first = ELSEWHERE_SECONDS if self._running.any_worker_started else self._seconds_while_none_runs
         late = [
             one.unit
             for one in self._running
-            if not one.worker_started and now - one.started_at >= self._elsewhere_seconds * 2 ** self._relaxed[one.unit.id]
+            if not one.worker_started and now - one.started_at >= first * 2 ** self._relaxed[one.unit.id]
         ]
         relaxed = [unit for unit in late if self._avoidance.relax(unit.id)]
         self._relaxed.update(unit.id for unit in relaxed)
