@@ -159,10 +159,18 @@ def submit(
     # The user's own come last, so that they take precedence.
     changes = [*resource_overrides(gpus, gpu_memory), *(overrides or [])]
     described = load_description(config, changes)
-    job, started = submit_job(described, config, changes, store, address, working_dir, more)
-    words = "submitted" if started else "is already running"
-    if more and not started:
-        words += f"; {shlex.join(more)} takes effect only if you stop it (`ray job stop {job}`) and submit again"
+    job, running_with = submit_job(described, config, changes, store, address, working_dir, more)
+    options = shlex.join(more)
+    if running_with is None:
+        words = "submitted"
+    elif running_with == options:
+        words = "is already running"
+    else:
+        words = (
+            f"is already running {f'with {running_with}' if running_with else 'without options'}; "
+            f"{options or 'submitting without them'} takes effect only if you stop it (`ray job stop {job}`), or wait for its "
+            "end, and submit again"
+        )
     say(f"{job} {words}")
     say(next_commands(job, address, store))
 

@@ -162,7 +162,7 @@ def test_the_suggested_commands_are_valid() -> None:
     assert seen == [*jobs, "vldd status s3://bucket/a b", "vldd list s3://bucket/a b"]
 
 
-def test_options_that_a_running_job_does_not_take_are_named(
+def test_a_running_job_with_other_options_is_said_to_have_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs: list[SimpleNamespace] = []
@@ -184,16 +184,21 @@ def test_options_that_a_running_job_does_not_take_are_named(
     assert said("--max-running", "8", "--wait-hours", "24").endswith("-1 submitted")
     assert entrypoints[0].endswith("--store s3://bucket/a --max-running 8 --wait-hours 24")
     (job,) = (each.submission_id for each in jobs)
-    assert said() == said(store="s3://bucket/a/") == f"{job} is already running"
+    effect = f"takes effect only if you stop it (`ray job stop {job}`), or wait for its end, and submit again"
+    running = f"{job} is already running with --max-running 8 --wait-hours 24"
+    assert said("--max-running", "8", "--wait-hours", "24", store="s3://bucket/a/") == f"{job} is already running"
+    assert said() == f"{running}; submitting without them {effect}"
     assert jobs_of("s3://bucket/a", NOBODY) == jobs_of("s3://bucket/a/", NOBODY) == [f"job {job}: RUNNING"]
-    assert said("--until", "experts").startswith(f"{job} is already running; --until experts takes effect only if you stop it ")
-    assert said("--max-running", "1", "--track", "wandb=mine") == (
-        f"{job} is already running; --track wandb=mine --max-running 1 takes effect only if you stop it "
-        f"(`ray job stop {job}`) and submit again"
-    )
+    assert said("--max-running", "1", "--track", "wandb=mine") == f"{running}; --track wandb=mine --max-running 1 {effect}"
     assert len(jobs) == 1
     assert said("--until", "experts", store="s3://bucket/b").endswith("-1 submitted")
     assert entrypoints[1].endswith("--store s3://bucket/b --until experts")
+    # Else its user would wait for what follows the experts.
+    assert " is already running with --until experts; submitting without them takes " in said(store="s3://bucket/b")
+    jobs[1].status = JobStatus.SUCCEEDED
+    assert said(store="s3://bucket/b").endswith("-2 submitted")
+    assert said(store="s3://bucket/b").endswith("-2 is already running")
+    assert " is already running without options; --until experts takes " in said("--until", "experts", store="s3://bucket/b")
 
 
 def test_an_unknown_stage_is_refused_before_a_cluster_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

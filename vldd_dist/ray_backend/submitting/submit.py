@@ -45,7 +45,7 @@ def submit(
     address: str,
     working_dir: str,
     more: Sequence[str] = (),
-) -> tuple[str, bool]:
+) -> tuple[str, str | None]:
     """Start the job, unless it is already running.
 
     Args:
@@ -54,10 +54,10 @@ def submit(
             ignore files list. Its jobs/runtime_env.yaml is used as with `ray job submit --runtime-env`.
         store: URL of the store, valid on every node.
         address: URL of the cluster's dashboard.
-        more: further arguments of `vldd run`.
+        more: further arguments of `vldd run`, which are no part of the description.
 
     Returns:
-        The job's id, and whether this call started it.
+        The job's id. None if this call started it; else the further arguments with which it was started, as one line.
 
     Raises:
         ConfigError: the description or a study's base is outside the working directory, the working directory contains the
@@ -83,18 +83,18 @@ def submit(
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _cluster_errors(address):
         client = _client(address)
-        job, is_running = _next_job(client, submission_name(described, store))
-        if not is_running:
+        job, running_with = _next_job(client, submission_name(described, store))
+        if running_with is None:
             with _refusals(address, root):
                 client.submit_job(
                     entrypoint=shlex.join(entrypoint),
                     submission_id=job,
                     runtime_env=environment,
-                    metadata={"experiment": described.name, "store": Store(store).url},
+                    metadata={"experiment": described.name, "store": Store(store).url, "options": shlex.join(more)},
                     # The driver only schedules units, and it must also start on a head node without CPUs.
                     entrypoint_num_cpus=0,
                 )
-    return job, not is_running
+    return job, running_with
 
 
 def _path_in(root: Path, config: str, key: str = "") -> str:
@@ -114,18 +114,19 @@ def _path_in(root: Path, config: str, key: str = "") -> str:
     return str(path.relative_to(root))
 
 
-def _next_job(client: JobSubmissionClient, name: str) -> tuple[str, bool]:
-    """The id of the job with this name that has not ended, and True; if there is none, the next free id, and False."""
+def _next_job(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
+    """The id of the job with this name that has not ended, and its `more`, as in `submit`; if there is none, the next free id,
+    and None."""
     earlier_jobs = {
-        details.submission_id: details.status
+        details.submission_id: details
         for details in client.list_jobs()
         if details.submission_id and details.submission_id.startswith(f"{name}-")
     }
-    for job, status in earlier_jobs.items():
-        if status not in ENDED:
-            return job, True
+    for job, details in earlier_jobs.items():
+        if details.status not in ENDED:
+            return job, (details.metadata or {}).get("options", "")
     numbers = [int(end) for job in earlier_jobs if (end := job.removeprefix(f"{name}-")).isdecimal()]
-    return f"{name}-{max(numbers, default=0) + 1}", False
+    return f"{name}-{max(numbers, default=0) + 1}", None
 
 
 def jobs_of(store: str, address: str) -> list[str]:
