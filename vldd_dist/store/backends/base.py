@@ -102,7 +102,7 @@ class Backend(ABC):
             raise StoreError(f"{self.url}: {self.scheme}:// can only be read: {self.write_instead}")
 
     def check_permission(self, path: str) -> None:
-        """Raises OSError if this user may not create the object, as far as that is known without a request."""
+        """Raises OSError or StoreError if this user may not create the object, as far as that is known without a request."""
         return
 
     def first_request(self, size: int) -> Callable[[str, Limit], None] | None:

@@ -47,7 +47,16 @@ class LocalFiles(Local):
             return file.read(-1 if at_most is None else min(at_most, os.fstat(file.fileno()).st_size) + 1)
 
     def check_permission(self, path: str) -> None:
-        check_permission(path)
+        try:
+            check_permission(path)
+        except NotADirectoryError:
+            raise
+        except OSError as error:
+            # Its folder is the nearest one that exists: `/` on a machine that does not mount the store's.
+            raise StoreError(
+                f"{self.url}: the folder {error.filename} cannot be written ({error.strerror}): mount the store's folder on "
+                "this machine, give this user access, or plan without --store"
+            ) from None
 
     def write(self, path: str, data: bytes, limit: Limit) -> None:
         replace_file(path, data)
