@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 
@@ -34,10 +35,8 @@ def execute(
     `should_stop` returns True, a long unit stores a checkpoint and ends.
 
     Raises:
-        OtherVersion: the stage of this process is not the one that the driver planned.
         VlddError: with a sentence for the user. Any other exception is a bug.
     """
-    _check_version(order)
     # Its checkpoints were removed with the commit, so the whole unit would be computed again.
     if ranks.broadcast(ranks.is_main and is_done(store, order.kind, order.id)):
         logger.info("%s/%s is already committed", order.kind, order.id)
@@ -62,15 +61,23 @@ def execute(
         writer.commit(facts, cpus=order.worker_cpus * order.workers, gpus=order.worker_gpus * order.workers)
 
 
-def _check_version(order: UnitOrder) -> None:
+def check_version(order: UnitOrder) -> None:
     """Raises OtherVersion unless this process computes what the unit's id stands for. The id has the stage's version in the
-    driver's code, which is not the code of this machine if it has an older image or an installation of its own."""
-    inputs = {role: unit_id for role, (_, unit_id) in order.inputs.items()}
-    if order.kind not in STAGES or id_of(order.kind, stage_of(order.kind).version, order.spec, inputs) != order.id:
+    driver's code, which is not the code of this machine if it has an older image or an installation of its own. Call it before
+    anything else reads an order of another process: one of other code may have other fields."""
+    if not _is_of_this_code(order):
         raise OtherVersion(
             f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than the driver: use one image, "
             "under a tag of its own, or one installation on all machines"
         )
+
+
+def _is_of_this_code(order: UnitOrder) -> bool:
+    # Unpickled, it has the fields of the driver's class.
+    if vars(order).keys() != {field.name for field in fields(UnitOrder)} or order.kind not in STAGES:
+        return False
+    inputs = {role: unit_id for role, (_, unit_id) in order.inputs.items()}
+    return id_of(order.kind, stage_of(order.kind).version, order.spec, inputs) == order.id
 
 
 def _limit_threads(count: int) -> None:

@@ -1,5 +1,6 @@
 """The outcome of an attempt for each kind of error of its unit."""
 
+import itertools
 import platform
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ import pytest
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import DataError, StoreOutage, StoreUnreachable
 from vldd_dist.events import Progress, Report
-from vldd_dist.pipeline.outcome import DONE
 from vldd_dist.pipeline.stages.data import caption_embeddings
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.workers import worker
@@ -63,16 +63,26 @@ def test_a_unit_does_not_run_where_the_folder_of_the_store_is_not_mounted(store:
     assert store.fs.find(store.root) == []
 
 
-def test_a_machine_with_another_version_of_the_package_computes_nothing(store: Store) -> None:
+def test_a_machine_with_another_version_of_the_package_computes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with an older image: what it computes would be committed under the id of the driver's version."""
+    monkeypatch.setattr(worker, "start_logging", lambda: None)
+    monkeypatch.setattr(worker, "join", lambda *arguments, **more: pytest.fail("a rank tried to reach the others"))
     mark_store(store)
     (unit, *_) = units_of(experiment(), "shard_group")
-    for planned in (replace(unit, version=unit.version + 1), replace(unit, kind="a_stage_of_later")):
-        found = worker.run_order(planned.order(), store, Reports(), "n1")  # type: ignore[arg-type]
-        assert (found.status, found.exit_code) == ("broken", 1)
-        assert found.cause.startswith(f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than ")
+    orders = [replace(unit, version=unit.version + 1).order(), replace(unit, kind="a_stage_of_later").order()]
+    # The stage has the same version there, and the order's class has other fields.
+    for field in ("worker_gpus", "label"):
+        order = unit.order()
+        vars(order)[f"{field}_of_later"] = vars(order).pop(field)
+        orders.append(order)
+    # Also if it is a rank of a unit, before it tries to reach the others.
+    for order, rendezvous in itertools.product(orders, [None, ("127.0.0.1", 9)]):
+        found = worker.answer(order, store, Reports(), "n1", rendezvous, 0)  # type: ignore[arg-type]
+        assert (found["status"], found["exit_code"], found["node"]) == ("broken", 1, "n1")
+        sentence = f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than "
+        assert found["cause"].startswith(sentence)
         assert store.keys("units") == []
-    assert worker.run_order(unit.order(), store, Reports(), "n1") == DONE  # type: ignore[arg-type]
+    assert worker.answer(unit.order(), store, Reports(), "n1", None, 0)["status"] == "done"  # type: ignore[arg-type]
 
 
 def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_another(store: Store) -> None:

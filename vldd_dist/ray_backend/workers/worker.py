@@ -17,10 +17,10 @@ import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.artifacts.units import is_store
-from vldd_dist.errors import OtherOnThisMachine, StoreOutage, StoreUnreachable, VlddError, first_line
+from vldd_dist.errors import OtherOnThisMachine, OtherVersion, StoreOutage, StoreUnreachable, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.logs import bound, start_logging
-from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.execute import check_version, execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.plugins import load_all
@@ -48,6 +48,10 @@ def answer(
         rendezvous: host and port, if the unit has several ranks.
     """
     start_logging()
+    try:
+        check_version(order)
+    except OtherVersion as error:
+        return asdict(Outcome("broken", str(error), error.exit_code, node=node))
     with bound(unit=order.label, node=node):
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
