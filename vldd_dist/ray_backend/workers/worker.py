@@ -51,7 +51,7 @@ def answer(
     try:
         check_version(order)
     except OtherVersion as error:
-        return asdict(Outcome("broken", str(error), error.exit_code, node=node))
+        return asdict(replace(_ended_by(error), node=node))
     with bound(unit=order.label, node=node):
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
@@ -87,15 +87,19 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except InputAwaited as wait:
         return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
     except VlddError as error:
-        if isinstance(error, StoreOutage):
-            return Outcome("unreachable", str(error), error.exit_code)
-        where = f" (on the machine {platform.node()})" if isinstance(error, OtherOnThisMachine) else ""
-        return Outcome("broken" if error.may_be_of_the_machine else "refused", f"{error}{where}", error.exit_code)
+        return _ended_by(error)
     except LostRank as error:
         return Outcome("lost", str(error), 1)
     except Exception as error:
         logger.exception("failed")
         return Outcome("broken" if is_of_the_machine(error) else "crashed", describe(error), 1)
+
+
+def _ended_by(error: VlddError) -> Outcome:
+    if isinstance(error, StoreOutage):
+        return Outcome("unreachable", str(error), error.exit_code)
+    where = f" (on the machine {platform.node()})" if isinstance(error, OtherOnThisMachine) else ""
+    return Outcome("broken" if error.may_be_of_the_machine else "refused", f"{error}{where}", error.exit_code)
 
 
 def _require_marked(store: Store) -> None:
