@@ -120,7 +120,7 @@ def with_means(page: str, report: str) -> str:
     (full,) = (mean for (method, _), mean in means.items() if method == display_name(FULL))
     line = (
         f"With {PAIRS} pairs, the mean recall is {distilled} for distilled pairs, {of_size[best]} for the best coreset "
-        f"({best}) and {full} for full data"
+        f"({best}) and {full} for the experts"
     )
     text, lines = MEANS.subn(line, page)
     if lines != 1:

@@ -65,7 +65,7 @@ def test_one_command_makes_them_from_the_store_of_the_demo(tmp_path: Path) -> No
     page = f"# Demo\n\n| pairs | method | TR@1 |\n|:---|:---|---:|\n| 10 | random | 5.5 |\n{notes}"
     (tmp_path / demo.PAGE).parent.mkdir(parents=True)
     (tmp_path / demo.PAGE).write_text(page)
-    line = "With 20 pairs, the mean recall is {} for distilled pairs, {} for the best coreset ({}) and {} for full data"
+    line = "With 20 pairs, the mean recall is {} for distilled pairs, {} for the best coreset ({}) and {} for the experts"
     (tmp_path / demo.README).write_text(f"# Demo\n\n{line.format(1, 2, 'random', 3)}\n(the table).\n")
     store = finished(tmp_path / "store")
     files = {str(path.relative_to(tmp_path)): content for path, content in demo.changed_files(store, tmp_path)}

@@ -84,7 +84,8 @@ def test_the_memory_of_a_coreset_by_hand() -> None:
     assert COCO.images["train"] * size == pytest.approx(17e9, rel=0.03)
     text = DOCUMENT.read_text()
     assert "18 kB each with nfnet_l0, and while they select up to seven times as much in addition" in text
-    assert "| 350,000 images in 48 GiB; COCO: 17 GB |" in text
+    assert "| 350,000 images in 48 GiB if one selection runs there; two run in" in text
+    assert "so 175,000; COCO: 17 GB |" in text
 
 
 def test_k_means_takes_seven_times_its_features() -> None:
