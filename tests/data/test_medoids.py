@@ -1,5 +1,9 @@
 """k-means medoids on known clusters."""
 
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
@@ -31,3 +35,19 @@ def test_a_choice_depends_on_the_seed_alone() -> None:
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_equal_rows_are_each_near_one_centre_only() -> None:
     assert sorted(medoids(torch.ones(5, 3), 5, 0)) == list(range(5))
+
+
+def test_the_search_for_the_medoids_does_not_copy_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(2000, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def fitted(points: np.ndarray) -> SimpleNamespace:
+        tracemalloc.start()
+        return SimpleNamespace(cluster_centers_=points[:8].copy())
+
+    monkeypatch.setattr("sklearn.cluster.KMeans", lambda *_, **__: SimpleNamespace(fit=fitted))
+    try:
+        assert medoids(features, 8, 0) == list(range(8))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < features.nbytes / 2

@@ -25,7 +25,8 @@ def medoids(features: Tensor, count: int, seed: int) -> list[int]:
     squares = (points**2).sum(axis=1)
     chosen: list[int] = []
     for centre in KMeans(count, n_init=1, random_state=seed).fit(points).cluster_centers_:
-        distances = squares - 2 * points @ centre
+        # Without the brackets numpy would first make 2 * points, a copy of all rows for each centre.
+        distances = squares - 2 * (points @ centre)
         distances[chosen] = np.inf
         chosen.append(int(distances.argmin()))
     return chosen
