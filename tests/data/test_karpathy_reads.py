@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from tests.data.prepared.test_dataset import karpathy
+from vldd_dist.config.described import Described
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.loading.load_study import read_description
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.data.sources.karpathy import Karpathy
 from vldd_dist.pipeline.advice import advice_on
@@ -14,25 +17,48 @@ from vldd_dist.planner.plan import plan
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
-def test_a_run_reads_it_once_and_a_plan_once_more_for_the_first_samples_of_each_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def described(tmp_path: Path) -> Experiment:
     def more(tree: dict[str, Any]) -> None:
         tree["images"] *= 10
 
     karpathy(tmp_path, more)
-    reads, read = 0, Karpathy._entries
+    source = f"{{name: karpathy, annotations: {tmp_path}/data.json, images: {tmp_path}/images}}"
+    return experiment(f"data.source={source}", "experts.readers=1", *(f"data.{split}_images=null" for split in SPLITS))
 
-    def counted(self: Karpathy) -> list[Any]:
-        nonlocal reads
-        reads += 1
+
+@pytest.fixture
+def reads(described: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[Karpathy]:
+    """The source of each read."""
+    reads, read = [], Karpathy._entries
+
+    def recorded(self: Karpathy) -> list[Any]:
+        reads.append(self)
         return read(self)
 
-    monkeypatch.setattr(Karpathy, "_entries", counted)
-    source = f"{{name: karpathy, annotations: {tmp_path}/data.json, images: {tmp_path}/images}}"
-    described = experiment(f"data.source={source}", "experts.readers=1", *(f"data.{split}_images=null" for split in SPLITS))
+    monkeypatch.setattr(Karpathy, "_entries", recorded)
+    return reads
+
+
+def check_reads(described: Described, reads: list[Karpathy]) -> None:
     graph_of(described).units()
     advice_on(described)
-    assert reads == 1
+    assert len(reads) == 1
     plan(described, None)
-    assert reads == 1 + len(SPLITS)
+    assert len(reads) == 1 + len(SPLITS)
+
+
+def test_a_run_reads_it_once_and_a_plan_once_more_for_the_first_samples_of_each_split(
+    described: Experiment, reads: list[Karpathy]
+) -> None:
+    check_reads(described, reads)
+
+
+def test_the_variants_of_a_study_read_it_together_as_often_as_one_experiment(
+    described: Experiment, reads: list[Karpathy]
+) -> None:
+    base = described.model_dump(mode="json")
+    variants = {"rate": {"distill.lr_images": 3}, "fewer": {"data.train_images": 15}, "seed": {"seed": 1}, "base": {}}
+    study = read_description({"name": "study", "base": base, "variants": variants}, "a test")
+    assert len(study.experiments) == 4
+    check_reads(study, reads)

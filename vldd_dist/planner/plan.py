@@ -10,6 +10,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.distillation_steps import objectives_without_costs
 from vldd_dist.cost_model.io_model import COMMON_CAPTIONS, DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
@@ -128,8 +129,7 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
     graph = graph_of(described.with_experiments(experiments))
     units, owners = graph.units(until), list(graph.owners(until))
     done = set() if store is None else committed_units(store, units)
-    for owner, _ in owners:
-        _check_source(owner, done)
+    _check_sources([owner for owner, _ in owners], done)
     planned, assumptions = _planned(owners, done, store)
     kinds = {unit.kind for unit in units}
     needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
@@ -154,15 +154,20 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
     )
 
 
-def _check_source(graph: Graph, done: set[str]) -> None:
-    """Read the first samples of the source, unless the dataset is already prepared: then this machine may not see the source.
+def _check_sources(graphs: Iterable[Graph], done: set[str]) -> None:
+    """Read the first samples of each source, unless its dataset is already prepared: then this machine may not see the source.
 
     Raises:
         DataError: no sample that was read is usable.
         StoreError: the source cannot be reached at the moment.
     """
-    if graph.unit("dataset").id not in done:
-        source = graph.experiment.data.source
+    # Settings as JSON -> source: each is checked once, and not for each variant.
+    to_check: dict[str, Source] = {}
+    for graph in graphs:
+        if graph.unit("dataset").id not in done:
+            source = graph.experiment.data.source
+            to_check.setdefault(source.model_dump_json(), source)
+    for source in to_check.values():
         for split in source.own_splits():
             source.check(split)
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from vldd_dist.config.base import AnyPlugin
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import apply_overrides, description_path, experiment_of, hides_presets, read_tree
 from vldd_dist.config.loading.presets import preset_path
@@ -201,9 +202,10 @@ def _experiments(
 ) -> dict[str, Experiment]:
     experiments: dict[str, Experiment] = {}
     variant_of: dict[str, str] = {}
+    source_of: dict[str, AnyPlugin] = {}
     for name, tree in trees:
         try:
-            experiments[name] = Experiment.model_validate(tree)
+            experiments[name] = _with_shared_source(Experiment.model_validate(tree), source_of)
         except ValidationError as error:
             _refuse_scalar_axis(error, axes, path)
             raise ConfigError(f"{path}: variant {name}: {first_problem(error)}") from None
@@ -212,6 +214,17 @@ def _experiments(
         if first != name:
             raise ConfigError(f"{path}: the variants {first} and {name} are the same experiment: remove one of them")
     return experiments
+
+
+def _with_shared_source(experiment: Experiment, source_of: dict[str, AnyPlugin]) -> Experiment:
+    """The same experiment with the source of the first one whose source has the same settings. A source keeps what it has read
+    of its files, so they are read once for a study.
+
+    Args:
+        source_of: settings as JSON -> the first source with them; a new one is added.
+    """
+    source = source_of.setdefault(experiment.data.source.model_dump_json(), experiment.data.source)
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": source})})
 
 
 def _refuse_scalar_axis(error: ValidationError, axes: Mapping[str, Mapping[str, Any]], path: Path | str) -> None:
