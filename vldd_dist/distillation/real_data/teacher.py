@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.real_data.real_rows import RealRows
-from vldd_dist.distillation.student.unroller import Unroller
+from vldd_dist.distillation.student.unroller import Unroller, in_mode
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import TOWERS
 
@@ -30,7 +30,9 @@ class Teacher:
     def similarities(self, rows: RealRows) -> Tensor:
         """(B, B) similarities of all rows, images by texts: the mean of the experts' cosines, without dropout. All ranks must
         call it together."""
-        similarities = [cosines(*self.unroller.features(theta, rows)) for theta in self.parameters]
+        # Switched here, and not by `features` for each expert.
+        with in_mode(self.unroller.model, training=False):
+            similarities = [cosines(*self.unroller.features(theta, rows)) for theta in self.parameters]
         return torch.stack(similarities).mean(dim=0)
 
 

@@ -160,9 +160,12 @@ class Unroller(ABC):
 @contextmanager
 def in_mode(model: DualEncoder, *, training: bool) -> Iterator[None]:
     """Within the `with` block, the model is in training or in evaluation mode."""
-    before = model.training
+    # A switch visits all modules, also of a frozen backbone that takes no part.
+    if model.training == training:
+        yield
+        return
     model.train(training)
     try:
         yield
     finally:
-        model.train(before)
+        model.train(not training)
