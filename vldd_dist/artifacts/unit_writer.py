@@ -139,8 +139,11 @@ class UnitWriter:
 
     def _write(self, key: str, data: bytes, info: ObjectInfo | None = None) -> ObjectInfo:
         self._mark_store()
-        self.store.write(key, data)
-        return info or ObjectInfo.of(key, data)
+        # The object is hashed while it is sent.
+        with ThreadPoolExecutor(1) as pool:
+            described = pool.submit(lambda: info or ObjectInfo.of(key, data))
+            self.store.write(key, data)
+        return described.result()
 
     def _mark_store(self) -> None:
         # Once per attempt. A run has marked its store; this is for units that are executed without one.
