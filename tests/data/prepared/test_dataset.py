@@ -248,8 +248,8 @@ def test_the_nearest_caption_is_one_of_the_split(tmp_path: Path, store: Store) -
     dataset = prepare(store, settings)
     embeddings = embed(dataset, dict(zip(["one", "two", "train only"], torch.eye(3), strict=True)))
     towards_test = torch.tensor([[9.0, 0.2, 0.1]])
-    assert embeddings.nearest(dataset, "test", towards_test)[0][0] == "one"
-    assert embeddings.nearest(dataset, "train", towards_test)[0][0] == "two"
+    assert embeddings.nearest(dataset, "test", towards_test)[0][0][0] == "one"
+    assert embeddings.nearest(dataset, "train", towards_test)[0][0][0] == "two"
 
 
 def test_a_caption_with_separators_is_read_back(tmp_path: Path, store: Store) -> None:

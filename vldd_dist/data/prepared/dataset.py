@@ -1,7 +1,7 @@
 """A prepared data set in the store."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -14,7 +14,8 @@ from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.fingerprints import read_fingerprints
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
-from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
+from vldd_dist.data.prepared.shard_index import INDEX, SHARD_READERS, Shard, SplitInfo, decode_index
+from vldd_dist.in_order import in_order
 
 # Largest number of groups whose manifests are kept in memory.
 OPEN_GROUPS = 64
@@ -78,6 +79,10 @@ class Dataset:
         """Keys and captions of the shard's images, read without the images."""
         return read_lines(self._group(shard.group), shard.name)
 
+    def lines_of(self, shards: Iterable[Shard]) -> Iterator[list[ImageLine]]:
+        """`lines` of each of these shards, in order. The next shards are read meanwhile."""
+        return in_order(self.lines, shards, threads=SHARD_READERS, ahead=SHARD_READERS)
+
     def read_shard(self, shard: Shard) -> list[EncodedImage]:
         """The shard's images in order, encoded and verified."""
         return list(encoded_images(self._group(shard.group), shard.name, shard.first))
@@ -89,7 +94,7 @@ class Dataset:
 
     def captions(self, split: str) -> list[list[str]]:
         """The captions of each image of a split, read without the images."""
-        return [line.captions for shard in self.splits[split].shards for line in self.lines(shard)]
+        return [line.captions for lines in self.lines_of(self.splits[split].shards) for line in lines]
 
     def content(self, split: str) -> str:
         """A sha256 of the images of a split, as they are in the source, and of their captions. It is the same whatever the
@@ -106,13 +111,21 @@ class Dataset:
 
     def pick(self, split: str, indices: list[int]) -> Picked:
         """The images with these indices, in this order. Only their own bytes are read from the shards."""
-        rows: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
-        for shard, positions in self.splits[split].shards_with(indices):
+
+        def pick_from(shard: Shard, positions: list[int]) -> list[tuple[Tensor, list[str], str]]:
             all_lines = self.lines(shard)
             lines = [all_lines[indices[position] - shard.first] for position in positions]
             ranges = [(line.start, line.start + line.size) for line in lines]
             encoded = self._group(shard.group).read_ranges(f"{shard.name}.tar", ranges)
-            for position, line, data in zip(positions, lines, encoded, strict=True):
-                rows[position] = to_tensor(decode(data, line.key)), line.captions, line.key
+            return [
+                (to_tensor(decode(data, line.key)), line.captions, line.key) for line, data in zip(lines, encoded, strict=True)
+            ]
+
+        rows: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
+        found = self.splits[split].shards_with(indices)
+        picked = in_order(lambda one: pick_from(*one), found, threads=SHARD_READERS, ahead=SHARD_READERS)
+        for (_, positions), of_shard in zip(found, picked, strict=True):
+            for position, row in zip(positions, of_shard, strict=True):
+                rows[position] = row
         images, captions, keys = zip(*(row for row in rows if row is not None), strict=True)
         return Picked(torch.stack(images), list(captions), list(keys))

@@ -1,12 +1,13 @@
 """Features of a frozen image tower, computed once for each image and aligned with the shards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from vldd_dist.data.prepared.pieces import PieceSource
-from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
+from vldd_dist.data.prepared.shard_index import SHARD_READERS, Shard, SplitInfo
+from vldd_dist.in_order import in_order
 
 
 class ImageFeatures:
@@ -19,6 +20,10 @@ class ImageFeatures:
         """The features (n, F) of a shard's images."""
         return self.pieces.of(shard)["features"]
 
+    def of_shards(self, shards: Iterable[Shard]) -> Iterator[Tensor]:
+        """The features of each of these shards, in order. The next shards are read meanwhile."""
+        return in_order(self.of_shard, shards, threads=SHARD_READERS, ahead=SHARD_READERS)
+
     def of_split(self, split: str) -> Tensor:
         """The features (N, F) of all images of a split."""
-        return torch.cat([self.of_shard(shard) for shard in self.splits[split].shards])
+        return torch.cat(list(self.of_shards(self.splits[split].shards)))

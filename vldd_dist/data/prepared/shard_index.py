@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 INDEX = "shards.json"
+# Number of shards that are read at the same time where a split is read in order: a store answers after tens of milliseconds.
+SHARD_READERS = 4
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Whitened(NamedTuple):
 
 
 def whitened_moments(features: "ImageFeatures", embeddings: "CaptionEmbeddings", subsets: int, ridge: float) -> Whitened:
-    """The moments over all training images. One shard is in memory at a time; sums are accumulated in float64.
+    """The moments over all training images. A few shards are in memory at a time; sums are accumulated in float64.
 
     Args:
         subsets: K. Subset k pairs each image with its caption k modulo the number of its captions. The covariance of the texts
@@ -36,8 +36,9 @@ def whitened_moments(features: "ImageFeatures", embeddings: "CaptionEmbeddings",
     count = 0
     # Sums (F,), (K, D), (K, F, D), (F, F) and (D, D); the first shard gives them their shapes.
     image_sum, text_sum, cross_sum, image_square, text_square = (torch.zeros((), dtype=torch.float64) for _ in range(5))
-    for shard in embeddings.splits["train"].shards:
-        images, shard_embeddings = features.of_shard(shard).double(), embeddings.of_shard(shard)
+    shards = embeddings.splits["train"].shards
+    for shard_features, shard_embeddings in zip(features.of_shards(shards), embeddings.of_shards(shards), strict=True):
+        images = shard_features.double()
         # (K, n): the number of each image's caption in each subset.
         numbers = torch.arange(subsets)[:, None] % shard_embeddings.first.diff()
         captions = shard_embeddings.vectors[shard_embeddings.first[:-1] + numbers].double()

@@ -139,7 +139,7 @@ def _write_agreed(context: StageContext, target: Store, files: dict[str, bytes])
 
 def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:
     """The training captions nearest to the texts, which are learned as vectors, before and after the distillation."""
-    found = [context.embeddings.nearest(context.dataset, "train", vectors) for vectors in (before, after)]
+    found = context.embeddings.nearest(context.dataset, "train", before, after)
     return [
         NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
         for (caption_before, _), (caption_after, cosine) in zip(*found, strict=True)

@@ -76,8 +76,8 @@ def images_of_earlier_phases(context: StageContext) -> frozenset[int]:
     shards = context.dataset.splits["train"].shards if keys else []
     return frozenset(
         shard.first + position
-        for shard in shards
-        for position, line in enumerate(context.dataset.lines(shard))
+        for shard, lines in zip(shards, context.dataset.lines_of(shards), strict=True)
+        for position, line in enumerate(lines)
         if line.key in keys
     )
 
