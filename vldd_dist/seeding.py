@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on all parts, their order and their types."""
+    """A 63-bit seed that depends on all parts, their order and their types. torch's generator on the CPU uses its low 32 bits:
+    of 10,000 generators two draw the same with probability 0.012. Generators of numpy and of CUDA use all bits."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
