@@ -49,6 +49,20 @@ def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) ->
     assert not is_noted("null")
 
 
+def test_fewer_experts_than_selections_are_noted() -> None:
+    """With the published protocol, a coreset has five selections."""
+
+    def notes(*overrides: str) -> list[str]:
+        return advice_on(load_experiment("scenes", ["evaluation.seeds=[0, 1, 2, 3, 4]", *overrides]))
+
+    (note,) = notes("coresets.methods=[random, herding]")
+    assert note == (
+        "Coresets are selected by 3 experts for 5 evaluation.seeds, so selections may repeat, and their spread be too small: "
+        "set experts.count to 5, or name fewer evaluation.seeds"
+    )
+    assert notes("coresets.methods=[random]") == notes("experts.count=5", "coresets.methods=[herding]") == []
+
+
 def test_a_small_test_split_is_noted() -> None:
     (note,) = advice_on(load_experiment("scenes", ["data.test_images=6"]))
     assert note == "With 6 test images, a student's TR@K changes in steps of 16.7 percentage points"

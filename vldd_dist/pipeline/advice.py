@@ -17,7 +17,8 @@ def advice_on(described: Described) -> list[str]:
     # A source may read its whole index to count its images, so each is asked once and not for each variant.
     of_data = {experiment.data.model_dump_json(): experiment for experiment in experiments}
     notes = [note for experiment in of_data.values() for note in _data(experiment)]
-    notes += [note for experiment in experiments for check in (_normalisation, _augmentation) for note in check(experiment)]
+    checks = (_normalisation, _augmentation, _selections)
+    notes += [note for experiment in experiments for check in checks for note in check(experiment)]
     return list(dict.fromkeys(notes))
 
 
@@ -49,4 +50,13 @@ def _augmentation(experiment: Experiment) -> Iterable[str]:
         yield (
             "Experts encode augmented images in every epoch: with experts.augment: null they train on features that are "
             "computed once"
+        )
+
+
+def _selections(experiment: Experiment) -> Iterable[str]:
+    experts, seeds = experiment.experts.count, len(experiment.evaluation.seeds)
+    if experts < seeds and any(method.needs for method in experiment.coresets.methods):
+        yield (
+            f"Coresets are selected by {experts} experts for {seeds} evaluation.seeds, so selections may repeat, and their "
+            f"spread be too small: set experts.count to {seeds}, or name fewer evaluation.seeds"
         )

@@ -47,7 +47,8 @@ class EvaluatedSet:
 
 
 def evaluated_sets(experiment: Experiment) -> list[EvaluatedSet]:
-    """Coresets first, then distilled sets. For each evaluation seed a coreset is selected again, using another expert."""
+    """Coresets first, then distilled sets. For each evaluation seed a coreset is selected again, using another expert
+    if there are enough."""
     models, seeds = tuple(experiment.image_models()), tuple(experiment.evaluation.seeds)
     return [*_coresets(experiment, models), *_distilled(experiment, models, seeds)]
 
