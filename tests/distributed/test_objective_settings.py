@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, tuple[Any, Any]]] = {
     },
 }
 # They act after the gradient is computed; or, `gradient`, change only how it is computed.
-ELSEWHERE = {"name", "max_loss", "lr_rates", "gradient"}
+ELSEWHERE = {"name", "lr_rates", "gradient"}
 # What another value needs in the rest of the description.
 BESIDE = {"student_momentum": ["evaluation.momentum=0.5"], "student_weight_decay": ["evaluation.weight_decay=0.05"]}
 

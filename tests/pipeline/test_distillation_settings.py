@@ -104,6 +104,15 @@ def test_divergence_names_the_step_and_the_setting_to_lower(
         run(store, units_of(tree, "distillation"))
 
 
+def test_a_distillation_that_diverged_goes_on_from_its_checkpoint_under_another_limit(without: Callable[[str], Store]) -> None:
+    store, steps = without("distillation"), "distill.outer_steps=22"
+    with pytest.raises(VlddError, match=r"up to 19, more than distill.objective.max_loss \(0\.01\)"):
+        run(store, units_of(experiment("distill.objective.max_loss=0.01", steps), "distillation"))
+    events: list[UnitReport] = []
+    run(store, units_of(experiment("distill.objective.max_loss=null", steps), "distillation"), events.append)
+    assert [event.done for event in events if isinstance(event, Progress)] == [19, 20, 21, 22]
+
+
 def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made(without: Callable[[str], Store]) -> None:
     """By the plan, and by the distillation unit itself, if the plan was made elsewhere."""
     kinked, differences = "model.image.model=test_resnet", "distill.objective.gradient=finite_difference"

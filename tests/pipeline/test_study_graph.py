@@ -29,8 +29,9 @@ def test_variants_share_units_with_equal_ids() -> None:
     assert "publication" not in kinds
 
 
-def test_variants_that_differ_only_in_how_they_run_are_refused() -> None:
-    variants = {str(workers): experiment(f"distill.workers={workers}", f"name=w{workers}") for workers in (1, 2)}
+@pytest.mark.parametrize("setting", ["distill.workers", "distill.objective.max_loss", "model.image.lora.rank"])
+def test_variants_that_differ_only_in_settings_without_an_effect_are_refused(setting: str) -> None:
+    variants = {str(value): experiment(f"{setting}={value}", f"name=w{value}") for value in (1, 2)}
     with pytest.raises(ConfigError, match="the variants 1 and 2 differ only in settings without an effect on results"):
         StudyGraph(variants)
 

@@ -17,6 +17,7 @@ from vldd_dist.testing.experiments.tiny_units import digests
 
 # An experiment with units of all kinds that build a model.
 CHECKPOINTING = "model.image.grad_checkpointing=true"
+GRADIENT = "distill.objective.gradient"
 
 
 def changed_kinds(one: Experiment, other: Experiment) -> set[str]:
@@ -37,6 +38,56 @@ def test_a_set_has_the_licence_of_its_own_run(without: Callable[[str], Store]) -
     published = DistilledSet.load(store.url_of(UnitReader(store, publication.kind, publication.id).manifest.facts["folder"]))
     assert published.facts["data"]["licence"] == "MIT"
     assert UnitReader(store, dataset.kind, dataset.id).manifest.facts["licence"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("setting", "without_effect", "with_effect"),
+    [
+        ("distill.momentum=0.9", "distill.optimiser=adam", "distill.optimiser=sgd"),
+        *(
+            ("distill.objective.difference=forward", f"{GRADIENT}={gradient}", f"{GRADIENT}=finite_difference")
+            for gradient in ("full", "exact", "tesla")
+        ),
+        ("model.text.head.dropout=0.3", "model.text.head.kind=linear", "model.text.head.kind=projection"),
+        ("model.image.head.dropout=0.3", "model.image.head.kind=none", "model.image.head.kind=projection"),
+        ("model.image.lora.rank=8", "model.image.train=full", "model.image.train=lora"),
+        (
+            "experts.augment.randaugment_magnitude=3",
+            "experts.augment={randaugment_ops: 0}",
+            "experts.augment={randaugment_ops: 1}",
+        ),
+    ],
+)
+def test_a_setting_without_effect_changes_no_id(setting: str, without_effect: str, with_effect: str) -> None:
+    vit = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.joint_dim=64"]
+    pairs = [(experiment(*vit, other), experiment(*vit, other, setting)) for other in (without_effect, with_effect)]
+    same, different = (changed_kinds(*pair) for pair in pairs)
+    assert same == set()
+    assert {"distillation", "evaluation", "publication"} <= different
+
+
+def test_settings_of_data_whose_effect_is_in_the_groups_change_no_id_of_the_dataset(tmp_path: Path) -> None:
+    """The tiny experiment has fewer images than a group, and its source has all splits."""
+    assert changed_kinds(experiment(), experiment("data.group_images=100", "data.split={val: 0.2, test: 0.1}")) == set()
+    assert {"shard_group", "dataset"} <= changed_kinds(experiment(), experiment("data.group_images=10"))
+    (tmp_path / "pairs.csv").write_text("image,caption\n" + "".join(f"{number}.jpg,a picture\n" for number in range(200)))
+    limits = [f"data.{split}_images=null" for split in ("train", "val", "test")]
+    table = [*limits, f"data.source={{name: table, path: {tmp_path / 'pairs.csv'}}}"]
+    assert {"shard_group", "dataset"} <= changed_kinds(experiment(*table), experiment(*table, "data.split.val=0.2"))
+
+
+@pytest.mark.parametrize("limit", ["1.5", "null"])
+def test_another_limit_of_the_loss_changes_no_id(limit: str) -> None:
+    """It only ends a distillation, of all pairs or of a part of the data by an application."""
+    assert changed_kinds(experiment(), experiment(f"distill.objective.max_loss={limit}")) == set()
+    part = ["model.image.train=head", "model.image.weights=attributes", "model.image.head.kind=linear", "model.joint_dim=16"]
+    part += ["data.val_images=60", "data.test_images=60"]
+    objectives = [f"{{name: bilevel, teacher: 0, max_loss: {value}}}" for value in ("null", limit)]
+    runs = [
+        f"applications.run=[{{name: continual_learning, tasks: 2, pairs_per_task: 4, distill: {{objective: {text}}}}}]"
+        for text in objectives
+    ]
+    assert changed_kinds(*(experiment(*part, application) for application in runs)) == set()
 
 
 def test_the_path_of_a_local_text_encoder_changes_no_id(tmp_path: Path) -> None:

@@ -124,8 +124,18 @@ class Section(BaseModel):
         return base(**{name: getattr(self, name) for name in base.model_fields} | changes)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that determine an output, as JSON values; nested sections are reduced in the same way."""
-        return {name: _identity(getattr(self, name)) for name in self._fields_with_role(None)}
+        """The fields that determine an output, as JSON values; nested sections are reduced in the same way. Those of
+        `without_effect` have their defaults."""
+        unused, fields = self.without_effect(), type(self).model_fields
+        return {
+            name: _identity(fields[name].get_default(call_default_factory=True) if name in unused else getattr(self, name))
+            for name in self._fields_with_role(None)
+        }
+
+    def without_effect(self) -> frozenset[str]:
+        """Names of fields that have no effect on an output with these values of the other fields, such as a setting of an
+        optimiser that is not used. Another value of them changes no id."""
+        return frozenset()
 
     def execution(self) -> dict[str, Any]:
         """The fields that only say how a unit runs, as JSON values."""

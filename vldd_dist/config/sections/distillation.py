@@ -93,6 +93,9 @@ class DistillationSettings(Section):
     checkpoint_every: Annotated[Positive, HOW_TO_RUN] = Field(50, description="Outer steps between checkpoints.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
+    def without_effect(self) -> frozenset[str]:
+        return frozenset() if self.optimiser == "sgd" else frozenset({"momentum"})
+
     def rates(self) -> dict[str, float]:
         """The outer learning rates of images and texts, by name."""
         return {"images": self.lr_images, "texts": self.lr_texts}

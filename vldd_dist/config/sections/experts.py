@@ -46,6 +46,9 @@ class AugmentSettings(Section):
     randaugment_ops: NonNegative = Field(2, description="RandAugment operations per image; 0 switches them off.")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = Field(7, description="RandAugment magnitude, 0..10.")
 
+    def without_effect(self) -> frozenset[str]:
+        return frozenset() if self.randaugment_ops else frozenset({"randaugment_magnitude"})
+
 
 class ExpertSettings(Section):
     """Training of one expert on all real pairs."""

@@ -66,6 +66,9 @@ class HeadSettings(Section):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Dropout probability of a projection head.")
 
+    def without_effect(self) -> frozenset[str]:
+        return frozenset() if self.kind == "projection" else frozenset({"dropout"})
+
 
 class ImageTowerSettings(Section):
     """The image tower: a timm backbone."""
@@ -106,6 +109,9 @@ class ImageTowerSettings(Section):
     def draws_backbone(self) -> bool:
         """Whether each student draws a backbone of its own: it is trained from random weights."""
         return self.weights == "random" and self.train == "full"
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset() if self.train == "lora" else frozenset({"lora"})
 
 
 class TextTowerSettings(Section):

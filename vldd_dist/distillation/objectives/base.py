@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from vldd_dist.config.base import Plugin, Rate
+from vldd_dist.config.base import HOW_TO_RUN, Plugin, Rate
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
@@ -31,11 +31,16 @@ class Objective(Plugin):
     known_needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
     in_phases: ClassVar[bool] = True
-    max_loss: Rate | None = Field(
+    max_loss: Annotated[Rate | None, HOW_TO_RUN] = Field(
         None,
         description="The distillation stops as diverged when the mean loss of 20 outer steps exceeds it; null: only at NaN or "
         "infinity.",
     )
+
+    def identity(self) -> dict[str, Any]:
+        # A constant, which keeps the ids from when max_loss was part of them. A field of this name that a plug-in defines anew,
+        # without the marker, is part of them.
+        return {"max_loss": type(self).model_fields["max_loss"].default} | super().identity()
 
     @abstractmethod
     def open(self, context: DistillationContext) -> AbstractContextManager[OuterProblem]:

@@ -62,7 +62,7 @@ class TrajectoryMatchingSettings(UnrolledObjective):
             "(published: 1 / log(1 / 0.07) = 0.376). null: the temperature of model.loss."
         ),
     )
-    max_loss: Rate | None = Field(
+    max_loss: Annotated[Rate | None, HOW_TO_RUN] = Field(
         20.0,
         description=(
             "The distillation stops as diverged when the mean matching loss of 20 outer steps exceeds it (2 means that neither "
@@ -79,6 +79,10 @@ class TrajectoryMatchingSettings(UnrolledObjective):
     check_every: Annotated[Positive, HOW_TO_RUN] = Field(
         100, description="Outer steps between checks of finite_difference against `exact`."
     )
+
+    def without_effect(self) -> frozenset[str]:
+        # Not by `Gradient.first_order_only`, because any gradient of a plug-in gets the scheme.
+        return frozenset({"difference"}) if self.gradient in ("full", "exact", "tesla") else frozenset()
 
     def inner_loss(self, loss: Loss) -> Loss:
         """The loss of the student's steps. Raises ValueError if the loss cannot have this temperature."""

@@ -1,6 +1,6 @@
 """The prepared dataset: an index of the shards of its `shard_group` units."""
 
-from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings, SplitFractions
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
@@ -14,12 +14,18 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 def unit(graph: UnitGraph) -> WorkUnit:
     """The dataset of all groups of the source."""
     data = graph.experiment.data
-    groups = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
+    groups = list(groups_of(data))
+    inputs = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups)}
     execution = {"settings": data.model_dump(mode="json")}
     # A constant in place of the licence, which only the publication shows: it keeps the ids from when the licence was part of
     # them.
     settings = data.identity() | {"licence": "unknown"}
-    return STAGE.new(graph.experiment, {"settings": settings}, groups, execution, "dataset")
+    # So do the defaults of settings whose effects, if any, are in the inputs: the size of the groups, and the fractions for
+    # splits that the source has.
+    settings["group_images"] = DataSettings.model_fields["group_images"].default
+    carved = {split for group in groups for split, _ in group.carved}
+    settings["split"] |= {split: fraction for split, fraction in SplitFractions() if split not in carved}
+    return STAGE.new(graph.experiment, {"settings": settings}, inputs, execution, "dataset")
 
 
 def run(context: StageContext) -> DatasetFacts:
