@@ -13,13 +13,13 @@ import torch
 import yaml
 from rich.console import Console
 
+from tests.studies import load_study
 from vldd_dist import load_distilled, plugins
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.distillation.initialisations.base import Start
 from vldd_dist.errors import ConfigError, StoreError

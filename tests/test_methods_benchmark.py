@@ -12,8 +12,8 @@ from benchmarks.methods import __main__ as command
 from benchmarks.methods.budget import counted_bytes, pair_bytes, pairs_of_budget
 from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code
+from tests.studies import load_study
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.store.store import Store

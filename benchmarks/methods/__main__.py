@@ -33,7 +33,7 @@ from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code, method_run
 from benchmarks.photographs import overrides_of
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy, load_study
+from vldd_dist.config.loading.descriptions import LoadedStudy, load_description
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
@@ -99,7 +99,9 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
-    return load_study(PRESET, [*overrides_of(photographs), *changes])
+    study = load_description(PRESET, [*overrides_of(photographs), *changes])
+    assert isinstance(study, LoadedStudy)
+    return study
 
 
 def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:

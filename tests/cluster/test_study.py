@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vldd_dist.config.loading.load_study import load_study
+from tests.studies import load_study
 from vldd_dist.method_names import FULL
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.reporting.table import Statistic, Table

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.loading.descriptions import load_description
 from vldd_dist.config.loading.load import load_experiment, resource_overrides
-from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError
 from vldd_dist.plugins import METRICS
 

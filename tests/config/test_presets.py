@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.studies import load_study
+from vldd_dist.config.loading.descriptions import STUDY_KEYS
 from vldd_dist.config.loading.load import description_path, load_experiment, read_tree
-from vldd_dist.config.loading.load_study import STUDY_KEYS, load_study
 from vldd_dist.config.loading.presets import FOLDERS, preset_names
 from vldd_dist.errors import ConfigError
 

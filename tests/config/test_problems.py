@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.studies import load_study
 from vldd_dist.config.loading import strict_yaml
 from vldd_dist.config.loading.load import load_experiment, resource_overrides
-from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.errors import ConfigError
 from vldd_dist.plugins import LOSSES
 

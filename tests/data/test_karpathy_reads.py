@@ -8,7 +8,7 @@ import pytest
 from tests.data.prepared.test_dataset import karpathy
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import read_description
+from vldd_dist.config.loading.descriptions import read_description
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.data.sources.karpathy import Karpathy
 from vldd_dist.pipeline.advice import advice_on

@@ -10,10 +10,11 @@ import yaml
 from tests.artifacts.test_schemas import STATUS
 from tests.cli.command import vldd
 from tests.monitoring.test_report import commit_evaluations
+from tests.studies import load_study
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
+from vldd_dist.config.loading.descriptions import LoadedStudy, read_description
 from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data import dataset

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.studies import load_study
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.loading.load_study import LoadedStudy, load_study, read_description
+from vldd_dist.config.loading.descriptions import LoadedStudy, read_description
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import check_published, published_of

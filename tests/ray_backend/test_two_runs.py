@@ -14,10 +14,10 @@ from rich.console import Console
 from tests.cli.command import vldd
 from tests.data.test_folder import pair
 from tests.monitoring.test_kept_units import NOW, SMALL, any_facts, committed, done  # noqa: F401 (the second is a fixture)
+from tests.studies import load_study
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.stages.data import shard_group

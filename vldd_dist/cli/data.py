@@ -93,7 +93,7 @@ def data(
     ] = None,
 ) -> None:
     """Show what the source of an experiment or study contains: counts, captions, sizes, unreadable samples, some images."""
-    from vldd_dist.config.loading.load_study import load_description
+    from vldd_dist.config.loading.descriptions import load_description
     from vldd_dist.data.preparation.groups import carved_splits, small_splits
     from vldd_dist.data.preparation.survey import remarks
 

@@ -55,8 +55,8 @@ def run(
     as_json: PlanAsJson = False,
 ) -> None:
     """Run or resume an experiment, or a study of several variants: what the store already has is not repeated."""
+    from vldd_dist.config.loading.descriptions import load_description
     from vldd_dist.config.loading.load import resource_overrides
-    from vldd_dist.config.loading.load_study import load_description
 
     _check_options(store, plan, as_json)
     say_on_terminal(READING.format(config))
@@ -75,7 +75,7 @@ def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
 
 
 def _run(described: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
-    from vldd_dist.config.loading.load_study import LoadedStudy
+    from vldd_dist.config.loading.descriptions import LoadedStudy
     from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.store.store import Store
@@ -138,8 +138,8 @@ def submit(
     wait_hours: WaitHours = DEFAULTS.wait_hours,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster. Submitting again resumes it if its job has ended."""
+    from vldd_dist.config.loading.descriptions import load_description
     from vldd_dist.config.loading.load import resource_overrides
-    from vldd_dist.config.loading.load_study import load_description
     from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.ray_backend.submitting.submit import next_commands
     from vldd_dist.ray_backend.submitting.submit import submit as submit_job
@@ -249,7 +249,7 @@ def config(
 ) -> None:
     """Print the resolved description: every key with its value. What it prints for a variant of a study can be run alone."""
     from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.loading.load_study import load_description
+    from vldd_dist.config.loading.descriptions import load_description
 
     described = load_description(config, overrides)
     tree = described.resolved()

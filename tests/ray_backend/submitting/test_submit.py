@@ -15,8 +15,8 @@ from typer.main import get_command
 
 from tests.cli.command import vldd
 from vldd_dist.cli.main import app
+from vldd_dist.config.loading.descriptions import load_description
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.config.loading.presets import preset_path
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.run_options import JOB_VARIABLE, check_tracker_of_job

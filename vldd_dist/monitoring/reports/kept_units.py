@@ -6,7 +6,7 @@ from vldd_dist.artifacts.garbage import Keep
 from vldd_dist.artifacts.keys import RUNS, STATUS, RecordKey, parse
 from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses
 from vldd_dist.artifacts.runs.run_units import RunUnits, read_run_units
-from vldd_dist.config.loading.load_study import load_description
+from vldd_dist.config.loading.descriptions import load_description
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.status import is_outdated
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, report_names

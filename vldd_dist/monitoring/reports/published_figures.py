@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.loading.descriptions import LoadedStudy
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
 from vldd_dist.method_names import FULL

@@ -1,7 +1,7 @@
 """The reporter of a description."""
 
 from vldd_dist.config.described import Described
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.loading.descriptions import LoadedStudy
 from vldd_dist.monitoring.live.live_report import ReportWriter
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph

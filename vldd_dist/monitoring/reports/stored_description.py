@@ -6,7 +6,7 @@ from vldd_dist import strict_json
 from vldd_dist.artifacts.keys import run_units_key
 from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.config.described import Described
-from vldd_dist.config.loading.load_study import read_description
+from vldd_dist.config.loading.descriptions import read_description
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, key_of
 from vldd_dist.pipeline.graphs.experiment import Graph

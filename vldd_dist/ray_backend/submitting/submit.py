@@ -14,7 +14,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from vldd_dist.config.described import Described
-from vldd_dist.config.loading.load_study import LoadedStudy
+from vldd_dist.config.loading.descriptions import LoadedStudy
 from vldd_dist.errors import MOST_CHARACTERS, ConfigError, VlddError, first_line
 from vldd_dist.ray_backend.joining import TOKEN
 from vldd_dist.ray_backend.run_options import check_store_of_job

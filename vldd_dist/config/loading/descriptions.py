@@ -1,4 +1,4 @@
-"""Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
+"""Reading a description, of an experiment or of a study. Every variant of a study is checked as a whole."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,17 +63,6 @@ def load_description(path: str | Path, overrides: list[str] | None = None) -> Ex
     # Read once, because it may be a pipe.
     tree = read_tree(path)
     return (_study_of if STUDY_KEYS & tree.keys() else experiment_of)(tree, path, overrides or [])
-
-
-def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedStudy:
-    """Read and check a study; see `load_description`."""
-    path = description_path(path)
-    tree = read_tree(path)
-    if not STUDY_KEYS & tree.keys():
-        raise ConfigError(
-            f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): name a study's file"
-        )
-    return _study_of(tree, path, overrides or [])
 
 
 def _study_of(tree: dict[str, Any], path: Path, overrides: list[str]) -> LoadedStudy:
