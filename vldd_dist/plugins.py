@@ -136,7 +136,7 @@ INITIALISATIONS = Registry(
     "initialisation",
     "vldd_dist.distillation.initialisations.base:Initialisation",
     {
-        "real": "vldd_dist.distillation.initialisations.real:RealPairs",
+        "real": "vldd_dist.distillation.initialisations.real:RandomRealPairs",
         "noise": "vldd_dist.distillation.initialisations.noise:Noise",
         "k_means": "vldd_dist.distillation.initialisations.k_means:KMeansPairs",
         "by_modality": "vldd_dist.distillation.initialisations.by_modality:ByModality",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NO_MEMORY = "no memory"
 # Row t: after task t was learned, the test recall of tasks 0 to t, in percent.
-History = list[list[float]]
+TaskRecalls = list[list[float]]
 
 
 class Tasks:
@@ -180,9 +180,9 @@ class ContinualLearning(Application):
         ]
         yield DISTILLED, distilled
 
-    def _without_memory(self, tasks: Tasks, students: Students) -> tuple[DualEncoder, History]:
+    def _without_memory(self, tasks: Tasks, students: Students) -> tuple[DualEncoder, TaskRecalls]:
         """The final student and its recalls, at the learning rate whose final student validates best."""
-        best: tuple[float, DualEncoder, History] | None = None
+        best: tuple[float, DualEncoder, TaskRecalls] | None = None
         for rate in students.protocol.learning_rates:
             student, history = students.build(), []
             for task, part in enumerate(tasks.train):
@@ -196,7 +196,7 @@ class ContinualLearning(Application):
         return best[1], best[2]
 
 
-def forgetting(history: History) -> float:
+def forgetting(history: TaskRecalls) -> float:
     """The best earlier recall of a task minus its final one, averaged over all tasks but the last (Chaudhry et al.
     1801.10112)."""
     final, earlier = history[-1], history[:-1]

@@ -22,7 +22,8 @@ from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 CAPTION = f"Mean of the six test recalls. Error bars: {SPREAD}."
 
-Measured = tuple[RowKey, Stat]
+# A row of the table and its mean recall.
+RowMean = tuple[RowKey, Stat]
 
 
 def study_plots(layouts: Sequence[Layout], results: dict[str, list[Row]]) -> list[Plot]:
@@ -61,8 +62,8 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
     return plot
 
 
-def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequence[Measured]) -> None:
-    of_name: dict[str, list[Measured]] = {}
+def _lines(plot: Plot, layout: Layout, limited: Sequence[RowMean], full: Sequence[RowMean]) -> None:
+    of_name: dict[str, list[RowMean]] = {}
     for key, stat in limited:
         of_name.setdefault(_name(key, layout), []).append((key, stat))
     is_main = {name: measured[0][0].method == DISTILLED for name, measured in of_name.items()}
@@ -82,7 +83,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
     draw_lines(plot, lines, levels, sorted({layout.budget(key.pairs) for key, _ in limited}))
 
 
-def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
+def _bars(plot: Plot, layout: Layout, measured: Sequence[RowMean]) -> None:
     """One bar for each row of the table, in the order of the rows."""
     bars = [Bar(_name(key, layout), stat.mean, stat.spread or 0.0, colour_of(key.method)) for key, stat in measured]
     draw_bars(plot, bars)

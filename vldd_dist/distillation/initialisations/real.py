@@ -5,7 +5,7 @@ from vldd_dist.distillation.initialisations.base import Initialisation, Start, f
 from vldd_dist.seeding import numpy_generator
 
 
-class RealPairs(Initialisation):
+class RandomRealPairs(Initialisation):
     """M distinct training images drawn at random, and a random caption of each."""
 
     name: str = "real"

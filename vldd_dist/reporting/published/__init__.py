@@ -29,7 +29,7 @@ from vldd_dist.reporting.table import Cell, Column, Number, Published, Table, Ta
 from vldd_dist.strict_model import StrictModel
 
 
-class Figure(StrictModel):
+class PublishedFigure(StrictModel):
     """A published mean in percent, with its standard deviation if that is published."""
 
     mean: float = Field(ge=0, le=100)
@@ -44,7 +44,7 @@ class PublishedRow(StrictModel):
     method: str
     pairs: int | None = Field(None, gt=0, description="Number of pairs; None for full data.")
     image_model: str | None = None
-    figures: dict[str, Figure] = Field(min_length=1, description="Metric -> figure.")
+    figures: dict[str, PublishedFigure] = Field(min_length=1, description="Metric -> figure.")
 
     @model_validator(mode="before")
     @classmethod

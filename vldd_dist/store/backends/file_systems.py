@@ -19,7 +19,7 @@ PART_ATTEMPTS = 5
 HUB = "hf"
 GCS_SCHEMES = ("gs", "gcs")
 # Scheme -> the extra of this package that installs its library.
-EXTRAS = {
+EXTRA_OF_SCHEME = {
     **dict.fromkeys(s3.SCHEMES, "s3"),
     **dict.fromkeys(GCS_SCHEMES, "gcs"),
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
@@ -29,7 +29,7 @@ EXTRAS = {
 
 def missing_library(scheme: str, error: ImportError) -> str:
     """What to install for a scheme, as the end of a sentence."""
-    if extra := EXTRAS.get(scheme):
+    if extra := EXTRA_OF_SCHEME.get(scheme):
         return f"{scheme}:// needs the extra {extra!r}: pip install 'vldd_dist[{extra}]'"
     return f"{scheme}:// needs another library: {message_of(error)}"
 
