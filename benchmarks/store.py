@@ -36,7 +36,7 @@ from vldd_dist.artifacts.tensor_files.tensor_cache import PARALLEL_PREFETCHES, T
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.distillation.sampling import Sampler
+from vldd_dist.distillation.objectives.trajectory_matching.sampler import Sampler
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import s3_server
 

@@ -8,8 +8,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vldd_dist.distillation.batch_exchange import rank_rows
+from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
+from vldd_dist.distillation.objectives.trajectory_matching.sampler import Draw, Sampler
 from vldd_dist.sharding.ranks import rows_of
 
 

@@ -20,12 +20,12 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.inner_batches import draw_batches
 from vldd_dist.distillation.objectives import bilevel
 from vldd_dist.distillation.objectives.bilevel import with_noise
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
-from vldd_dist.distillation.sampling import draw_batches
 from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.image.backbone import create_backbone

@@ -14,8 +14,8 @@ from vldd_dist.cost_model.memory_model import (
     student_memory,
 )
 from vldd_dist.cost_model.memory_trace import FullGraph, SecondOrder, TowerPass
+from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
-from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
 
 

@@ -16,10 +16,10 @@ from vldd_dist.cost_model.distillation_memory import (
 )
 from vldd_dist.cost_model.memory_model import Terms, drops_gradients, per_rank, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
+from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
-from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student.unroller import CHECKED_PAIRS
 from vldd_dist.distillation.unroll import Gradient
 from vldd_dist.models.image.frozen_tower import largest_chunk

@@ -19,6 +19,7 @@ from torch import Tensor
 from vldd_dist.config.base import NonNegative, Positive, Rate, TrainedPairs
 from vldd_dist.distillation.batch_exchange import ImageInputs
 from vldd_dist.distillation.context import DistillationContext
+from vldd_dist.distillation.inner_batches import draw_batches, inner_batch_size
 from vldd_dist.distillation.objectives.costs import PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.unrolled import UnrolledCosts, UnrolledObjective
@@ -26,7 +27,6 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_rows import RealRows
 from vldd_dist.distillation.real_data.step_batches import StepBatches
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
-from vldd_dist.distillation.sampling import draw_batches, inner_batch_size
 from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
 from vldd_dist.distillation.unroll import OuterLoss, Sgd, Unroll
 from vldd_dist.models.dual_encoder import DualEncoder

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
 from vldd_dist.distillation.context import DistillationContext
+from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
-from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student import make_unroller
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.snapshot_offload import snapshot_stack

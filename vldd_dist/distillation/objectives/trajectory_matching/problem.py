@@ -10,15 +10,16 @@ from torch import Tensor
 from vldd_dist.distillation.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
+from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
+from vldd_dist.distillation.objectives.trajectory_matching.sampler import Draw, Sampler
 from vldd_dist.distillation.objectives.trajectory_matching.settings import TrajectoryMatchingSettings
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
 from vldd_dist.distillation.unroll import EpsilonChoice, Unroll

@@ -1,13 +1,12 @@
-"""What an outer step draws: an expert, a start, the inner minibatches."""
+"""What an outer step of trajectory matching draws: an expert, a start, the inner minibatches."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from vldd_dist.distillation.inner_batches import draw_batches
+from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs
 from vldd_dist.seeding import numpy_generator
 
 
@@ -22,13 +21,8 @@ class Draw:
     """
 
     expert: int
-    starts: tuple[int, int]
+    starts: Epochs
     batches: list[Tensor]
-
-
-def inner_batch_size(batch_size: int | None, pairs: int) -> int:
-    """Pairs of an inner step: `batch_size`, or all pairs if it is None or larger than their number."""
-    return min(batch_size or pairs, pairs)
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Sampler:
     experts: int
     batch_size: int
     inner_steps: int
-    starts: Sequence[tuple[int, int]]
+    starts: Sequence[Epochs]
     min_experts: int | None
     outer_steps: int
     seed: int
@@ -68,16 +62,3 @@ class Sampler:
         expert = int(generator.integers(self.pool(outer_step)))
         starts = self.starts[int(generator.integers(len(self.starts)))]
         return Draw(expert, starts, draw_batches(generator, self.pairs, self.batch_size, self.inner_steps))
-
-
-def draw_batches(generator: np.random.Generator, pairs: int, batch_size: int, steps: int) -> list[Tensor]:
-    """For each inner step the indices (B,) int64 of its pairs, distinct and ascending.
-
-    The batches are cut from permutations of all pairs. The rest of a permutation that does not fill a batch is dropped, because
-    a batch across two permutations could hold a pair twice, and a pair must not be a negative of itself.
-    """
-    batches_each = pairs // batch_size
-    used = batches_each * batch_size
-    permutations = [generator.permutation(pairs)[:used] for _ in range(math.ceil(steps / batches_each))]
-    batches = torch.from_numpy(np.concatenate(permutations)).split(batch_size)[:steps]
-    return [batch.sort().values for batch in batches]
