@@ -5,12 +5,11 @@ import re
 import pytest
 import torch
 
-from tests.reporting.sample import report
+from tests.reporting.sample import report, report_page
 from tests.test_readme import distilled_set
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.reports import galleries
-from vldd_dist.reporting.html import render_html
 from vldd_dist.store.store import Store
 
 
@@ -56,9 +55,9 @@ def test_of_a_large_set_only_what_is_shown_is_read_and_converted(store: Store, m
     assert [shown for shown, _ in gallery.pages] == ["1 to 4", "5 to 8", "9 to 10"]
     assert gallery.on_pages == 10
     data = report()
-    shown = render_html(data.model_copy(update={"galleries": [gallery]}))
+    shown = report_page(data.model_copy(update={"galleries": [gallery]}))
     assert "<li>Pairs 1 to 10 of 15:</li>" in shown
-    assert "<li>All pairs:</li>" in render_html(data), "of a smaller set"
+    assert "<li>All pairs:</li>" in report_page(data), "of a smaller set"
     assert [key for key in read if key.startswith("pairs")] == [
         f"pairs-{file:05d}-of-00005.safetensors" for file in range(1, 5)
     ]

@@ -1,5 +1,6 @@
 """A small report with every part: full data, two numbers of pairs, a cross-architecture row, curves, a gallery, a failure."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,10 @@ from vldd_dist.reporting.data import (
     ValidationRecall,
     aggregate,
 )
+from vldd_dist.reporting.drawing import Plot
+from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.pictures import encode_picture
+from vldd_dist.reporting.recall_table import recall_table
 
 HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
 
@@ -144,3 +148,8 @@ def report() -> ReportData:
         distilled_sets=[published("s3://bucket/experiments/scenes/distilled/scenes-10pairs-seed0")],
         costs=[took("experts", 7325.0, gpus=0), took("distillation runs", 61.0, gpus=1, untimed=1)],
     )
+
+
+def report_page(data: ReportData, charts: Sequence[Plot] = ()) -> str:
+    """The page of a report, with the recall table of its rows."""
+    return render_html(data, [recall_table(data)] if data.rows else [], [], charts)

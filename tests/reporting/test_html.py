@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report, row
+from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report, report_page, row
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.data_page import DataPage, render_data_page
 from vldd_dist.reporting.drawing import Plot
-from vldd_dist.reporting.html import render_html, render_pairs_page
+from vldd_dist.reporting.html import render_pairs_page
 from vldd_dist.reporting.pictures import encode_picture
 from vldd_dist.reporting.plots import plots
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return render_html(report())
+    return report_page(report())
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +94,14 @@ def test_each_caption_has_the_direction_of_its_own_text(page: Page):
 def test_a_table_may_have_the_title_of_the_first_figure():
     chart = Plot("Recall against pairs", "", "Of a study.", "<svg></svg>")
     study = report().model_copy(update={"rows": [], "distillations": []})
-    assert "Recall against pairs. Of a study." in render_html(study, [], charts=[chart])
-    assert render_html(report(), charts=[chart]).count('aria-label="Recall against pairs.') == 2
+    assert "Recall against pairs. Of a study." in report_page(study, [chart])
+    assert report_page(report(), [chart]).count('aria-label="Recall against pairs.') == 2
 
 
 def test_sets_whose_images_are_left_out_are_counted():
     left_out = report().model_copy(update={"galleries_left_out": 1})
-    assert "Not shown here: 1 further set. " in render_html(left_out)
-    assert "further set" not in render_html(report())
+    assert "Not shown here: 1 further set. " in report_page(left_out)
+    assert "further set" not in report_page(report())
 
 
 def test_the_page_loads_no_external_resources(html: str, page: Page):
@@ -130,7 +130,7 @@ def test_small_pictures_keep_their_pixels(page: Page):
 
 def test_only_web_addresses_and_files_of_the_store_become_links():
     sets = [published(url) for url in ("https://example.org/set", "s3://bucket/set", "javascript:alert(1)")]
-    page = Page(render_html(report().model_copy(update={"distilled_sets": sets})))
+    page = Page(report_page(report().model_copy(update={"distilled_sets": sets})))
     targets = [str(attributes["href"]) for attributes in page.all("a")]
     assert [target for target in targets if ":" in target] == ["https://example.org/set"]
     assert "../../distilled/scenes-10pairs-seed0/preview.png" in targets
@@ -147,7 +147,7 @@ def test_links_within_the_page_have_their_target(html: str, page: Page):
 
 def test_one_unit_is_not_plural(html: str) -> None:
     of_two = report().costs[0]
-    one = render_html(report().model_copy(update={"costs": [of_two.model_copy(update={"units": of_two.units[:1]})]}))
+    one = report_page(report().model_copy(update={"costs": [of_two.model_copy(update={"units": of_two.units[:1]})]}))
     assert "<summary>experts: 1 unit</summary>" in one
     assert "<summary>experts: 2 units</summary>" in html
 
@@ -191,7 +191,7 @@ def test_an_experiment_with_nothing_done_still_has_a_page():
         store="file:///tmp/store",
         distilled_sets=[],
     )
-    page = Page(render_html(nothing))
+    page = Page(report_page(nothing))
     assert page.all("table") == page.all("svg") == []
     assert "no such file" in page.texts
 
@@ -208,7 +208,7 @@ STATES = {
 @cache
 def page_of(state: str) -> str:
     """The page of a report; made once, because the large one takes seconds."""
-    return render_html(STATES[state])
+    return report_page(STATES[state])
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -279,7 +279,7 @@ def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: i
 def test_a_desktop_shows_all_columns_of_the_recall_table(browser: str, tmp_path: Path) -> None:
     levels = {"full": 93.0, "random": 61.0, "forgetting": 64.0, "distilled": 84.0}
     rows = [row(method, 29_000 if method == "full" else 100, level) for method, level in levels.items()]
-    html = render_html(report().model_copy(update={"rows": rows}))
+    html = report_page(report().model_copy(update={"rows": rows}))
     box = "page.querySelector('[aria-label$=\": recall\"]')"
     content, visible = seen_by(browser, html, 1280, f"[{box}.scrollWidth, {box}.clientWidth]", tmp_path)
     assert content <= visible

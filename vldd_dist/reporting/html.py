@@ -10,7 +10,7 @@ from vldd_dist.reporting.data import Gallery, ReportData
 from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.recall_table import comparisons, recall_table
+from vldd_dist.reporting.recall_table import comparisons
 from vldd_dist.reporting.table import Table, shown
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
@@ -18,18 +18,14 @@ STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "
 TO_STORE = "../../"
 
 
-def render_html(
-    data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = (), charts: Sequence[Plot] = ()
-) -> str:
+def render_html(data: ReportData, tables: Sequence[Table], applications: Sequence[Table], charts: Sequence[Plot] = ()) -> str:
     """The page as HTML. All data in it is escaped.
 
     Args:
-        tables: the recall tables; None: one table of the report's rows.
+        tables: the recall tables.
         applications: tables of the applications that have run.
         charts: figures to show before those of `data`.
     """
-    if tables is None:
-        tables = [recall_table(data)] if data.rows else []
     compared, own = comparisons(data.rows), [(plot, Markup(plot.svg)) for plot in plots(data)]
     # With distilled pairs to compare, the first figure is that of recall.
     first = own.pop(0) if compared else None

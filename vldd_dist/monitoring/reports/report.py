@@ -67,7 +67,7 @@ class Reporter:
         write_tables(self.store, self.experiment.name, tables | applications)
         if has_recall_plot(data.rows):
             self.store.write(key_of(self.experiment.name, CHART), as_file(recall_plot(data.rows)))
-        self.store.write(self.page, render_html(data, applications=list(applications.values())).encode())
+        self.store.write(self.page, render_html(data, list(tables.values()), list(applications.values())).encode())
         return [*tables.values(), *applications.values()]
 
     @property
