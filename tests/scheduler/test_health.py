@@ -7,13 +7,13 @@ from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS, HealthChecks
 from vldd_dist.scheduler.failures.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
-from vldd_dist.scheduler.limits import NO_LIMITS
+from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.testing.scripted_executor import make
 
 
 def checks(parts: Parts, stall_timeout_seconds: float | None = None) -> HealthChecks:
-    timeouts = stall_timeout_seconds, NO_LIMITS.capacity_timeout_seconds
-    return HealthChecks(parts.executor, parts.admission, parts.running, parts.ends, parts.avoidance, *timeouts)
+    limits = RunLimits(stall_timeout_seconds=stall_timeout_seconds)
+    return HealthChecks(parts.executor, parts.admission, parts.running, parts.ends, parts.avoidance, limits)
 
 
 def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:

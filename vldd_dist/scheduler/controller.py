@@ -102,8 +102,7 @@ class Controller:
         retries = Retries(self._limits.retry_budget, self._clock.now, executor.is_alive, avoidance)
         submission = Submission(executor, self._ready, self._admission, self._running, avoidance, emit, self._clock.now)
         ends = AttemptEnds(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
-        timeouts = self._limits.stall_timeout_seconds, self._limits.capacity_timeout_seconds
-        health = HealthChecks(executor, self._admission, self._running, ends, avoidance, *timeouts)
+        health = HealthChecks(executor, self._admission, self._running, ends, avoidance, self._limits)
         notices = CapacityNotices(missing, self._running, self._admission, avoidance, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():

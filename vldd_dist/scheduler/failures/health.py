@@ -8,6 +8,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.failures.stragglers import Stragglers
+from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
@@ -25,9 +26,8 @@ class HealthChecks:
     """Checks the running units, and stops or moves those that need it.
 
     Args:
-        stall_timeout_seconds: see `stalled`.
-        capacity_timeout_seconds: how long the run waits for machines while none of its units runs.
         avoidance: learns on which nodes units were slow, and that the others are busy.
+        limits: of the run.
     """
 
     def __init__(
@@ -37,15 +37,14 @@ class HealthChecks:
         running: RunningUnits,
         ends: AttemptEnds,
         avoidance: NodeAvoidance,
-        stall_timeout_seconds: float | None,
-        capacity_timeout_seconds: float,
+        limits: RunLimits,
     ) -> None:
         self._executor, self._admission, self._running = executor, admission, running
         self._ends, self._avoidance = ends, avoidance
-        self._stall_timeout_seconds, self._stragglers = stall_timeout_seconds, Stragglers(running)
+        self._stall_timeout_seconds, self._stragglers = limits.stall_timeout_seconds, Stragglers(running)
         # The first wait while no unit of the run runs: it ends before the run gives up, which takes at least the time that a
         # worker needs to start.
-        self._seconds_while_none_runs = min(ELSEWHERE_SECONDS, max(capacity_timeout_seconds, WORKER_START_SECONDS) / 2)
+        self._seconds_while_none_runs = min(ELSEWHERE_SECONDS, max(limits.capacity_timeout_seconds, WORKER_START_SECONDS) / 2)
         # Unit id -> how often it was told to wait no longer for other machines.
         self._relaxed: Counter[str] = Counter()
         self._checked_at = -float("inf")
