@@ -27,8 +27,8 @@ def track(tracking: Tracking, clock: Clock) -> None:
         state.event(UnitReported(units[1].id, Progress(step, 100, loss=10.0 / step, epoch=1)))
         for _ in range(2):
             state.refresh()
-            if tracking._drawing is not None:
-                tracking._drawing.result(HANG_SECONDS)
+            if tracking._sending is not None:
+                tracking._sending.result(HANG_SECONDS)
             clock.now += 2 * TRACK_SECONDS
     tracking.end()
 
@@ -171,8 +171,8 @@ def test_a_slow_tracker_gets_coarser_curves_and_does_not_slow_the_run() -> None:
         state.refresh()
     assert slow.steps == []
     slow.gate.set()
-    assert tracking._drawing is not None
-    tracking._drawing.result(HANG_SECONDS)
+    assert tracking._sending is not None
+    tracking._sending.result(HANG_SECONDS)
     state.event(UnitFinished(units[1].id, 1))
     clock.now += 2 * TRACK_SECONDS
     state.refresh()

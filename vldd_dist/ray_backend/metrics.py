@@ -38,7 +38,7 @@ class RayMetrics(View):
         self._finished: list[tuple[str, float]] = []
         self._new_retries = 0
         # Unit id -> its label, and the gauges that have a value for it.
-        self._drawn: dict[str, tuple[str, set[str]]] = {}
+        self._shown: dict[str, tuple[str, set[str]]] = {}
 
     def event(self, event: RunEvent, state: RunState) -> None:
         self._new_retries += isinstance(event, UnitRetried)
@@ -78,13 +78,13 @@ class RayMetrics(View):
         self._finished.clear()
 
     def _set_progress(self, state: RunState) -> None:
-        for unit_id in self._drawn.keys() - state.running.keys():
-            label, fields = self._drawn.pop(unit_id)
+        for unit_id in self._shown.keys() - state.running.keys():
+            label, fields = self._shown.pop(unit_id)
             for field in fields:
                 # With NaN, Ray drops the series at its next export; otherwise the last value would stay for two exports.
                 self._gauges[field].set(math.nan, self._tag | {"unit": label})
         for unit_id, running in state.running.items():
-            label, fields = self._drawn.setdefault(unit_id, (running.unit.label, set()))
+            label, fields = self._shown.setdefault(unit_id, (running.unit.label, set()))
             for field, gauge in self._gauges.items():
                 if (value := getattr(running.progress, field, None)) is not None:
                     gauge.set(value, self._tag | {"unit": label})

@@ -27,7 +27,7 @@ class Tracking(View):
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
-        self._drawn_at = -float("inf")
+        self._sent_at = -float("inf")
         # Unit id -> (its label, its latest progress), for units that reported since the last time figures were sent.
         self._latest: dict[str, tuple[str, Progress]] = {}
         # Unit id -> its label, for units of which figures were sent and whose end was not.
@@ -35,7 +35,7 @@ class Tracking(View):
         # Unit id -> the last step that was sent.
         self._steps: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(1)
-        self._drawing: Future[None] | None = None
+        self._sending: Future[None] | None = None
 
     def event(self, event: RunEvent, state: RunState) -> None:
         # Kept here and not read from the state, which forgets a unit at its end, just after its last report.
@@ -43,18 +43,18 @@ class Tracking(View):
             self._latest[event.unit_id] = state.units[event.unit_id].label, event.report
 
     def refresh(self, state: RunState) -> None:
-        busy = self._drawing is not None and not self._drawing.done()
-        if self._tracker is None or busy or state.clock() - self._drawn_at < TRACK_SECONDS:
+        busy = self._sending is not None and not self._sending.done()
+        if self._tracker is None or busy or state.clock() - self._sent_at < TRACK_SECONDS:
             return
-        self._drawn_at = state.clock()
+        self._sent_at = state.clock()
         points = self._new_points()
         ended = [self._open.pop(unit_id) for unit_id in self._open.keys() - state.running.keys()]
-        self._drawing = self._pool.submit(self._try, partial(_draw, points, ended))
+        self._sending = self._pool.submit(self._try, partial(_send, points, ended))
 
     def end(self) -> None:
         self._pool.shutdown()
         points = self._new_points()
-        self._try(lambda tracker: _draw(points, [], tracker))
+        self._try(lambda tracker: _send(points, [], tracker))
         self._try(lambda tracker: tracker.close())
 
     def _new_points(self) -> list[Point]:
@@ -82,7 +82,7 @@ class Tracking(View):
                 tracker.close()
 
 
-def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
+def _send(points: list[Point], ended: list[str], tracker: Tracker) -> None:
     for unit, step, figures in points:
         tracker.log(unit, step, figures)
     for unit in ended:
