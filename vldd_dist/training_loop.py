@@ -36,7 +36,7 @@ def train_epochs(
     protocol: TrainingProtocol,
     seed: int,
     device: torch.device,
-    is_finite: Callable[[float], bool] = math.isfinite,
+    may_go_on: Callable[[float], bool] = math.isfinite,
 ) -> list[float]:
     """The training loop: one phase after the other, each for all epochs, in an order that the seed and the epoch determine.
 
@@ -45,13 +45,13 @@ def train_epochs(
         update: makes an optimiser step on a loss.
         phases: the numbers of each phase's pairs.
         device: of the modules. The states of its random generator and of the CPU's are restored afterwards.
-        is_finite: whether training may go on after an epoch with this loss; on several ranks it must answer the same on all,
-            because `loss_of` communicates.
+        may_go_on: called with the loss after each epoch; whether training goes on. On several ranks it must answer the same on
+            all, because `loss_of` communicates.
 
     Returns:
         The loss of each epoch, a mean over its pairs, and finally the loss of the last batch by the trained modules in
-        evaluation mode, because the last step may be the one that diverges. The list ends early at the first loss that is not
-        finite.
+        evaluation mode, because the last step may be the one that diverges. The list ends early at the first loss after
+        which training does not go on.
     """
     for module in modules:
         module.train()
@@ -68,11 +68,11 @@ def train_epochs(
                 update(loss)
                 total += loss.detach() * len(batch) / len(numbers)
             losses.append(total.item())
-            if not (finite := is_finite(losses[-1])):
+            if not (goes_on := may_go_on(losses[-1])):
                 break
     for module in modules:
         module.eval()
-    if finite:
+    if goes_on:
         with torch.no_grad():
             losses.append(loss_of(batch).item())
     return losses
