@@ -67,7 +67,7 @@ def test_the_document_compares_its_hours_with_those_of_a_plan() -> None:
     trace, data = trace_of(experiment), data_size(COCO, experiment)
     flops = experiment.experts.count * expert_flops(experiment, trace, data)
     for pairs in experiment.distill.pairs:
-        flops += len(experiment.distill.seeds) * (distillation_flops(experiment, trace, data, pairs) or 0)
+        flops += len(experiment.distill.seeds) * (distillation_flops(experiment, trace, data, pairs, 0) or 0)
     (factor,) = re.findall(r"the hours in these tables are (\S+) times those of the plan", DOCUMENT.read_text())
     ours = costs["expert"].hours + costs["distillation"].hours
     assert ours / (flops / GPU_SUSTAINED / 3600) == pytest.approx(float(factor), rel=0.05)

@@ -325,6 +325,6 @@ def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Stor
     assert counted.total == pytest.approx(objective.costs().step_flops(passes, settings, 20) + teacher, rel=0.05)
     assert data is not None
     alone = described(", teacher: 0", *few)
-    runs = [distillation_flops(one, trace, data, 20) for one in (tree, alone)]
+    runs = [distillation_flops(one, trace, data, 20, 0) for one in (tree, alone)]
     assert None not in runs
     assert runs[0] - runs[1] == pytest.approx(tree.distill.outer_steps * teacher)

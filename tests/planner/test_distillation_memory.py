@@ -68,7 +68,7 @@ def test_images_that_keep_their_start_take_less(train: str) -> None:
     pixels, rest = 2000 * 3 * 32 * 32 * 4, 2000 * TEXT_DIM * 4
     assert learned["pairs"] == 5 * (pixels + rest)
     assert pixels + 5 * rest <= fixed["pairs"] < 1.5 * (pixels + 5 * rest)
-    writes = [stage.traffic(one, estimator.trace, None).writes for one in (both, texts)]
+    writes = [stage.traffic(one, estimator.trace, None, None).writes for one in (both, texts)]
     assert writes[1] < writes[0]
 
 
@@ -98,7 +98,7 @@ def test_an_unrolled_objective_of_a_plug_in_is_planned_with_finite_differences(m
     assert memory == estimator.memory(known, stage) | {"expert": 0}
     trace, data = estimator.trace(known.model, known.data.image_size), data_size(known, None)
     assert data is not None
-    assert distillation_flops(found, trace, data, 8) == distillation_flops(known, trace, data, 8)
+    assert distillation_flops(found, trace, data, 8, 0) == distillation_flops(known, trace, data, 8, 0)
     full = described("loss_of_steps", "full")
     assert "distill.objective.gradient: finite_difference (" in suggest(full, stage, peak(memory), estimator)
 

@@ -107,7 +107,7 @@ def test_the_flops_of_units_are_those_of_their_passes() -> None:
     texts = described.model_copy(update={"distill": described.distill.model_copy(update={"lr_images": 0.0})})
     assert outer_step_flops(trace, texts.distill, 4) < step, "no backward pass to the pixels"
     # Validation is at the start and after steps 4, 8 and 10.
-    assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 4 * student)
+    assert distillation_flops(described, trace, data, 4, 0) == pytest.approx(10 * step + 4 * student)
 
 
 def test_phases_cost_their_own_steps_and_validations_on_all_pairs_so_far() -> None:
@@ -137,7 +137,7 @@ def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
     def read(*overrides: str) -> float:
         described, trace = traced("experts.count=3", "experts.epochs=9", "model.image.train=lora", *MODELS["lora"], *overrides)
         before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
-        whole, rest = (stage.traffic(one, lambda *_: trace, None).reads for one in (described, before))
+        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
         return (whole - rest) / sum(trace.trainable_bytes.values())
 
     at = "distill.objective."
@@ -158,7 +158,7 @@ def test_experts_with_one_start_read_its_image_tower_once_and_few_steps_still_re
     def read(steps: int) -> tuple[float, dict[str, int]]:
         described, trace = traced(*given, f"distill.outer_steps={steps}")
         before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
-        whole, rest = (stage.traffic(one, lambda *_: trace, None).reads for one in (described, before))
+        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
         return whole - rest, trace.trainable_bytes
 
     (many, size), (few, _) = read(1000), read(2)
@@ -176,7 +176,7 @@ def test_an_objective_without_a_flop_count_is_reported_as_unknown() -> None:
     unknown = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": Unknown()})})
     data = data_size(described, None)
     assert data is not None
-    assert distillation_flops(unknown, trace, data, 4) is None
+    assert distillation_flops(unknown, trace, data, 4, 0) is None
     (unit,) = units_of(described, "distillation")
     _, notes = count_work([PlannedExperiment(unknown, [unit], data, Estimator(TEXT_DIM))])
     assert notes == [

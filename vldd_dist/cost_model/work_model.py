@@ -32,9 +32,7 @@ def student_flops(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, 
     return len(settings.learning_rates) * one + tower
 
 
-def distillation_flops(
-    experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int, earlier: int = 0
-) -> float | None:
+def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int, earlier: int) -> float | None:
     """The operations of all outer steps and validations. None if the objective does not count the operations of its steps.
 
     Args:

@@ -167,7 +167,7 @@ def host_memory(experiment: Experiment, traces: TraceOf, data: DataSize) -> int:
     return FP32 * (images * on_features(trace, experiment.model).image_dim + data.captions * trace.text_dim)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:
     """Reads the features and embeddings of all splits, the image tower's weights and the distilled pairs, if the application
     needs them (for no unit in particular: if any does). Writes only a manifest."""
     trace, reads = trace_of(experiment, traces), 0

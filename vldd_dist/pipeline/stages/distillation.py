@@ -163,7 +163,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     return max(of_phases, key=peak)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:
     """See `distillation_traffic`. For no unit in particular: of the most pairs and, with several phases, the one with the most
     traffic."""
     trace = trace_of(experiment, traces)

@@ -136,7 +136,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     return max(of_models, key=peak)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:
     """Reads the pairs, an image model's weights, and the validation and test splits. Writes only a manifest. For no unit in
     particular: of the image model with the most traffic."""
     models = [model_named(experiment, name) for name in experiment.image_models()]

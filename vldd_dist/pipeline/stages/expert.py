@@ -121,7 +121,7 @@ def _encoding(experiment: Experiment, trace: MemoryTrace, rows: int) -> int:
     return max([on_features(trace, trace.settings).encoding(at_once), *through_tower])
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:
     """Reads the training and validation splits and the starting weights. Writes a checkpoint before the first epoch and after
     each epoch, which has the parameters (once, also if the snapshot is kept), the momentum and what is counted of each training
     entry for its forgetting."""

@@ -159,7 +159,7 @@ class EpochStream:
                 of_rank = group[slice(*self.rows(len(group)))]
                 return [item.entry for item in group], [decoders.submit(self._load, item) for item in of_rank]
 
-            for entries, pending in _prefetched(map(begin, batched(ordered, self.settings.batch_size)), BATCHES_AHEAD):
+            for entries, pending in _prefetched(map(begin, batched(ordered, self.settings.batch_size))):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
                 yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries))
 
@@ -183,9 +183,9 @@ class EpochStream:
         return image
 
 
-def _prefetched(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """The same items. Before an item is returned, `depth` further items are taken from the iterator."""
-    waiting = deque(islice(items, depth))
+def _prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items. Before an item is returned, `BATCHES_AHEAD` further items are taken from the iterator."""
+    waiting = deque(islice(items, BATCHES_AHEAD))
     while waiting:
         waiting.extend(islice(items, 1))
         yield waiting.popleft()
