@@ -250,22 +250,22 @@ def _size_conflicts(experiment: Experiment) -> list[str]:
 def _rank_conflicts(experiment: Experiment) -> list[str]:
     distill, experts, image = experiment.distill, experiment.experts, experiment.model.image
     conflicts = []
+    sections: dict[str, DistillSection | ExpertsSection] = {"distill": distill, "experts": experts}
     smallest = min([*distill.pairs, *([distill.batch_size] if distill.batch_size else [])])
-    for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
-        if workers > batch:
-            conflicts.append(f"{section}.workers ({workers}) is more than the pairs in a step ({batch}): lower it")
-    for section, workers, gpus in (
-        ("distill", distill.workers, distill.resources.gpus),
-        ("experts", experts.workers, experts.resources.gpus),
-    ):
-        if workers > 1 and 0 < gpus < 1:
+    batches = {"distill": smallest, "experts": experts.batch_size}
+    for name, section in sections.items():
+        if section.workers > batches[name]:
+            conflicts.append(f"{name}.workers ({section.workers}) is more than the pairs in a step ({batches[name]}): lower it")
+    for name, section in sections.items():
+        if section.workers > 1 and 0 < section.resources.gpus < 1:
             conflicts.append(
-                f"{section}.resources.gpus ({gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or {section}.workers to 1"
+                f"{name}.resources.gpus ({section.resources.gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or "
+                f"{name}.workers to 1"
             )
-    for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
-        if sharding != "none" and image.freezes_backbone:
+    for name, section in sections.items():
+        if section.sharding != "none" and image.freezes_backbone:
             conflicts.append(
-                f"{section}.sharding ({sharding}) shards trained parameters, but with model.image.train: {image.train} only heads "
-                "are trained: set it to none"
+                f"{name}.sharding ({section.sharding}) shards trained parameters, but with model.image.train: {image.train} "
+                "only heads are trained: set it to none"
             )
     return conflicts
