@@ -55,13 +55,38 @@ def run(
     as_json: PlanAsJson = False,
 ) -> None:
     """Run or resume an experiment, or a study of several variants: what the store already has is not repeated."""
-    from vldd_dist.config.loading.descriptions import load_description
+    from vldd_dist.config.loading.descriptions import LoadedStudy, load_description
     from vldd_dist.config.loading.load import resource_overrides
 
     _check_options(store, plan, as_json)
     say_on_terminal(READING.format(config))
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
-    _run(described, store, RunOptions(until, tuple(track or ()), max_running, wait_hours), plan, as_json)
+    # Not before the line on the terminal, because these imports take seconds.
+    from vldd_dist.monitoring.live.tracking import check_tracking
+    from vldd_dist.monitoring.reports.published_figures import check_published
+    from vldd_dist.store.store import Store
+
+    console = SafeConsole() if plan else RunConsole()
+    for tracker in track or []:
+        check_tracking(tracker)
+        if is_job() and not plan:
+            check_tracker_of_job(tracker)
+    if isinstance(described, LoadedStudy):
+        check_published(described)
+    if store is not None:
+        _refuse_store_in_data(described, Store(store))
+    if plan:
+        _plan(described, store, until, as_json, console)
+        return
+    assert store is not None, "`_check_options` refuses it"
+    # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
+    # colour codes.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    from vldd_dist.ray_backend.run import run_description
+
+    options = RunOptions(until, tuple(track or ()), max_running, wait_hours)
+    raise typer.Exit(run_description(described, Store(store), console, options))
 
 
 def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
@@ -72,34 +97,6 @@ def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
         raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
     if store is not None and not plan and is_job():
         check_store_of_job(store)
-
-
-def _run(described: "Described", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
-    from vldd_dist.config.loading.descriptions import LoadedStudy
-    from vldd_dist.monitoring.live.tracking import check_tracking
-    from vldd_dist.monitoring.reports.published_figures import check_published
-    from vldd_dist.store.store import Store
-
-    console = SafeConsole() if plan else RunConsole()
-    for tracker in options.track:
-        check_tracking(tracker)
-        if is_job() and not plan:
-            check_tracker_of_job(tracker)
-    if isinstance(described, LoadedStudy):
-        check_published(described)
-    if store is not None:
-        _refuse_store_in_data(described, Store(store))
-    if plan:
-        _plan(described, store, options.until, as_json, console)
-        return
-    assert store is not None, "`_check_options` refuses it"
-    # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
-    # colour codes.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    from vldd_dist.ray_backend.run import run_description
-
-    raise typer.Exit(run_description(described, Store(store), console, options))
 
 
 def _refuse_store_in_data(described: "Described", store: "Store") -> None:
