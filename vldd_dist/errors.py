@@ -99,8 +99,8 @@ class StoreUnreachable(StoreError):
 
 
 class StoreOutage(StoreUnreachable):
-    """The store, a file of the source or the hub did not answer, requests to the first two for as long as they are retried: no
-    connection, time-outs, server errors. It may answer again after some minutes."""
+    """The store, a file of the source or the hub did not answer: no connection, a time-out, a server error. Requests to the
+    first two have been retried until their deadline. It may answer again after some minutes."""
 
 
 class DivergenceError(VlddError):

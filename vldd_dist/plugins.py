@@ -20,8 +20,7 @@ class Registry:
 
     Args:
         kind: the kind in the singular, for messages.
-        interface: "module:class" of the class that all plug-ins of this kind are subclasses or, for stages and gradients,
-            instances of.
+        interface: "module:class"; plug-ins of this kind are subclasses of it, stages and gradients are instances of it.
         entries: name -> "module:attribute".
         group: group of the entry points; by default made from the plural of the kind.
     """

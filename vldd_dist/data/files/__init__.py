@@ -1,1 +1,2 @@
-"""Untrusted files: tars and folders of images, local or remote, read in ranges, and versions of their content."""
+"""Untrusted files of a source: JSON files, tars and folders of images, local or remote; the checks of their names and captions;
+the versions of their content."""

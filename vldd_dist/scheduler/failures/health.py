@@ -17,8 +17,8 @@ from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # Time between two checks.
 HEALTH_SECONDS = 10.0
-# How long a unit waits at first for other machines than those on which it could not reach the store; then twice as long, and so
-# on.
+# The first wait of a unit for other machines than those on which it could not reach the store. Each further wait is twice as
+# long.
 ELSEWHERE_SECONDS = 600.0
 
 

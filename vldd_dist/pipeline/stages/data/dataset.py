@@ -17,8 +17,7 @@ def unit(graph: UnitGraph) -> WorkUnit:
     groups = list(groups_of(data))
     inputs = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups)}
     execution = {"settings": data.model_dump(mode="json")}
-    # A constant in place of the licence, which only the publication shows: it keeps the ids from when the licence was part of
-    # them.
+    # The licence was once part of the ids; now only the publication shows it. A constant in its place keeps them as they were.
     settings = data.identity() | {"licence": "unknown"}
     # So do the defaults of settings whose effects, if any, are in the inputs: the size of the groups, and the fractions for
     # splits that the source has.

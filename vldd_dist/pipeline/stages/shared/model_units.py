@@ -56,7 +56,7 @@ def model_spec(model: ModelSettings) -> dict[str, Any]:
     name, because paths do not change the model; the contents are part of the ids of the `image_weights` and the
     `caption_embeddings` units."""
     spec = model.identity()
-    # A constant, which keeps the ids from when this setting was part of them (docs/decisions.md).
+    # This setting was once part of the ids; a constant in its place keeps them as they were (docs/decisions.md).
     spec["image"]["grad_checkpointing"] = False
     if model.image.weights not in NAMED_WEIGHTS:
         spec["image"]["weights"] = "file"
