@@ -6,13 +6,20 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from vldd_dist.artifacts.units import mark_store
+from vldd_dist.coresets.base import Coreset
+from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import DataError, StoreOutage, StoreUnreachable
 from vldd_dist.events import Progress, Report
+from vldd_dist.pipeline.execute import check_version
 from vldd_dist.pipeline.stages.data import caption_embeddings
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import CORESETS
 from vldd_dist.ray_backend.workers import worker
 from vldd_dist.sharding.ranks import LostRank
 from vldd_dist.store.store import Store
@@ -83,6 +90,30 @@ def test_a_machine_with_another_version_of_the_package_computes_nothing(store: S
         assert found["cause"].startswith(sentence)
         assert store.keys("units") == []
     assert worker.answer(unit.order(), store, Reports(), "n1", None, 0)["status"] == "done"  # type: ignore[arg-type]
+
+
+class Revised(Coreset):
+    name: str = "revised"
+    revision: int = 1
+
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        return torch.arange(count)
+
+
+def test_a_machine_with_another_revision_of_a_plugin_computes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the older code computes would be committed under the id of the newer revision."""
+    monkeypatch.setattr(worker, "start_logging", lambda: None)
+    monkeypatch.setitem(CORESETS.entries, "revised", f"{__name__}:Revised")
+    mark_store(store)
+    (unit, *_) = units_of(experiment("coresets.methods=[revised]"), "coreset")
+    check_version(unit.order())
+    newer = replace(unit, spec=unit.spec | {"method": {"name": "revised", "revision": 2}})
+    missing = replace(unit, spec={"of": [{"name": "gone", "revision": 1}]})
+    for other, said in ((newer, "'revised' (1) than the unit (2)"), (missing, "'gone' (none) than the unit (1)")):
+        found = worker.answer(other.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
+        assert (found["status"], found["exit_code"]) == ("broken", 1)
+        assert f"has another revision of the plug-in {said}: use one image" in found["cause"]
+    assert store.keys("units") == []
 
 
 def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_another(store: Store) -> None:
