@@ -43,13 +43,21 @@ class Registry:
         """The plug-in with this name, imported.
 
         Raises:
-            ValueError: there is no such plug-in, and the message lists the names; or it is not registered correctly, or lacks a
-                method.
+            ValueError: there is no such plug-in, and the message lists the names; or several have this name; or it is not
+                registered correctly, or lacks a method.
         """
-        target = self.entries.get(name) or self._installed.get(name)
-        if target is None:
+        # The same target twice is one plug-in: an editable installation can be found at two places.
+        targets = sorted(self._installed.get(name, set()) | ({self.entries[name]} if name in self.entries else set()))
+        if not targets:
             hint = did_you_mean(name, self)
             raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
+        # Which of them is found first may differ from machine to machine, and the ids of units have only the name.
+        if len(targets) > 1:
+            raise ValueError(
+                f"the {self.kind} {name!r} is registered as {' and as '.join(targets)}: register all but one under other "
+                "names, or uninstall their packages"
+            )
+        target = targets[0]
         module, _, attribute = target.partition(":")
         entry = f"the {self.kind} {name!r} is registered as {target}, but"
         try:
@@ -75,10 +83,13 @@ class Registry:
         return found
 
     @cached_property
-    def _installed(self) -> dict[str, str]:
-        """Name -> target of installed packages' entry points. It is cached, because reading the entry points of all packages
+    def _installed(self) -> dict[str, set[str]]:
+        """Name -> targets of installed packages' entry points. It is cached, because reading the entry points of all packages
         takes milliseconds and names are looked up for every manifest."""
-        return {point.name: point.value for point in entry_points(group=self.group)}
+        targets: dict[str, set[str]] = {}
+        for point in entry_points(group=self.group):
+            targets.setdefault(point.name, set()).add(point.value)
+        return targets
 
 
 STAGES = Registry(

@@ -99,6 +99,14 @@ def test_identity_follows_the_tokenizer_and_the_configuration(name: str, bert: P
     assert text_identity(settings(copied)) != text_identity(settings(bert))
 
 
+def test_a_folder_with_an_adapter_is_refused(bert: Path, tmp_path: Path) -> None:
+    """transformers would load it on top of the weights, which alone are in the identity."""
+    copied = shutil.copytree(bert, tmp_path / bert.name)
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"has an adapter \(adapter_config\.json\): save the weights with the adapter merged"):
+        text_identity(settings(copied))
+
+
 def test_progress_is_reported(bert: Path) -> None:
     events: list[UnitReport] = []
     FrozenTextEncoder(settings(bert), CPU).encode(CAPTIONS, 3, events.append)

