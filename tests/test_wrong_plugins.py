@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distillation.history import History
@@ -76,6 +78,32 @@ def test_a_wrong_entry_is_one_sentence(target: str, sentence: str, monkeypatch: 
     monkeypatch.setitem(CORESETS.entries, "wrong", target)
     with pytest.raises(ConfigError, match=rf"the coreset 'wrong' is registered as {re.escape(target)}, {sentence}"):
         load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[wrong]"])
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("mine", "one_package:Mine and as other_package:Mine"),
+        ("random", r"one_package:Random and as vldd_dist\.coresets\.random:RandomPairs"),
+        ("again", None),
+    ],
+)
+def test_two_plugins_of_one_name_are_refused(
+    name: str, targets: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of two packages comes first depends on the order of a folder's entries, and may differ between machines."""
+    for package, more in (("one_package", "random = one_package:Random"), ("other_package", "")):
+        (info := tmp_path / f"{package}-1.dist-info").mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        entries = [f"mine = {package}:Mine", "again = vldd_dist.coresets.random:RandomPairs", more]
+        (info / "entry_points.txt").write_text("\n".join(["[vldd_dist.coresets]", *entries]))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("coreset", CORESETS.interface, CORESETS.entries)
+    if targets is None:
+        assert registry.load(name) is RandomPairs
+    else:
+        with pytest.raises(ValueError, match=f"the coreset '{name}' is registered as {targets}: register all but one under"):
+            registry.load(name)
 
 
 def test_every_registry_knows_the_interface_of_its_kind() -> None:
@@ -139,7 +167,7 @@ def test_an_application_has_a_title_and_names_its_figures(monkeypatch: pytest.Mo
     enter(monkeypatch, plugins.APPLICATIONS, "plain", Plain)
     monkeypatch.setattr(application_stage, "inputs_of", lambda context: None)
     with pytest.raises(AssertionError, match=r"the application plain returned the figure 'recal', which its `figures`"):
-        application_stage.run(SimpleNamespace(spec={"application": {"name": "plain"}}))  # type: ignore[arg-type]
+        application_stage.run(SimpleNamespace(execution={"application": {"name": "plain"}}))  # type: ignore[arg-type]
 
 
 class Drawn(Source):

@@ -13,7 +13,6 @@ from torch import Tensor
 from vldd_dist.applications.feature_space.part_distillation import distill_in_memory
 from vldd_dist.applications.feature_space.students import Students, Trained
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
@@ -21,11 +20,10 @@ from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.coreset import select
+from vldd_dist.pipeline.stages.coreset import method_of, select
 from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.stages.shared.inputs import load_candidates, load_retrieval_split
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
@@ -70,10 +68,10 @@ class FeatureSpace:
         """A coreset in feature space. A pair that is a mean of real pairs has the mean of their features, as it has the mean of
         their embeddings; it is not the features of a mean of pixels."""
         rows = read_rows(UnitReader(self.store, unit.kind, unit.id), "pairs")
-        if choose(CORESETS, unit.spec["method"]).remark is None:
+        if method_of(unit).remark is None:
             return self.of_pixels(rows)
         features = self.split("train").inputs
-        means = [features[images].mean(dim=0) for images in select(unit.spec, load_candidates(workspace(self.store, unit)))]
+        means = [features[images].mean(dim=0) for images in select(unit, load_candidates(workspace(self.store, unit)))]
         return TrainingPairs({"images": torch.stack(means), "texts": rows["texts"]}, len(means))
 
     @property

@@ -1,5 +1,6 @@
 """The building blocks of the configuration: sections, bounded numbers, lists of distinct values, plug-ins and their settings."""
 
+import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -24,8 +25,10 @@ SectionType = TypeVar("SectionType", bound="Section")
 
 
 def distinct(values: list[Item]) -> list[Item]:
-    """The values themselves; raises ValueError if one is repeated, because it would be computed once and counted as two runs."""
-    if repeated := [value for position, value in enumerate(values) if value in values[:position]]:
+    """The values themselves; raises ValueError if one is repeated, because it would be computed once and counted as two runs.
+    Plug-ins are compared without the settings that do not change their output."""
+    compared = [_identity(value) for value in values]
+    if repeated := [value for position, value in enumerate(values) if compared[position] in compared[:position]]:
         raise ValueError(f"{getattr(repeated[0], 'label', repeated[0])!r} is listed twice: name each value once")
     return values
 
@@ -204,7 +207,10 @@ def _identity(value: Any) -> Any:
         return value.identity()
     if isinstance(value, list | tuple):
         return [_identity(item) for item in value]
-    return value
+    if isinstance(value, dict):
+        return {key: _identity(item) for key, item in value.items()}
+    # In no order of its own, which differs from process to process.
+    return sorted(value) if isinstance(value, set | frozenset) else value
 
 
 class Plugin(Section):
@@ -228,14 +234,19 @@ class Plugin(Section):
             known = ", ".join(sorted(cls.known_needs)) or "none"
             raise ValueError(f"{cls.__name__}.needs: there is no {unknown[0]!r}: choose of {known}")
 
+    def __hash__(self) -> int:
+        """By the settings that determine the output. pydantic's own fails if one of them is a list."""
+        return hash((type(self), json.dumps(self.identity(), sort_keys=True)))
+
     @property
     def label(self) -> str:
-        """The name, followed by the settings that differ from their defaults."""
+        """The name, followed by the settings that differ from their defaults, except those that only say how a unit runs."""
         words = [self.name]
         for key, field in type(self).model_fields.items():
             value = getattr(self, key)
-            if key != "name" and value != field.default:
-                words.append(f"{key}={getattr(value, 'label', value)}")
+            if key not in ("name", *self.execution_names()) and _identity(value) != _identity(field.default):
+                shown = value.identity() if isinstance(value, Section) else value
+                words.append(f"{key}={getattr(value, 'label', shown)}")
         return " ".join(words)
 
 

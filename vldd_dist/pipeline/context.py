@@ -123,10 +123,11 @@ class StageContext:
 
 
 def model_settings_of(unit: WorkUnit | UnitOrder) -> ModelSettings:
-    """The dual encoder of a unit: `model` in its spec and, in its execution, how the image tower runs."""
+    """The dual encoder of a unit: `model` in its spec and, in its execution (`model_execution`), how the image tower runs and
+    the loss with all its settings."""
     model = unit.spec["model"]
     how_to_run = {name: unit.execution[name] for name in ImageTowerSettings.execution_names()}
-    return ModelSettings.model_validate(model | {"image": model["image"] | how_to_run})
+    return ModelSettings.model_validate(model | {"image": model["image"] | how_to_run, "loss": unit.execution["loss"]})
 
 
 def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
+from vldd_dist.pipeline.stages.shared.model_units import model_execution, model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.protocol import protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import APPLICATIONS
@@ -57,7 +57,11 @@ def unit(graph: UnitGraph, number: int, pairs: int | None = None, seed: int | No
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"
-    execution = {"encode_batch": experiment.evaluation.encode_batch, **model.image.execution()}
+    execution = {
+        "encode_batch": experiment.evaluation.encode_batch,
+        "application": application.model_dump(mode="json"),
+        **model_execution(model),
+    }
     return STAGE.new(experiment, spec, inputs, execution, label)
 
 
@@ -75,7 +79,7 @@ def keys_of(experiment: Experiment, number: int) -> list[Key]:
 
 
 def run(context: StageContext) -> ApplicationFacts:
-    application: Application = choose(APPLICATIONS, context.spec["application"])
+    application: Application = choose(APPLICATIONS, context.execution["application"])
     results = application.run(inputs_of(context))
     known = {figure.key for figure in application.figures}
     if unknown := [key for result in results for key in result.figures if key not in known]:
@@ -181,7 +185,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
     """The operations that the application counts, and those of the distilled images through the image tower."""
-    application: Application = choose(APPLICATIONS, unit.spec["application"])
+    application: Application = choose(APPLICATIONS, unit.execution["application"])
     trace, pairs = trace_of(experiment, traces), _distilled_count(unit)
     counted = application.flops(planned_run(experiment, trace, data, unit))
     return None if counted is None else counted + pairs * FlopTrace(trace).encoding

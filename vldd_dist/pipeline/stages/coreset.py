@@ -1,8 +1,5 @@
 """A coreset: M real pairs, or means of real pairs, chosen by one of the methods in `plugins.CORESETS`."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor
 
@@ -16,7 +13,7 @@ from vldd_dist.data.prepared.batches.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import captions_selected_by, load_candidates
-from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
 
@@ -37,12 +34,19 @@ def unit(graph: UnitGraph, method: Coreset, pairs: int, seed: int, expert: int) 
     spec = {"method": method.identity(), "pairs": pairs, "seed": seed}
     # Selections compute on CPUs. A GPU in `coresets.resources` is for the features by which they select.
     resources = STAGE.resources(graph.experiment).model_copy(update={"gpus": 0.0})
-    return STAGE.new(graph.experiment, spec, inputs, label=f"{method.label} {pairs} pairs seed {seed}", resources=resources)
+    execution, label = {"method": method.model_dump(mode="json")}, f"{method.label} {pairs} pairs seed {seed}"
+    return STAGE.new(graph.experiment, spec, inputs, execution, label, resources=resources)
 
 
-def select(spec: Mapping[str, Any], candidates: Candidates) -> list[Tensor]:
-    """The numbers of the training images of each pair of the unit with this spec: one image, or several that are averaged."""
-    method: Coreset = choose(CORESETS, spec["method"])
+def method_of(unit: WorkUnit | UnitOrder) -> Coreset:
+    """The unit's method, with all its settings."""
+    method: Coreset = choose(CORESETS, unit.execution["method"])
+    return method
+
+
+def select(unit: WorkUnit | UnitOrder, candidates: Candidates) -> list[Tensor]:
+    """The numbers of the training images of each pair of the unit: one image, or several that are averaged."""
+    spec, method = unit.spec, method_of(unit)
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
     return groups(method, candidates, spec["pairs"], generator)
 
@@ -50,12 +54,12 @@ def select(spec: Mapping[str, Any], candidates: Candidates) -> list[Tensor]:
 def run(context: StageContext) -> CoresetFacts:
     """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
     spec, candidates = context.spec, load_candidates(context)
-    selected = select(spec, candidates)
+    selected = select(context.order, candidates)
     indices = [int(group[0]) for group in selected]
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
     images, texts, facts = chosen.images, chosen.texts, CoresetFacts(keys=chosen.keys, captions=chosen.captions)
-    if choose(CORESETS, spec["method"]).remark is not None:
+    if method_of(context.order).remark is not None:
         assert candidates.caption is not None
         images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
         facts = CoresetFacts(keys=facts.keys, captions=facts.captions, means_of=[len(group) for group in selected])

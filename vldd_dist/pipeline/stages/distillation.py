@@ -30,7 +30,7 @@ from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec, trace_of
+from vldd_dist.pipeline.stages.shared.model_units import model_execution, model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.stages.shared.phases import (
     EARLIER,
     UnitPhase,
@@ -64,7 +64,7 @@ def unit(graph: UnitGraph, pairs: int, seed: int, phase: int | None = None) -> W
         spec |= {"pairs": sum(counts[: number + 1]), "phase": {"number": number, "pairs": counts[number]}}
     execution = {
         "encode_batch": experiment.evaluation.encode_batch,
-        **experiment.model.image.execution(),
+        **model_execution(experiment.model),
         "settings": settings.model_dump(mode="json"),
     }
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}

@@ -9,7 +9,7 @@ from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
-from vldd_dist.config.sections.model import ModelSettings
+from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
@@ -23,7 +23,14 @@ from vldd_dist.pipeline.context import StageContext, model_settings_of, read_row
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.inputs import load_expert, load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
+from vldd_dist.pipeline.stages.shared.model_units import (
+    expert_model,
+    model_execution,
+    model_input_units,
+    model_named,
+    model_spec,
+    on_real_pairs,
+)
 from vldd_dist.pipeline.stages.shared.protocol import make_evaluator, protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import METRICS
@@ -65,7 +72,11 @@ def unit(graph: UnitGraph, role: str, evaluated: Key, seed: int, image_model: st
         experiment,
         spec,
         {"dataset": graph.unit("dataset"), role: source, **model_input_units(graph, model)},
-        {"encode_batch": experiment.evaluation.encode_batch, **model.image.execution()},
+        {
+            "encode_batch": experiment.evaluation.encode_batch,
+            "metrics": [metric.model_dump(mode="json") for metric in experiment.evaluation.metrics],
+            **model_execution(model),
+        },
         label if role == "expert" else f"{label}, {image_model}, seed {seed}",
     )
 
@@ -100,7 +111,7 @@ def _test(context: StageContext, model: DualEncoder) -> tuple[Recalls, dict[str,
     """Recall and the further metrics on the test split."""
     split = load_retrieval_split(context, model, "test")
     images, texts = joint_features(model, split, context.execution["encode_batch"])
-    metrics: list[Metric] = [choose(METRICS, settings) for settings in context.spec["metrics"]]
+    metrics: list[Metric] = [choose(METRICS, settings) for settings in context.execution["metrics"]]
     found = recall(images, texts, split.image_of_caption).as_dict()
     further = {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics}
     return Recalls.model_validate(found), further
@@ -115,7 +126,7 @@ def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
         rows = {"images": model.normalise(rows["images"].to(context.device)), "texts": rows["texts"]}
     else:
         shared = read_tensors(reader, "shared.safetensors")
-        learned_with = ModelSettings.model_validate(reader.manifest.spec["model"]).image
+        learned_with = ImageTowerSettings.model_validate(reader.manifest.spec["model"]["image"])
         rows = rows | {"images": model.renormalise(rows["images"].to(context.device), learned_with.mean, learned_with.std)}
     return TrainingPairs(
         on_device(rows, context.device),

@@ -17,7 +17,7 @@ from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
-from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec, trace_of
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_execution, model_input_units, model_spec, trace_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
@@ -40,15 +40,15 @@ def kept_epochs(experiment: Experiment) -> list[int]:
 def unit(graph: UnitGraph, index: int) -> WorkUnit:
     """The expert with this index. All random draws of its training derive from the seed and the index."""
     experiment = graph.experiment
-    training = experiment.experts.narrowed_to(ExpertSettings)
+    training, model = experiment.experts.narrowed_to(ExpertSettings), expert_model(experiment)
     spec = {
         "training": training.identity(),
         "kept_epochs": kept_epochs(experiment),
-        "model": model_spec(expert_model(experiment)),
+        "model": model_spec(model),
         "seed": experiment.seed,
         "index": index,
     }
-    how_to_run = experiment.model.image.execution() | training.execution()
+    how_to_run = model_execution(model) | training.execution()
     execution = {"encode_batch": experiment.evaluation.encode_batch, **how_to_run}
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
     return STAGE.new(experiment, spec, inputs, execution, f"expert {index}")

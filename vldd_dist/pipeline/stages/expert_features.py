@@ -14,7 +14,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.shared.inputs import load_expert
-from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_execution, model_input_units, model_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_texts
 
@@ -28,15 +28,16 @@ class FeaturesFacts(Facts):
 def unit(graph: UnitGraph, expert: int) -> WorkUnit:
     """The features computed by the expert with this index."""
     experiment = graph.experiment
+    model = expert_model(experiment)
     return STAGE.new(
         experiment,
-        {"model": model_spec(expert_model(experiment)), "seed": experiment.seed},
+        {"model": model_spec(model), "seed": experiment.seed},
         {
             "dataset": graph.unit("dataset"),
             "expert": graph.unit("expert", expert),
             **model_input_units(graph, experiment.model),
         },
-        {"encode_batch": experiment.evaluation.encode_batch, **experiment.model.image.execution()},
+        {"encode_batch": experiment.evaluation.encode_batch, **model_execution(model)},
         f"features of expert {expert}",
     )
 

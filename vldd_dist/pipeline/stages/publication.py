@@ -24,7 +24,7 @@ from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
-from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.model_units import model_execution, model_input_units, model_spec
 from vldd_dist.pipeline.stages.shared.phases import EARLIER
 from vldd_dist.pipeline.stages.shared.protocol import protocol_of
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -63,7 +63,9 @@ def unit(graph: UnitGraph, pairs: int, seed: int) -> WorkUnit:
         "resize": experiment.data.resize,
         "licence": experiment.data.licence,
     }
-    return STAGE.new(experiment, spec, inputs, experiment.model.image.execution(), f"publication {pairs} pairs seed {seed}")
+    objective = experiment.distill.of_phases()[-1].objective
+    execution = {"objective": objective.model_dump(mode="json"), **model_execution(experiment.model)}
+    return STAGE.new(experiment, spec, inputs, execution, f"publication {pairs} pairs seed {seed}")
 
 
 def wanted(graph: UnitGraph) -> Iterable[Key]:
@@ -85,7 +87,7 @@ def publish(context: StageContext) -> PublicationFacts:
     distillation = context.reader("distillation")
     pairs, start = read_rows(distillation, "pairs"), read_rows(distillation, "start")
     shared = read_tensors(distillation, "shared.safetensors")
-    objective = choose(OBJECTIVES, distillation.manifest.spec["settings"]["objective"])
+    objective = choose(OBJECTIVES, context.execution["objective"])
     model = context.build_model(0)
     distilled = DistilledSet(
         rows=pairs,

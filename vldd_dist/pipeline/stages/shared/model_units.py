@@ -63,3 +63,8 @@ def model_spec(model: ModelSettings) -> dict[str, Any]:
     if model.text.model != "minilm" and (folder := text_folder(model.text)):
         spec["text"]["model"] = folder.name
     return spec
+
+
+def model_execution(model: ModelSettings) -> dict[str, Any]:
+    """What a unit's execution says of its model: how the image tower runs, and the loss with all its settings."""
+    return model.image.execution() | {"loss": model.loss.model_dump(mode="json")}
