@@ -55,6 +55,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 
     for name in ("AutoConfig", "AutoTokenizer"):
         monkeypatch.setattr(transformers, name, SimpleNamespace(from_pretrained=fails))
+    monkeypatch.setattr(transformers.utils.hub, "cached_file", fails)
     monkeypatch.setattr(libraries.timm(), "create_model", fails)
     return kind
 
@@ -69,6 +70,7 @@ def test_image_weights(kind: type[VlddError]) -> None:
 def test_a_text_encoder(kind: type[VlddError], configured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its configuration, and its tokenizer or weights."""
     if configured:
+        monkeypatch.setattr(transformers.utils.hub, "cached_file", lambda *arguments, **more: "/snapshots/abc/config.json")
         config = SimpleNamespace(from_pretrained=lambda *arguments, **more: transformers.BertConfig())
         monkeypatch.setattr(transformers, "AutoConfig", config)
     with pytest.raises(VlddError, match=r"model\.text\.model: google-bert/bert-base-uncased") as caught:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import DataError
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
@@ -41,3 +44,27 @@ def test_captions_are_not_embedded_by_another_encoder_than_the_planned_one(tmp_p
     with pytest.raises(DataError, match=r"model\.text\.model: tiny-clip has changed since the run was planned"):
         run(store, [planned])
     assert not is_done(store, planned.kind, planned.id)
+
+
+def test_captions_that_were_embedded_with_different_files_of_a_hub_are_refused(store: Store) -> None:
+    """A branch has moved while images were added. A commit that changes none of the files does no harm."""
+    (index,) = units_of(experiment("model.text.model=me/bert", "data.group_images=16"), "caption_embeddings")
+    roles = [role for role in index.inputs if role != "dataset"]
+    files = [{"config.json": "1", "model.safetensors": "2"}, {"model.safetensors": "2", "vocab.txt": "3"}]
+    for number, role in enumerate(roles):
+        if role == roles[-1]:
+            others = {other: unit for other, unit in index.inputs.items() if other != role}
+            execute(replace(index, inputs=others).order(), store, lambda event: None)
+            files = [{"model.safetensors": "4"}]
+        facts = EmbeddingGroupFacts(
+            captions=5,
+            distinct=5,
+            dim=8,
+            encoder={"model": "me/bert", "commit": str(number)},
+            files=files[number % len(files)],
+        )
+        unit = index.inputs[role]
+        UnitWriter(store, unit.kind, unit.id, unit.spec, {"shards": f"shard_group/{number}"}).commit(facts)
+    sentence = r"different files model\.safetensors of me/bert \(commits 0 and \d\): set model\.text\.revision to one"
+    with pytest.raises(DataError, match=sentence):
+        execute(index.order(), store, lambda event: None)

@@ -1,5 +1,6 @@
 """The text encoder of a distilled set's recipe, for captions of one's own. Needs transformers."""
 
+import re
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
@@ -29,9 +30,9 @@ def build_text_encoder(
     """
     made_with = distilled.recipe.text_encoder
     settings = _settings_of(made_with, None if model is None else fspath(model))
-    encoder = FrozenTextEncoder(settings, torch.device(device))
-    # A local folder may have another name here.
-    names = {"model"} if model is not None else set()
+    encoder = FrozenTextEncoder(settings, torch.device(device), _commit_of(made_with) if model is None else None)
+    # The recipe's commit is the one that was loaded; recipes of older sets have none. A folder may have another name here.
+    names = {"commit"} if model is None else {"commit", "model"}
     compared = (made_with.keys() | encoder.identity.keys()) - names
     differing = sorted(name for name in compared if made_with.get(name) != encoder.identity.get(name))
     if differing:
@@ -64,6 +65,18 @@ def _settings_of(made_with: Mapping[str, Any], model: str | None) -> TextTowerSe
         raise DataError(
             f"the set's recipe: text_encoder.{'.'.join(map(str, first['loc']))}: {first['msg']}: no encoder has this"
         ) from None
+
+
+def _commit_of(made_with: Mapping[str, Any]) -> str | None:
+    """The commit of an encoder on a hub; None if the recipe names none. Raises DataError if it is no commit: the set may be
+    made by others."""
+    commit = made_with.get("commit")
+    if commit is None or (isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)):
+        return commit
+    raise DataError(
+        f"the set's recipe: text_encoder.commit: {commit!r} is not a commit: if you have the encoder, give its folder as "
+        "`model`"
+    )
 
 
 def _is_hub_id(name: Any) -> bool:

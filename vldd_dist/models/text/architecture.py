@@ -4,6 +4,7 @@ No weights are read, so that a description can be refused before anything runs.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
@@ -92,6 +93,23 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
     # A config.json with values that transformers does not expect can raise any of the last three.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_be_loaded(settings, error) from None
+
+
+def find_snapshot(settings: TextTowerSettings) -> Path | None:
+    """The local folder into which the hub's files are downloaded, whose name is the commit; None if the model is not on a hub.
+
+    Raises:
+        ConfigError: there is no such model.
+        StoreError: the hub cannot be reached at the moment.
+    """
+    if settings.model == tiny_clip.NAME or text_folder(settings) is not None:
+        return None
+    try:
+        with reaching(f"model.text.model: {settings.model}", WITHOUT_HUB):
+            file = libraries.transformers().utils.hub.cached_file(settings.model, "config.json", revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise cannot_be_loaded(settings, error) from None
+    return None if file is None else Path(file).parent
 
 
 def cannot_be_loaded(settings: TextTowerSettings, error: Exception) -> ConfigError:

@@ -10,13 +10,27 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
-from vldd_dist.models.text.architecture import WITHOUT_HUB, TextArchitecture, cannot_be_loaded, fit_architecture, read_config
-from vldd_dist.models.text.identity import text_folder, text_identity
+from vldd_dist.models.text.architecture import (
+    WITHOUT_HUB,
+    TextArchitecture,
+    cannot_be_loaded,
+    find_snapshot,
+    fit_architecture,
+    read_config,
+)
+from vldd_dist.models.text.identity import read_files, text_folder, text_identity
 from vldd_dist.store.outages import reaching
 
 
 class FrozenTextEncoder:
     """A transformers text model in evaluation mode; one vector for each caption.
+
+    Args:
+        commit: of a model on a hub; None: the one that `settings.revision` means at the moment.
+
+    Attributes:
+        identity: that of the settings and, for a model on a hub, its commit.
+        files: of a model on a hub, name -> sha256 of the files that it was read from.
 
     Raises:
         ConfigError: the model cannot be loaded, lacks weights or a padding token, or is not for the pooling or the number of
@@ -24,9 +38,15 @@ class FrozenTextEncoder:
         StoreError: the hub with the model cannot be reached at the moment.
     """
 
-    def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
+    def __init__(self, settings: TextTowerSettings, device: torch.device, commit: str | None = None) -> None:
         self.settings, self.device = settings, device
         self.identity = text_identity(settings)
+        if commit is not None:
+            settings = settings.model_copy(update={"revision": commit})
+        if snapshot := find_snapshot(settings):
+            # A branch may move between two requests, and between two units.
+            settings = settings.model_copy(update={"revision": snapshot.name})
+            self.identity |= {"commit": snapshot.name}
         self.architecture = architecture = fit_architecture(settings, read_config(settings, ask_hub=True))
         if settings.model == tiny_clip.NAME:
             self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(architecture.pooling.model_class)
@@ -36,6 +56,7 @@ class FrozenTextEncoder:
             raise ConfigError(
                 f"model.text.model: the tokenizer of {settings.model} has no padding token: give the folder one that has"
             )
+        self.files = read_files(snapshot) if snapshot else {}
         # Poolings and position numbers count from the first token.
         self.tokenizer.padding_side = "right"
         _check_end_of_text(settings, architecture.config, self.tokenizer)

@@ -58,6 +58,12 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
     return Path(settings.model) if os.path.isdir(settings.model) else None
 
 
+def read_files(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of the files in a folder from which transformers reads a model of a hub, of those that are downloaded."""
+    suffixes = (*READ_SUFFIXES, ".safetensors")
+    return {path.name: _sha256_of_file(path) for path in sorted(folder.iterdir()) if path.suffix in suffixes}
+
+
 def _sha256(folder: Path) -> str:
     weights = folder / WEIGHTS
     if not weights.is_file():

@@ -1,6 +1,7 @@
 """The embeddings of all captions: an index of the `embedding_group` units."""
 
 from vldd_dist.data.facts import CaptionEmbeddingsFacts
+from vldd_dist.errors import DataError
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -17,10 +18,30 @@ def unit(graph: UnitGraph) -> WorkUnit:
 
 
 def run(context: StageContext) -> CaptionEmbeddingsFacts:
-    """Write the index of the groups."""
+    """Write the index of the groups.
+
+    Raises:
+        DataError: the encoder is on a hub, and others of its files were used for some of the groups.
+    """
     groups = [group.facts_as(EmbeddingGroupFacts) for group in write_groups(context)]
+    _check_same_files(groups)
     captions = sum(group.captions for group in groups)
     return CaptionEmbeddingsFacts(captions=captions, dim=groups[0].dim, encoder=groups[0].encoder)
+
+
+def _check_same_files(groups: list[EmbeddingGroupFacts]) -> None:
+    """Raises DataError if two groups were embedded with different files of the hub. Their ids have only the model's name and
+    the revision, which is often a branch. Commits that change none of these files do no harm."""
+    first_with: dict[str, EmbeddingGroupFacts] = {}
+    for group in groups:
+        for name, digest in group.files.items():
+            first = first_with.setdefault(name, group)
+            if first.files[name] != digest:
+                commits = " and ".join(str(one.encoder["commit"]) for one in (first, group))
+                raise DataError(
+                    f"model.text.model: the captions were embedded with different files {name} of {group.encoder['model']} "
+                    f"(commits {commits}): set model.text.revision to one of the commits"
+                )
 
 
 STAGE = StageSpec(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
@@ -27,6 +28,9 @@ class EmbeddingGroupFacts(Facts):
     distinct: Count
     dim: Count
     encoder: dict[str, Any]
+    files: dict[str, str] = Field(
+        {}, description="name and sha256 of the files of an encoder on a hub; empty for others and in older units"
+    )
 
 
 def unit(graph: UnitGraph, number: int) -> WorkUnit:
@@ -57,7 +61,9 @@ def run(context: StageContext) -> EmbeddingGroupFacts:
         rows = torch.tensor([row_of[caption] for captions in images for caption in captions])
         counts = torch.tensor([0, *(len(captions) for captions in images)])
         context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
-    return EmbeddingGroupFacts(captions=len(every), distinct=len(distinct), dim=vectors.shape[1], encoder=encoder.identity)
+    return EmbeddingGroupFacts(
+        captions=len(every), distinct=len(distinct), dim=vectors.shape[1], encoder=encoder.identity, files=encoder.files
+    )
 
 
 def _check_identity(text: TextTowerSettings, planned: dict[str, Any]) -> None:
