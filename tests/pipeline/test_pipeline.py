@@ -3,20 +3,26 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from vldd_dist import load_distilled
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import StoreError
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.backbone import create_backbone, public_weights
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages import distillation, evaluation
+from vldd_dist.pipeline.stages.data.image_weights import ImageWeightsFacts
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
@@ -123,6 +129,24 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
         folder = UnitReader(store, unit.kind, unit.id).manifest.facts["folder"]
         assert load_distilled(store.url_of(folder)).recipe.image_train == tree.model.image.train
         shutil.rmtree(store.root)
+
+
+@pytest.mark.parametrize("copied", [{"name": "test_nfnet.older"}, {}])
+def test_a_card_names_the_public_weights_that_were_copied(copied: dict[str, str], finished: Store, tmp_path: Path) -> None:
+    """The timm of the publication may load other ones for the same name. Older units do not say which were copied."""
+    store = Store(str(shutil.copytree(finished.root, tmp_path / "store")))
+    (unit,) = units_of(experiment(), "publication")
+    image = unit.spec["model"]["image"] | {"weights": "timm"}
+    weights = WorkUnit("image_weights", {})
+    writer = UnitWriter(store, weights.kind, weights.id, {}, {})
+    state = create_backbone(image["model"], image["model_args"], pretrained=False, seed=0).state_dict()
+    writer.put("weights.safetensors", tensors.encode(state))
+    writer.commit(ImageWeightsFacts(tensors=len(state), public=copied))
+    spec = unit.spec | {"model": unit.spec["model"] | {"image": image}}
+    unit = replace(unit, spec=spec, inputs=unit.inputs | {"image_weights": weights})
+    run(store, [unit])
+    folder = UnitReader(store, unit.kind, unit.id).manifest.facts["folder"]
+    assert load_distilled(store.url_of(folder)).recipe.public_weights == (copied or public_weights(image["model"]))
 
 
 def test_the_report_says_what_the_manifests_say(finished: Store) -> None:

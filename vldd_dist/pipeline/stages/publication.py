@@ -22,6 +22,7 @@ from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
+from vldd_dist.pipeline.stages.data.image_weights import ImageWeightsFacts
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.stages.shared.model_units import model_execution, model_input_units, model_spec
@@ -155,6 +156,15 @@ def _weights_in_the_set(context: StageContext) -> dict[str, torch.Tensor] | None
     return read_tensors(context.reader("image_weights"), "weights.safetensors")
 
 
+def _public_weights(context: StageContext) -> dict[str, str]:
+    """What timm says of the image tower's starting weights, if they are its own: when they were copied to the store, because
+    another version of timm may load others for the same name."""
+    image = context.model_settings.image
+    if image.weights != "timm":
+        return {}
+    return context.reader("image_weights").facts_as(ImageWeightsFacts).public or public_weights(image.model)
+
+
 def most_chosen(rates: Sequence[float]) -> float:
     """The learning rate that most seeds chose on the validation split; of equally many, the lowest."""
     return max(sorted(rates), key=rates.count)
@@ -168,7 +178,7 @@ def _recipe(context: StageContext) -> Recipe:
         image_model=model.image.model,
         image_model_args=model.image.model_args,
         image_weights=model.image.weights if model.image.weights in ("timm", "random") else "in the set",
-        public_weights=public_weights(model.image.model) if model.image.weights == "timm" else {},
+        public_weights=_public_weights(context),
         image_train=model.image.train,
         lora=model.image.lora.model_dump(mode="json") if model.image.train == "lora" else None,
         mean=model.image.mean,

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION
 from vldd_dist.experts.pretraining import pretrain_on_attributes
-from vldd_dist.models.image.backbone import create_backbone
+from vldd_dist.models.image.backbone import create_backbone, public_weights
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -19,6 +20,9 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 class ImageWeightsFacts(Facts):
     tensors: Count
+    public: dict[str, str] = Field(
+        {}, description="what timm said of its public weights that were copied; empty for others and in older units"
+    )
 
 
 def unit(graph: UnitGraph, image_model: str) -> WorkUnit:
@@ -45,7 +49,7 @@ def unit(graph: UnitGraph, image_model: str) -> WorkUnit:
 
 def run(context: StageContext) -> ImageWeightsFacts:
     """Pretrain on attributes, download the weights from timm, or read them from a file."""
-    spec = context.spec
+    spec, public = context.spec, dict[str, str]()
     if "attributes" in spec:
         weights = pretrain_on_attributes(
             create_backbone(spec["model"], spec["model_args"], pretrained=False, seed=spec["seed"]),
@@ -59,10 +63,11 @@ def run(context: StageContext) -> ImageWeightsFacts:
         )
     elif context.execution["weights"] == "timm":
         weights = create_backbone(spec["model"], spec["model_args"], pretrained=True, seed=0).state_dict()
+        public = public_weights(spec["model"])
     else:
         weights = tensors.read_file(context.execution["weights"], spec["sha256"])
     context.writer.put("weights.safetensors", tensors.encode(weights))
-    return ImageWeightsFacts(tensors=len(weights))
+    return ImageWeightsFacts(tensors=len(weights), public=public)
 
 
 STAGE = StageSpec(
