@@ -34,8 +34,8 @@ ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
 # Assumed: captions per second and GPU through BERT, and images per second that a process prepares.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0
 # Requests of a checkpoint (check for a commit, objects, record, list, remove the oldest), of a unit (the store's mark, check
-# for a commit, objects, commit, list) and of each of its inputs (the manifest's size and the manifest).
-CHECKPOINT_REQUESTS, UNIT_REQUESTS, INPUT_REQUESTS = 10, 5, 2
+# for a commit, objects, commit, list) and of each of its inputs (the manifest).
+CHECKPOINT_REQUESTS, UNIT_REQUESTS, INPUT_REQUESTS = 10, 5, 1
 GB, MB = 1e9, 1e6
 
 

@@ -41,9 +41,9 @@ def test_flickr30k_by_hand() -> None:
     # Training and validation images, the embeddings of five captions each, and the starting weights.
     read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
     assert costs["expert"].read == 20 * read
-    # Two for each of three inputs, five for the unit, ten for each of eleven checkpoints; 8 MiB a read, 16 MiB a write.
+    # One for each of three inputs, five for the unit, ten for each of eleven checkpoints; 8 MiB a read, 16 MiB a write.
     pieces = math.ceil(read / 2**23) + math.ceil(costs["expert"].written / 20 / 2**24)
-    assert costs["expert"].requests == 20 * (2 * 3 + 5 + 10 * 11 + pieces)
+    assert costs["expert"].requests == 20 * (3 + 5 + 10 * 11 + pieces)
     # Eleven checkpoints with the parameters, also those of the kept snapshots, and ten bytes for each caption.
     assert costs["expert"].written == 20 * 11 * (sum(snapshot.values()) + 10 * 5 * 29_000)
 

@@ -67,11 +67,17 @@ def test_a_create_whose_answer_is_lost_succeeds_exactly_once(s3_store: Store, pr
 
 def test_an_archived_object_is_no_fault_of_the_machine(s3_store: Store, proxy: FaultyProxy) -> None:
     s3_store.write("x", b"1")
-    # The request for the size, which comes first, succeeds.
-    proxy.faults = ["", "InvalidObjectState"]
+    proxy.faults = ["InvalidObjectState"]
     with pytest.raises(StoreError, match=r"x: is archived, probably by a lifecycle rule of the bucket: restore it") as raised:
         s3_store.read("x")
     assert not raised.value.may_be_of_the_machine
+
+
+def test_an_object_is_read_by_one_request(s3_store: Store, proxy: FaultyProxy) -> None:
+    s3_store.write("x", bytes(10_000))
+    proxy.faults = [""] * 5
+    assert s3_store.read("x", 10_000) == bytes(10_000)
+    assert len(proxy.faults) == 4
 
 
 def test_a_replaced_file_on_nfs_is_read_again() -> None:

@@ -53,6 +53,9 @@ def open_file_system(scheme: str, attempts: int) -> AbstractFileSystem:
         os.environ.setdefault("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "4")
         os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "2")
         options["config_kwargs"] = _s3_client(attempts)
+        if attempts == 1:
+            # To read large objects in parts at once, s3fs would otherwise ask for the size of each object before it reads it.
+            options["max_concurrency"] = 1
     elif scheme in web.SCHEMES:
         options |= _web_client()
     elif scheme in GCS_SCHEMES:
