@@ -6,7 +6,7 @@ import torch
 from tests.data.prepared.test_dataset import SCENES, numbered
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
-from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.dataset import Dataset, EncodedImage
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
 
@@ -49,6 +49,22 @@ def test_a_batch_does_not_depend_on_the_steps_before_it(dataset: Dataset) -> Non
     for step in (STEPS + 2, 1, 1, STEPS):
         assert_same(real_batches(dataset)[step], in_sequence[step])
         assert_same(batches[step], in_sequence[step])
+
+
+@pytest.mark.parametrize(("step", "most_shards", "most_images"), [(2, 8, 3 * SIZE), (4, 4, 23 - 4 * SIZE)])
+def test_a_resumed_step_does_not_read_what_comes_before_it(
+    store: Store, step: int, most_shards: int, most_images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twelve shards make three windows. Of the batches, the step's own and two ahead are decoded."""
+    dataset = prepare(store, SCENES.model_copy(update={"shard_images": 2}))
+    stream = EpochStream(numbered(dataset), dataset, "train", StreamSettings(SIZE), seed=SEED, epoch=0)
+    wanted = list(stream)[step]
+    read, decoded, read_shard, pixels = [], [], Dataset.read_shard, EncodedImage.pixels
+    monkeypatch.setattr(Dataset, "read_shard", lambda self, shard: read.append(shard) or read_shard(self, shard))
+    monkeypatch.setattr(EncodedImage, "pixels", lambda self: decoded.append(self.index) or pixels(self))
+    assert_same(real_batches(dataset)[step], wanted)
+    assert len(read) <= most_shards
+    assert len(decoded) <= most_images
 
 
 def test_a_batch_has_at_most_all_images(dataset: Dataset) -> None:

@@ -10,7 +10,7 @@ from vldd_dist.data.prepared.image_features import ImageFeatures
 
 class RealBatches:
     """Batches of the training split, epoch after epoch. A batch depends only on (seed, step). Consecutive steps continue the
-    stream; any other step, for example after a resumption, reads its epoch again from the beginning.
+    stream; any other step, for example after a resumption, begins a new stream with the window of shards that its batch is in.
 
     Args:
         images: the data set, or features that are streamed instead of its images.
@@ -37,13 +37,11 @@ class RealBatches:
         """This rank's rows of the batch of a step."""
         epoch, position = divmod(step, self.batches_per_epoch)
         if step != self._next or position == 0:
-            self._batches = iter(self._stream(epoch))
-            for _ in range(position):
-                next(self._batches)
+            self._batches = iter(self._stream(epoch, position))
         self._next = step + 1
         return next(self._batches)
 
-    def _stream(self, epoch: int) -> EpochStream:
+    def _stream(self, epoch: int, skip: int) -> EpochStream:
         return EpochStream(
             self.embeddings,
             self.images,
@@ -52,4 +50,5 @@ class RealBatches:
             seed=self.seed,
             epoch=epoch,
             rows=self.rows,
+            skip=skip,
         )

@@ -1,15 +1,15 @@
 """Streaming a split for training. An epoch shows each training entry once: each image with one of its captions drawn at random,
 or each caption with its image. The order depends only on (seed, epoch, list of shards).
 
-The shards are permuted; then the entries of each window of consecutive shards are permuted together. Threads read shards ahead,
-with the embeddings of their captions, and decode images (both release Python's global lock); the numbers of threads do not
-affect the order. With a frozen image tower, features are streamed instead of images.
+The shards are permuted; then the entries of each window of consecutive shards are permuted together. Threads read the next
+window's shards, with the embeddings of their captions, decode images (both release Python's global lock) and put batches
+together; the numbers of threads do not affect the order. With a frozen image tower, features are streamed instead of images.
 """
 
 import os
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -95,6 +95,7 @@ class EpochStream:
         images: the data set, whose images are streamed; or features, which are streamed instead of them.
         decoded: cache of the split's decoded images.
         rows: function from the size of a batch to the rows [start, stop) of it that are decoded.
+        skip: number of batches at the beginning that are left out; windows that lie within them are not read.
 
     Raises:
         ConfigError: there are more readers than shards.
@@ -111,10 +112,11 @@ class EpochStream:
         epoch: int,
         decoded: DecodedImages | None = None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
+        skip: int = 0,
     ) -> None:
         self.embeddings, self.images, self.split = embeddings, images, split
         self.info, self.seed, self.epoch, self.settings = embeddings.splits[split], seed, epoch, settings
-        self.decoded, self.rows = decoded, rows
+        self.decoded, self.rows, self.skip = decoded, rows, skip
         # The number of each shard's first entry.
         counts = [shard.images if settings.captions == "one" else shard.captions for shard in self.info.shards]
         self.first = [0, *accumulate(counts)]
@@ -126,11 +128,16 @@ class EpochStream:
 
     def __iter__(self) -> Iterator[PairBatch]:
         order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards)).tolist()
+        sizes = (sum(self.first[n + 1] - self.first[n] for n in window) for window in batched(order, WINDOW_SHARDS))
+        # The number of entries before each window.
+        starts, skipped = [0, *accumulate(sizes)], self.skip * self.settings.batch_size
+        first = bisect_right(starts, skipped) - 1
+        # A whole window is read ahead, by any number of readers: training would otherwise wait for shards at each window.
+        readers, ahead = self.settings.readers, max(self.settings.readers, WINDOW_SHARDS)
         # Closed, so that the threads have ended when the caller stops early.
-        readers = self.settings.readers
-        with closing(in_order(self._read_shard, order, threads=readers, ahead=readers)) as shards:
+        with closing(in_order(self._read_shard, order[first * WINDOW_SHARDS :], threads=readers, ahead=ahead)) as shards:
             windows = ([item for shard in window for item in shard] for window in batched(shards, WINDOW_SHARDS))
-            yield from self._batches(self._permuted(windows))
+            yield from self._batches(islice(self._permuted(windows, first), skipped - starts[first], None))
 
     def _read_shard(self, number: int) -> list[_Item]:
         shard = self.info.shards[number]
@@ -145,9 +152,9 @@ class EpochStream:
             for caption in range(texts.caption_count(position))
         ]
 
-    def _permuted(self, windows: Iterator[list[Item]]) -> Iterator[Item]:
-        """The entries of all windows, those of each window permuted."""
-        for number, window in enumerate(windows):
+    def _permuted(self, windows: Iterator[list[Item]], first: int) -> Iterator[Item]:
+        """The entries of windows from the one with number `first`, those of each window permuted."""
+        for number, window in enumerate(windows, first):
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
                 yield window[position]
 
@@ -155,13 +162,20 @@ class EpochStream:
         workers = max(1, torch.get_num_threads(), min(4, (os.cpu_count() or 1) // 2))
         with ThreadPoolExecutor(workers) as decoders:
 
-            def begin(group: list[_Item]) -> tuple[list[int], list[Future[tuple[Tensor, Tensor]]]]:
-                of_rank = group[slice(*self.rows(len(group)))]
-                return [item.entry for item in group], [decoders.submit(self._load, item) for item in of_rank]
+            def begin(group: list[_Item]) -> tuple[list[int], Iterator[tuple[Tensor, Tensor]]]:
+                entries, of_rank = [item.entry for item in group], group[slice(*self.rows(len(group)))]
+                # A row of features needs no decoding, and a task for each would take longer than the row itself.
+                has_images = isinstance(self.images, Dataset)
+                return entries, decoders.map(self._load, of_rank) if has_images else map(self._load, of_rank)
 
-            for entries, pending in _prefetched(map(begin, batched(ordered, self.settings.batch_size))):
-                images, texts = zip(*(future.result() for future in pending), strict=True)
-                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries))
+            def finish(begun: tuple[list[int], Iterator[tuple[Tensor, Tensor]]]) -> PairBatch:
+                entries, loaded = begun
+                images, texts = zip(*loaded, strict=True)
+                return PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries))
+
+            begun = map(begin, batched(ordered, self.settings.batch_size))
+            with closing(in_order(finish, begun, threads=1, ahead=BATCHES_AHEAD)) as batches:
+                yield from batches
 
     def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
         """The augmented image, or its features, and the embedding of the caption."""
@@ -181,11 +195,3 @@ class EpochStream:
         if self.decoded is not None:
             self.decoded.put(encoded.index, image)
         return image
-
-
-def _prefetched(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items. Before an item is returned, `BATCHES_AHEAD` further items are taken from the iterator."""
-    waiting = deque(islice(items, BATCHES_AHEAD))
-    while waiting:
-        waiting.extend(islice(items, 1))
-        yield waiting.popleft()
