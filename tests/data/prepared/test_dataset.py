@@ -1,10 +1,13 @@
 """From sources to shards and back: reproducible bytes, every image once per epoch, one-sentence errors."""
 
 import io
+import itertools
 import json
 import shutil
 import tarfile
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,7 @@ from PIL import Image
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.dataset import Dataset, EncodedImage, decoded_batches
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.errors import DataError
@@ -51,6 +54,57 @@ def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
     picked = first.pick("train", [20, 3, 3 + 5, 3])
     assert torch.equal(picked.images, images[[20, 3, 8, 3]])
     assert picked.captions == [captions[i] for i in (20, 3, 8, 3)]
+
+
+def test_the_images_of_a_split_are_decoded_by_threads_and_held_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, pixels, made, held = prepare(store, SCENES), EncodedImage.pixels, [], []
+    wanted = torch.stack([image.pixels() for image in dataset.iterate("train")])
+    meet = meeting_of_two()
+
+    def decode(self: EncodedImage) -> torch.Tensor:
+        meet()
+        image = pixels(self)
+        made.append(weakref.ref(image))
+        held.append(sum(reference() is not None for reference in made))
+        return image
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(EncodedImage, "pixels", decode)
+    assert torch.equal(dataset.images("train"), wanted)
+    assert max(held) < 10, "decoded images are not kept beside the result"
+
+
+def test_batches_are_decoded_by_threads_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [EncodedImage(number, str(number), jpeg((10 * number, 30, 30))) for number in range(7)]
+    wanted, pixels, decoded, ahead = [image.pixels() for image in images], EncodedImage.pixels, [], threading.Event()
+    meet = meeting_of_two()
+
+    def decode(self: EncodedImage) -> torch.Tensor:
+        meet()
+        decoded.append(self.index)
+        if len(decoded) == 6:
+            ahead.set()
+        return pixels(self)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(EncodedImage, "pixels", decode)
+    batches = decoded_batches(images, 3)
+    first = next(batches)
+    assert ahead.wait(60), "the second batch is decoded before it is asked for"
+    found = [first, *batches]
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    assert torch.equal(torch.cat(found), torch.stack(wanted))
+
+
+def meeting_of_two() -> Callable[[], None]:
+    """A function whose first two calls wait for each other, so that they have to be in two threads."""
+    calls, barrier = itertools.count(), threading.Barrier(2)
+
+    def meet() -> None:
+        if next(calls) < 2:
+            barrier.wait(60)
+
+    return meet
 
 
 def numbered(dataset: Dataset) -> CaptionEmbeddings:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -15,7 +17,7 @@ from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.fingerprints import read_fingerprints
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, SHARD_READERS, Shard, SplitInfo, decode_index
-from vldd_dist.in_order import in_order
+from vldd_dist.in_order import batched, in_order
 
 # Largest number of groups whose manifests are kept in memory.
 OPEN_GROUPS = 64
@@ -62,6 +64,18 @@ def encoded_images(group: UnitReader, shard: str, first: int = 0) -> Iterator[En
         yield EncodedImage(first + position, line.key, bytes(data[line.start : line.start + line.size]))
 
 
+def decoded_batches(images: Iterable[EncodedImage], size: int) -> Iterator[Tensor]:
+    """The images in batches (b, 3, H, W) uint8 of this size, the last of which may be smaller. Threads, as many as torch uses,
+    decode a batch while the one before is used."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as decoders:
+
+        def decoded(batch: list[EncodedImage]) -> Tensor:
+            return torch.stack(list(decoders.map(EncodedImage.pixels, batch)))
+
+        with closing(in_order(decoded, batched(images, size), threads=1, ahead=1)) as batches:
+            yield from batches
+
+
 class Dataset:
     """The splits train, val and test of a dataset unit."""
 
@@ -87,10 +101,14 @@ class Dataset:
         """The shard's images in order, encoded and verified."""
         return list(encoded_images(self._group(shard.group), shard.name, shard.first))
 
+    def read_shards(self, shards: Iterable[Shard]) -> Iterator[list[EncodedImage]]:
+        """`read_shard` of each of these shards, in order. The next shards are read meanwhile."""
+        return in_order(self.read_shard, shards, threads=SHARD_READERS, ahead=SHARD_READERS)
+
     def iterate(self, split: str) -> Iterator[EncodedImage]:
-        """Images in shard order, with one shard in memory at a time."""
-        for shard in self.splits[split].shards:
-            yield from self.read_shard(shard)
+        """Images in shard order."""
+        for images in self.read_shards(self.splits[split].shards):
+            yield from images
 
     def captions(self, split: str) -> list[list[str]]:
         """The captions of each image of a split, read without the images."""
@@ -106,8 +124,16 @@ class Dataset:
         return digest.hexdigest()
 
     def images(self, split: str) -> Tensor:
-        """All images of a split, (N, 3, H, W) uint8."""
-        return torch.stack([image.pixels() for image in self.iterate(split)])
+        """All images of a split, (N, 3, H, W) uint8, decoded in as many threads as torch uses."""
+        pixels = torch.empty(self.splits[split].images, 3, self.image_size, self.image_size, dtype=torch.uint8)
+
+        def decode_into(image: EncodedImage) -> None:
+            pixels[image.index] = image.pixels()
+
+        threads = torch.get_num_threads()
+        for _ in in_order(decode_into, self.iterate(split), threads=threads, ahead=2 * threads):
+            pass
+        return pixels
 
     def pick(self, split: str, indices: list[int]) -> Picked:
         """The images with these indices, in this order. Only their own bytes are read from the shards."""

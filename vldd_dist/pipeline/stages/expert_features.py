@@ -1,5 +1,7 @@
 """Features of every training image and of one of its captions in the joint space of a trained expert."""
 
+from collections.abc import Iterator
+
 import torch
 from pydantic import AliasChoices, Field
 from torch import Tensor
@@ -7,9 +9,9 @@ from torch import Tensor
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
+from vldd_dist.data.prepared.dataset import decoded_batches
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
-from vldd_dist.in_order import batched
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -47,11 +49,12 @@ def run(context: StageContext) -> FeaturesFacts:
     selected by its features keeps this caption."""
     model, seed, size = load_expert(context), context.spec["seed"], context.execution["encode_batch"]
     images, texts, drawn = [], [], []
-    for shard in context.dataset.splits["train"].shards:
+    shards = context.dataset.splits["train"].shards
+    for shard, of_images in zip(shards, _image_features(context, model, shards), strict=True):
         embeddings = context.embeddings.of_shard(shard)
         chosen = [drawn_caption(seed, shard.first + i, embeddings.caption_count(i)) for i in range(shard.images)]
         vectors = torch.stack([embeddings.vector(position, caption) for position, caption in enumerate(chosen)])
-        images.append(_image_features(context, model, shard).cpu())
+        images.append(of_images.cpu())
         texts.append(encode_texts(model, vectors, size).cpu())
         drawn += chosen
         context.report(Progress(len(drawn), context.dataset.splits["train"].images))
@@ -60,13 +63,15 @@ def run(context: StageContext) -> FeaturesFacts:
     return FeaturesFacts(images=len(features["image"]), dim=features["image"].shape[1])
 
 
-def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> Tensor:
-    """Joint features (n, d) of the shard's images."""
+def _image_features(context: StageContext, model: DualEncoder, shards: list[Shard]) -> Iterator[Tensor]:
+    """Joint features (n, d) of the images of each shard."""
     size = context.execution["encode_batch"]
     if context.image_features is not None:
-        return encode_inputs(model, context.image_features.of_shard(shard).split(size))
-    batches = batched(context.dataset.read_shard(shard), size)
-    return encode_images(model, (torch.stack([image.pixels() for image in batch]) for batch in batches))
+        for features in context.image_features.of_shards(shards):
+            yield encode_inputs(model, features.split(size))
+    else:
+        for encoded in context.dataset.read_shards(shards):
+            yield encode_images(model, decoded_batches(encoded, size))
 
 
 STAGE = StageSpec(

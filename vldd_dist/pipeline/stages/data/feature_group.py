@@ -10,9 +10,9 @@ from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.facts import ShardGroupFacts
-from vldd_dist.data.prepared.dataset import encoded_images
+from vldd_dist.data.prepared.dataset import decoded_batches, encoded_images
 from vldd_dist.events import Progress
-from vldd_dist.in_order import batched
+from vldd_dist.in_order import in_order
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
@@ -48,12 +48,13 @@ def run(context: StageContext) -> FeatureGroupFacts:
     images = dim = 0
     splits = group.facts_as(ShardGroupFacts).splits
     total = sum(shard.images for split in splits.values() for shard in split.shards)
-    for shard in shards_of(group):
+    shards = shards_of(group)
+    read = in_order(lambda shard: list(encoded_images(group, shard)), shards, threads=1, ahead=1)
+    for shard, of_shard in zip(shards, read, strict=True):
         encoded = []
-        for batch in batched(encoded_images(group, shard), context.execution["encode_batch"]):
-            pixels = torch.stack([image.pixels() for image in batch])
+        for pixels in decoded_batches(of_shard, context.execution["encode_batch"]):
             encoded.append(tower.features(model.normalise(pixels.to(context.device))).cpu())
-            images += len(batch)
+            images += len(pixels)
             context.report(Progress(images, total))
         features = torch.cat(encoded)
         dim = features.shape[1]
