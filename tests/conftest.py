@@ -3,6 +3,7 @@ server."""
 
 import gc
 import os
+import pkgutil
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import S3Server, s3_server
 
 torch.set_num_threads(1)
+# A failed assertion shows its values in the modules beside the tests too.
+pytest.register_assert_rewrite(*(f"tests.{module.name}" for module in pkgutil.iter_modules([str(Path(__file__).parent)])))
 # Some tests import timm or transformers themselves, which need a torchvision that can be imported.
 import_torchvision()
 
@@ -81,6 +84,12 @@ def pytest_collection_finish() -> None:
 def store(tmp_path: Path) -> Store:
     """An empty store in a folder."""
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept any facts of units: for tests in which units are committed without being computed."""
+    monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFont
 
 from docs_site import demo
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.errors import StoreError

@@ -22,8 +22,8 @@ from docs_site.commands import commands_page
 from docs_site.links import translate_all
 from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
+from tests.distilled_sets import distilled_set
 from tests.studies import load_study
-from tests.test_readme import distilled_set
 from vldd_dist.cli.main import EXIT_CODES, app
 from vldd_dist.config.base import Plugin, Section, choose
 from vldd_dist.config.experiment import Experiment

@@ -9,8 +9,8 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from tests.data.prepared.test_dataset import jpeg
-from tests.test_readme import RECIPE
+from tests.data.sample_files import jpeg
+from tests.distilled_sets import RECIPE
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import draw_scenes

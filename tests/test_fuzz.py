@@ -10,8 +10,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.artifacts.test_schemas import EXAMPLES, RUN, STATUS
-from tests.test_readme import RECIPE
+from tests.distilled_sets import RECIPE
+from tests.run_status import RUN, STATUS
+from tests.unit_facts import EXAMPLES
 from vldd_dist.artifacts.manifests import CheckpointRecord, Sealed, UnitManifest, from_json, to_json
 from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.artifacts.runs.run_units import RunUnits

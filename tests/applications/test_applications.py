@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from benchmarks.methods.feature_space import FeatureSpace
+from tests.applications.small_experiment import PRESET, experiment
+from tests.applications.small_inputs import random_split, small_students
 from vldd_dist.applications.architecture_search import kendall_tau
 from vldd_dist.applications.continual_learning import Tasks, forgetting
 from vldd_dist.applications.feature_space.inputs import Inputs, subset
 from vldd_dist.applications.feature_space.part_distillation import PartDistillation
 from vldd_dist.applications.feature_space.parts import dirichlet_clients
-from vldd_dist.applications.feature_space.students import PairNumbers, Students
+from vldd_dist.applications.feature_space.students import PairNumbers
 from vldd_dist.applications.one_shot_federated import HELD_BACK, OneShotFederated
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.errors import ConfigError
@@ -31,50 +32,8 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import run, workspace
 
-PRESET = "jobs/presets/applications-scenes.yaml"
-APPLICATIONS = [
-    "{name: architecture_search, candidates: 4, joint_dims: [4, 32], epochs: 2, baselines: [random]}",
-    "{name: membership_inference, references: 2}",
-    "{name: continual_learning, tasks: 3, pairs_per_task: 4, epochs: 20, "
-    "distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
-    "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 20, rounds: [1, 2], baselines: [random], "
-    "concentrations: [0.5], distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
-]
 # Sizes of an image feature and of a caption embedding.
 PAIR_KIB = (192 + 384) * 4 / 1024
-SMALL = [
-    "data.train_images=150",
-    "data.val_images=80",
-    "data.test_images=80",
-    "data.shard_images=150",
-    "pretrain.images=300",
-    "pretrain.epochs=1",
-    "distill.outer_steps=8",
-    "distill.validate_every=8",
-    "experts.readers=1",
-    "distill.objective={name: bilevel, teacher: 0, real_batch_size: 100, inner_steps: 4, skipped_steps: 0}",
-    "evaluation.epochs=20",
-    "evaluation.learning_rates=[0.1]",
-    "evaluation.seeds=[0, 1]",
-    f"applications.run=[{', '.join(APPLICATIONS)}]",
-]
-
-
-def experiment(*overrides: str) -> Experiment:
-    return load_experiment(PRESET, [*SMALL, *overrides])
-
-
-def random_split(images: int = 30) -> RetrievalSplit:
-    """Features (n, 8) and embeddings (n, 6), one caption for each image."""
-    generator = torch.Generator().manual_seed(0)
-    features, texts = torch.randn(images, 8, generator=generator), torch.randn(images, 6, generator=generator)
-    return RetrievalSplit(features, texts, torch.arange(images))
-
-
-def small_students() -> Students:
-    """Students for the pairs of `random_split`, trained for two epochs."""
-    described = experiment("model.joint_dim=4", "evaluation.epochs=2")
-    return Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

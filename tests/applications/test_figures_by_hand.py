@@ -7,29 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.applications.test_applications import experiment
+from tests.applications.small_inputs import inputs
 from vldd_dist.applications import membership_inference
 from vldd_dist.applications.continual_learning import ContinualLearning, Tasks
-from vldd_dist.applications.feature_space.inputs import Inputs, subset
+from vldd_dist.applications.feature_space.inputs import subset
 from vldd_dist.applications.feature_space.students import Students, Trained
 from vldd_dist.applications.membership_inference import MembershipInference, Pairs, Reference
 from vldd_dist.applications.one_shot_federated import OneShotFederated
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit
-
-
-def split(images: int, seed: int) -> RetrievalSplit:
-    generator = torch.Generator().manual_seed(seed)
-    return RetrievalSplit(
-        torch.randn(images, 4, generator=generator), torch.randn(images, 6, generator=generator), torch.arange(images)
-    )
-
-
-def inputs() -> Inputs:
-    described = experiment("model.joint_dim=4", "evaluation.learning_rates=[0.1, 0.2]")
-    students = Students(described.model, 4, 6, described.evaluation, torch.device("cpu"))
-    return Inputs(train=split(40, 0), validation=split(40, 1), test=split(40, 2), students=students, seeds=[0], seed=0)
 
 
 def value_of(student: DualEncoder) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.applications.test_applications import random_split, small_students
+from tests.applications.small_inputs import random_split, small_students
 from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
 from vldd_dist.applications.feature_space.part_distillation import PartDistillation
 from vldd_dist.applications.membership_inference import MembershipInference, Pairs, confidence, success

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.applications.test_applications import PRESET, SMALL
+from tests.applications.small_experiment import PRESET, SMALL
 from vldd_dist.applications.base import Application
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.membership_inference import MembershipInference

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.applications.test_figures_by_hand import inputs, split
+from tests.applications.small_inputs import inputs, random_split
 
 
 def test_no_step_on_a_split_has_far_fewer_pairs_than_the_others() -> None:
@@ -11,5 +11,5 @@ def test_no_step_on_a_split_has_far_fewer_pairs_than_the_others() -> None:
     students = replace(given, protocol=given.protocol.model_copy(update={"batch_size": 100}))
     student, sizes = students.build(), list[int]()
     student.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
-    assert list(students.epochs_on_split(student, split(201, 0), 0.1, 2)) == [0, 1]
+    assert list(students.epochs_on_split(student, random_split(201, 4), 0.1, 2)) == [0, 1]
     assert sizes == [67, 67, 67] * 2

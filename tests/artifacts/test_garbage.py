@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.garbage import Garbage, Keep, find_garbage, remove_garbage
 from vldd_dist.artifacts.tensor_files import tensors

@@ -3,13 +3,14 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 from pydantic import create_model
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
+from tests.run_status import RUN, STATUS
+from tests.unit_facts import EXAMPLES
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
@@ -21,7 +22,6 @@ from vldd_dist.distilled_set.reading import verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import models, render, schemas
 from vldd_dist.pipeline.stage import stage_of
-from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.store import Store
 
 FOLDER = Path("storage_schemas")
@@ -31,58 +31,6 @@ def test_the_committed_schemas_equal_those_of_the_models() -> None:
     assert {path.name for path in FOLDER.glob("*.json")} == set(schemas())
     for name, schema in schemas().items():
         assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.pipeline.schemas storage_schemas"
-
-
-RECALLS = dict.fromkeys(RECALL_METRICS, 50.0)
-SHARD = {"name": "train-000000", "images": 2, "captions": 10, "bytes": 10240}
-SPLIT = {"shards": 1, "images": 2, "captions": 10, "bytes": 10240, "bad_images": 0}
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "shard_group": {
-        "splits": {"train": {"shards": [SHARD]}},
-        "samples": 2,
-        "bad": {"count": 0, "worst": "", "in_worst": 0},
-    },
-    "dataset": {
-        "splits": {"train": SPLIT},
-        "duplicates": {"train, val": 0},
-        "image_size": 32,
-        "source": "scenes",
-        "licence": "CC0-1.0",
-    },
-    "image_weights": {"tensors": 3},
-    "embedding_group": {"captions": 10, "distinct": 9, "dim": 4, "encoder": {"model": "minilm"}},
-    "feature_group": {"images": 2, "dim": 8},
-    "image_features": {"images": 2, "dim": 8},
-    "caption_embeddings": {"captions": 10, "dim": 4, "encoder": {"model": "minilm"}},
-    "expert": {"loss": [1.0], "validation": [RECALLS, RECALLS], "epochs": [0, 1]},
-    "features": {"images": 2, "dim": 4},
-    "coreset": {"keys": ["a"], "captions": ["b"]},
-    "distillation": {
-        "best_step": 5,
-        "best_validation": 40.0,
-        "validation": [(0, 10.0), (5, 40.0)],
-        "start": {"initialise": "real"},
-        "objective": {"difference_check": {"relative_epsilon": 1e-4, "error": 1e-3, "against": "exact", "later": []}},
-    },
-    "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
-    "application": {
-        "application": "architecture_search",
-        "results": [{"method": "distilled", "setting": "10 pairs", "figures": {"tau": [0.5, 0.75]}}],
-    },
-    "publication": {"folder": "distilled/x", "size_bytes": 1200, "digest": "0" * 64},
-}
-
-
-RUN = "0a1b2c3d"
-STATUS = {
-    "experiment": "scenes",
-    "run": RUN,
-    "state": "running",
-    "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
-    "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
-    "time_left": "about 5 s left",
-    "notices": ["expert 0: retried: its process or machine ended"],
-}
 
 
 def test_written_manifests_satisfy_the_schemas(store: Store) -> None:

@@ -14,7 +14,7 @@ from rich import table as rich_table
 from rich.live import Live
 from rich.markdown import Markdown
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.cli.console import SafeConsole, say

@@ -13,20 +13,14 @@ import yaml
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from tests.cli.command import vldd
-from tests.data.prepared.test_dataset import jpeg, karpathy
+from tests.cli.command import table_rows, vldd
+from tests.cli.user_data import SPLITS, a_table, description, images_with_texts, saved_by_the_library
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import coco, karpathy
 from tests.data.tables import IMAGES, make_images, name_of, rows
-from tests.data.test_coco import coco
 from vldd_dist.config.loading.load import load_experiment
 
 CAPTIONS = [f"photo {number}, view 0" for number in range(IMAGES)]
-SPLITS = ["train", "train", "val", "test"]
-
-
-def a_table(folder: Path) -> Path:
-    make_images(folder)
-    pandas.DataFrame(rows()).to_csv(folder / "pairs.csv", index=False)
-    return folder / "pairs.csv"
 
 
 def a_table_of_kaggle(folder: Path) -> Path:
@@ -71,20 +65,6 @@ def shards(folder: Path) -> Path:
                 image = jpeg((20 * number, 0, 0))
                 tar.write({"__key__": f"{number}", "jpg": image, "txt": "a photo", "json": {"caption": "a photo"}})
     return folder
-
-
-def images_with_texts(folder: Path) -> Path:
-    make_images(folder)
-    for number in range(IMAGES):
-        (folder / name_of(number)).with_suffix(".txt").write_text("a photo\nthe same")
-    return folder / "photos"
-
-
-def saved_by_the_library(folder: Path) -> Path:
-    content = [{"image": {"bytes": jpeg((20 * number, 0, 0)), "path": None}, "text": "a photo"} for number in range(8)]
-    of_rows = datasets.Dataset.from_list(content).cast_column("image", datasets.Image())
-    datasets.DatasetDict({"train": of_rows, "validation": of_rows}).save_to_disk(folder / "saved")
-    return folder / "saved"
 
 
 def parquet_of_the_library(folder: Path) -> Path:
@@ -240,20 +220,6 @@ def test_an_unrecognised_path_is_a_one_sentence_error(
     assert re.search(sentence, err)
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "new").exists()
-
-
-def description(folder: Path, **settings: object) -> Path:
-    path = folder / "x.yaml"
-    source = {"name": "table", "path": str(a_table(folder)), "split_column": "split"}
-    content = [row | {"split": SPLITS[number // 2 % 4]} for number, row in enumerate(rows(2))]
-    pandas.DataFrame(content).to_csv(source["path"], index=False)
-    path.write_text(yaml.safe_dump({"name": "x", "data": {"source": source, **settings}}))
-    return path
-
-
-def table_rows(out: str) -> dict[str, list[str]]:
-    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in out.splitlines()]
-    return {row[0]: row[1:] for row in cells if row}
 
 
 def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ import yaml
 from safetensors.torch import save_file
 
 from tests.cli.command import vldd
-from tests.cli.test_data import a_table, images_with_texts, saved_by_the_library
-from tests.data.prepared.test_dataset import karpathy
+from tests.cli.user_data import a_table, images_with_texts, saved_by_the_library
+from tests.data.small_sources import karpathy
 from vldd_dist.cli.first_experiment import IMAGE_MODEL, describe_experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.model import TextTowerSettings

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.cli.command import vldd
-from tests.cli.test_table import PROGRAM
-from tests.test_readme import distilled_set
+from tests.cli.command import PROGRAM, vldd
+from tests.distilled_sets import distilled_set
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.cli.examples import EXAMPLES

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.command import vldd
-from tests.cli.test_data import description, table_rows
+from tests.cli.command import table_rows, vldd
+from tests.cli.user_data import description
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceCosts

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import vldd
+from tests.cli.command import PROGRAM, vldd
 from tests.reporting.sample import report
-from tests.reporting.test_table import table
+from tests.reporting.sample_table import table
 from vldd_dist.monitoring.reports.report_files import key_of, write_tables
 from vldd_dist.reporting.recall_table import recall_table
 from vldd_dist.store.store import Store
@@ -105,16 +105,6 @@ def test_published_tables_are_listed_and_printed(capsys: pytest.CaptureFixture[s
 def test_a_store_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = vldd("table", capsys=capsys)
     assert (code, "Missing argument 'STORE'" in err) == (2, True)
-
-
-PROGRAM = """
-import sys
-from vldd_dist.cli.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit as ended:
-    print(ended.code, *(name for name in ("torch", "numpy", "ray") if name in sys.modules))
-"""
 
 
 def test_neither_torch_nor_ray_is_loaded(store: Store) -> None:

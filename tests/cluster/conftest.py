@@ -9,8 +9,7 @@ from rich.console import Console
 
 from cluster.local import start_cluster
 from tests.cluster.local_cluster import LocalCluster
-from tests.cluster.test_lost_ranks import RANKS
-from tests.cluster.test_run import LONGER
+from tests.cluster.main_job import LONGER, RANKS
 from tests.distributed.stopping import execute_until
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.run import run_description

@@ -14,7 +14,7 @@ import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import LOOPBACK, wait_for_agents
-from tests.cluster.test_run import command
+from tests.cluster.main_job import command
 from vldd_dist.ray_backend.submitting.submit import ENDED
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
 from vldd_dist.testing.servers.ports import free_port

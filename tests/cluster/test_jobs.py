@@ -7,8 +7,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
-from tests.cluster.test_lost_ranks import RANKS
-from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
+from tests.cluster.main_job import LONGER, RANKS, checkpoints, result, with_its_data
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.loading.load import load_experiment

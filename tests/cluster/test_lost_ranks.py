@@ -8,23 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
+from tests.cluster.main_job import RANKS, checkpoints, finish, start, wait_for, workers_of
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.experiments.tiny_units import digests
 
 pytestmark = [pytest.mark.ray, pytest.mark.ranks]
-
-RANKS = [
-    *TINY,
-    "distill.workers=2",
-    "distill.outer_steps=40",
-    "distill.validate_every=20",
-    "distill.checkpoint_every=5",
-    "distill.rank_timeout_seconds=10",
-    "coresets.methods=[random]",
-]
 
 
 class Ranks:

@@ -1,20 +1,18 @@
 """The main job, started by its real command with real Ray processes: killed workers, a killed driver, signals."""
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.cluster.main_job import LONGER, checkpoints, finish, result, start, wait_for, with_its_data, workers_of
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.events import UnitReport
@@ -23,27 +21,13 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 from vldd_dist.testing.processes.forks import loaded_process, loaded_processes
 
 pytestmark = pytest.mark.ray
 
-# Long enough that a kill hits the intended unit, on a fast machine too. A distillation starts while the second expert runs, and
-# waits for it.
-LONGER = [
-    *TINY,
-    "data.train_images=160",
-    "experts.epochs=6",
-    "distill.outer_steps=500",
-    "distill.checkpoint_every=5",
-    "distill.objective.min_experts=1",
-    "coresets.methods=[random]",
-]
-
-
-JOB = ("-m", "jobs.run")
-# The same job, with its status written twice a second, because a test waits for entries in it.
+# The main job, with its status written twice a second, because a test waits for entries in it.
 WATCHED_JOB = (
     "-c",
     "import runpy, vldd_dist.monitoring.live.status as status; status.WRITE_SECONDS = 0.5; "
@@ -51,62 +35,6 @@ WATCHED_JOB = (
 )
 # The same job, which fails where it would start Ray or connect to it.
 JOB_WITHOUT_RAY = ("-c", "import runpy, ray; ray.init = None; runpy.run_module('jobs.run', run_name='__main__')")
-
-
-def command(store: Path, overrides: list[str], job: Sequence[str] = JOB, more: Sequence[str] = ()) -> list[str]:
-    sets = [part for override in overrides for part in ("--set", override)]
-    return [sys.executable, *job, "jobs/presets/scenes.yaml", "--store", str(store), *sets, *more]
-
-
-def start(
-    store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB, more: Sequence[str] = ()
-) -> subprocess.Popen[str]:
-    # In its own session, so that exactly its Ray processes can be found and ended.
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command(store, overrides, job, more), text=True, start_new_session=True, **pipes)
-
-
-def with_its_data(store: Path, made: Path) -> Path:
-    """A new store with the data set and the caption embeddings of a finished one; no test here interrupts those units."""
-    # The image tower has random weights, so that it needs no units.
-    for kind in ("shard_group", "dataset", "embedding_group", "caption_embeddings"):
-        shutil.copytree(made / "units" / kind, store / "units" / kind)
-    return store
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=HANG_SECONDS)
-    return output
-
-
-def result(store: Path) -> tuple[str, dict]:
-    """sha256 of the distilled set's pairs, and the summary."""
-    (manifest,) = (store / "distilled").glob("*/manifest.json")
-    digest = json.loads(manifest.read_text())["objects"]["pairs.safetensors"]["sha256"]
-    return digest, json.loads((store / "report/scenes/summary.json").read_text())
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert process.poll() is None, finish(process)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def checkpoints(store: Path, kind: str) -> list[Path]:
-    return list((store / "units" / kind).glob("*/checkpoints/*.json"))
-
-
-def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if name in " ".join(child.cmdline()):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
 
 
 def kill_session(process: subprocess.Popen[str]) -> None:

@@ -8,7 +8,7 @@ import pandas
 import pyarrow
 from pyarrow import parquet
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.sample_files import jpeg
 from vldd_dist.config.base import choose
 from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

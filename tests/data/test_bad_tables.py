@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.damaged_inputs import FUZZ, JSON, TEXT, assert_raw_or_unreadable, damaged, result_of
+from tests.data.sample_files import jpeg
 from tests.data.tables import IMAGES, WRITERS, as_csv, as_jsonl, as_parquet, make_images, name_of, read, rows, table
-from tests.data.test_sources import FUZZ, JSON, TEXT, assert_raw_or_unreadable, damaged, result_of
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

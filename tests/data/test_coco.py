@@ -14,54 +14,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.data.prepared.test_dataset import identity, jpeg, karpathy
+from tests.data.damaged_inputs import FUZZ, JSON, assert_raw_or_unreadable, result_of
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import COCO_NAMES, captions_file, coco, identity, karpathy
 from tests.data.tables import read, said
-from tests.data.test_sources import FUZZ, JSON, assert_raw_or_unreadable, result_of
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 
-NAMES = {"2014": "COCO_{split}2014_{id:012d}.jpg", "2017": "{id:012d}.jpg"}
 
-
-def captions_file(folder: Path, split: str, ids: list[int], year: str = "2017") -> dict[str, Any]:
-    """The images of a split, and the tree of its caption file, whose annotations are not in the order of the images."""
-    images, annotations = [], []
-    (folder / f"{split}{year}").mkdir(parents=True)
-    for number in ids:
-        name = NAMES[year].format(split=split, id=number)
-        (folder / f"{split}{year}" / name).write_bytes(jpeg((20 * number, 0, 0)))
-        images.append({"id": number, "file_name": name, "width": 40, "height": 30, "license": 1, "coco_url": "http://x"})
-    for view in range(5):
-        for number in reversed(ids):
-            annotations.append({"id": 100 * view + number, "image_id": number, "caption": f"photo {number}, view {view}\n"})
-    return {"info": {"year": int(year)}, "licenses": [], "images": images, "annotations": annotations}
-
-
-def coco(folder: Path, year: str = "2017", change: Callable[[dict[str, Any]], None] = lambda tree: None) -> Source:
-    (folder / "annotations").mkdir()
-    settings = {}
-    for split, ids in (("train", [9, 3, 7, 5]), ("val", [4, 2])):
-        tree = captions_file(folder, split, ids, year)
-        if split == "train":
-            change(tree)
-        path = folder / "annotations" / f"captions_{split}{year}.json"
-        path.write_text(json.dumps(tree))
-        settings |= {split: str(path), f"{split}_images": str(folder / f"{split}{year}")}
-    source: Source = choose(SOURCES, {"name": "coco", **settings})
-    return source
-
-
-@pytest.mark.parametrize("year", NAMES)
+@pytest.mark.parametrize("year", COCO_NAMES)
 def test_images_in_the_order_of_the_file_with_their_captions(tmp_path: Path, year: str) -> None:
     source = coco(tmp_path, year)
     assert source.own_splits() == ("train", "val")
     found = read(source)
     assert said(found) == [
-        (f"train/{NAMES[year].format(split='train', id=n)}", [f"photo {n}, view {v}" for v in range(5)]) for n in (9, 3, 7, 5)
+        (f"train/{COCO_NAMES[year].format(split='train', id=n)}", [f"photo {n}, view {v}" for v in range(5)])
+        for n in (9, 3, 7, 5)
     ]
     assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in (9, 3, 7, 5)]
     assert [captions[0] for _, captions in said(read(source, "val"))] == ["photo 4, view 0", "photo 2, view 0"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.data.prepared.test_dataset import identity, jpeg
+from tests.data.sample_files import jpeg, pair
+from tests.data.small_sources import identity
 from tests.data.tables import read, said
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
@@ -21,13 +22,6 @@ from vldd_dist.testing.servers.s3_server import S3Server
 def folder(path: Path | str, **settings: Any) -> Source:
     source: Source = choose(SOURCES, {"name": "folder", "path": str(path), **settings})
     return source
-
-
-def pair(path: Path, captions: str | bytes | None, colour: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpeg((20 * colour, 0, 0)))
-    if captions is not None:
-        path.with_suffix(".txt").write_bytes(captions if isinstance(captions, bytes) else captions.encode())
 
 
 @pytest.fixture

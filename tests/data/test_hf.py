@@ -10,24 +10,17 @@ import pandas
 import pytest
 from pydantic import ValidationError
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import HF_SPLITS, hf
 from tests.data.tables import read, said
-from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.sources.hf_loading import Rows
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.shards import Shards
 from vldd_dist.errors import DataError, StoreUnreachable
-from vldd_dist.plugins import SOURCES
 
 ROWS = {"train": 7, "validation": 3}
-SPLITS = {"train": "train", "val": "validation"}
-
-
-def hf(path: Path | str, **settings: Any) -> Source:
-    source: Source = choose(SOURCES, {"name": "hf", "path": str(path), "splits": SPLITS, **settings})
-    return source
 
 
 @pytest.fixture
@@ -98,14 +91,14 @@ def test_what_save_to_disk_wrote(loaded: datasets.DatasetDict, tmp_path: Path) -
     check_all(source, 4, [[f"train {number}"] for number in range(7)])
     assert (source.count("train", None), source.count("train", 5)) == (7, 5)
     with pytest.raises(DataError, match=r"has no split 'tests': name one of 'train', 'validation'"):
-        hf(tmp_path / "saved", splits=SPLITS | {"test": "tests"}, **settings).check("test")
+        hf(tmp_path / "saved", splits=HF_SPLITS | {"test": "tests"}, **settings).check("test")
 
 
 def test_one_data_set_that_save_to_disk_wrote_is_the_training_split(loaded: datasets.DatasetDict, tmp_path: Path) -> None:
     loaded["train"].save_to_disk(tmp_path / "saved")
     settings = {"caption_columns": ["text"]}
     assert len(read(hf(tmp_path / "saved", splits={"train": "train"}, **settings))) == 7
-    for splits in (SPLITS, {"train": "trian"}):
+    for splits in (HF_SPLITS, {"train": "trian"}):
         with pytest.raises(DataError, match=r"has no split '(validation|trian)': name one of 'train'"):
             hf(tmp_path / "saved", splits=splits, **settings).check("val" if "val" in splits else "train")
 

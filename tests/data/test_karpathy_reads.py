@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.prepared.test_dataset import karpathy
+from tests.data.small_sources import karpathy
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.descriptions import read_description

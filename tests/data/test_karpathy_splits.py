@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.prepared.test_dataset import karpathy
+from tests.data.small_sources import karpathy
 from tests.data.tables import read
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 

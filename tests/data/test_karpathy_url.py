@@ -5,8 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.data.prepared.test_dataset import identity, karpathy
-from tests.data.test_sources import training_samples
+from tests.data.small_sources import identity, karpathy, training_samples
 from vldd_dist.errors import DataError
 
 

@@ -3,29 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas
 import pytest
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.folders_to_recognise import coco_json, csv
+from tests.data.sample_files import jpeg
 from tests.data.tables import IMAGES, make_images, name_of, rows
 from vldd_dist.data.recognise import recognise
 from vldd_dist.errors import DataError
-
-
-def csv(folder: Path, content: list[dict[str, Any]], name: str = "pairs.csv") -> str:
-    make_images(folder)
-    pandas.DataFrame(content).to_csv(folder / name, index=False)
-    return str(folder / name)
-
-
-def coco_json(folder: Path, name: str, **changes: Any) -> str:
-    (folder / "images").mkdir(exist_ok=True)
-    (folder / "images" / "0.jpg").write_bytes(jpeg((0, 0, 0)))
-    tree = {"images": [{"id": 0, "file_name": "0.jpg"}], "annotations": [{"image_id": 0, "caption": "a photo"}]}
-    (folder / name).write_text(json.dumps(tree | changes))
-    return str(folder / name)
 
 
 def test_columns_of_extensions_and_paths_are_not_mistaken(tmp_path: Path) -> None:

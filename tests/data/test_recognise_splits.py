@@ -6,9 +6,9 @@ from typing import Any
 import datasets
 import pytest
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.folders_to_recognise import coco_json, csv
+from tests.data.sample_files import jpeg
 from tests.data.tables import rows
-from tests.data.test_recognise import coco_json, csv
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.recognise import folders, recognise
 from vldd_dist.errors import DataError

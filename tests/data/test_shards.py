@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.prepared.test_dataset import jpeg, shards, tar
+from tests.data.sample_files import jpeg, tar
+from tests.data.small_sources import shards
 from tests.data.tables import read
 from vldd_dist.data.files import versions
 from vldd_dist.data.sources.base import Part

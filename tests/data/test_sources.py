@@ -5,29 +5,29 @@ import json
 import os
 import signal
 import tarfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.prepared.test_dataset import identity, jpeg, karpathy, prepare, shards
+from tests.data.damaged_inputs import FUZZ, JSON, assert_raw_or_unreadable, damaged, result_of
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import identity, karpathy, shards, training_samples
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files import versions
 from vldd_dist.data.images import decode
-from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.prepared_data import prepare
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.servers.s3_server import S3Server
-
-Out = TypeVar("Out")
 
 DEEP = b"[" * 100_000
 SURROGATE = b'{"caption": "a \\ud800 b"}'
@@ -228,26 +228,6 @@ def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:
         prepare(store, description)
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
-TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """Damaged bytes: truncated, with flipped bits, or partly replaced."""
-    changed = bytearray(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytearray(data)
-    for _ in range(draw(st.integers(0, 3))):
-        if changed:
-            at = draw(st.integers(0, len(changed) - 1))
-            changed[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
-    return bytes(changed)
-
-
 def image_files() -> st.SearchStrategy[bytes]:
     encoded = []
     image = decode(jpeg((1, 2, 3), (7, 5)), "x")
@@ -267,29 +247,6 @@ CAPTIONS = st.one_of(
 NAMES = st.text(st.characters(exclude_characters="\0/.", exclude_categories=()), min_size=1, max_size=10)
 
 
-def result_of(function: Callable[[], Out]) -> Out | None:
-    """The result, or None for a VlddError. Any other exception fails the test."""
-    try:
-        return function()
-    except DataError as error:
-        if one_line(str(error)) != str(error):
-            raise AssertionError("not fit for a terminal") from error
-        return None
-
-
-def assert_raw_or_unreadable(found: list[RawSample | UnreadableSample]) -> None:
-    for sample in found:
-        assert isinstance(sample, RawSample | UnreadableSample)
-        if isinstance(sample, RawSample):
-            assert sample.captions
-            json.dumps({"id": sample.key, "captions": sample.captions}, ensure_ascii=False).encode()
-            assert isinstance(sample.image, bytes)
-            if (image := result_of(partial(decode, sample.image, sample.source))) is not None:
-                assert image.mode == "RGB"
-        else:
-            assert one_line(str(sample.error)) == str(sample.error)
-
-
 def archive_of(members: list[tuple[str, bytes]]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT, errors="surrogatepass") as tar:
@@ -298,12 +255,6 @@ def archive_of(members: list[tuple[str, bytes]]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def training_samples(description: DataSettings) -> list[RawSample | UnreadableSample]:
-    source = description.source
-    parts = source.parts("train", limit=None, images=100)
-    return [sample for part in parts for sample in source.samples("train", part, image_size=224, seed=0)]
 
 
 @FUZZ

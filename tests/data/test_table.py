@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.sample_files import jpeg
 from tests.data.tables import IMAGES, WRITERS, as_csv, as_jsonl, as_parquet, make_images, name_of, read, rows, said, table
 from vldd_dist.data.sources.sample import UnreadableSample
 from vldd_dist.data.sources.tables import index

@@ -11,7 +11,7 @@ import yaml
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from tests.test_readme import RECIPE, distilled_set
+from tests.distilled_sets import RECIPE, distilled_set
 from vldd_dist import DistilledSet, build_towers, load_distilled
 from vldd_dist.distilled_set.publishing.card import render_card
 from vldd_dist.distilled_set.publishing.hub_header import licence_keys, size_category

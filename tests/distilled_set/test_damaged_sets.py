@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.artifacts.test_schemas import STATUS
 from tests.cli.command import vldd
-from tests.test_readme import RECIPE, distilled_set
+from tests.distilled_sets import RECIPE, distilled_set
+from tests.run_status import STATUS
 from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.keys import status_key
 from vldd_dist.artifacts.manifests import to_json

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_readme import distilled_set, with_similarity
+from tests.distilled_sets import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.tensor_files import tensors

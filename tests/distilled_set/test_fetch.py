@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import reading

@@ -12,7 +12,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from tests.test_readme import distilled_set, with_similarity
+from tests.distilled_sets import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.publishing import presentation
 from vldd_dist.distilled_set.publishing.card import render_card

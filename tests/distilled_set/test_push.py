@@ -16,7 +16,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
-from tests.test_readme import distilled_set, with_similarity
+from tests.distilled_set.folder_content import tree
+from tests.distilled_sets import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.publishing.write import save
@@ -39,10 +40,6 @@ def sets(tmp_path: Path) -> tuple[str, str]:
     save(distilled_set(), urls[0])
     save(with_similarity({"kind": "full"}), urls[1])
     return urls
-
-
-def tree(folder: str | Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def test_to_a_folder(sets: tuple[str, str], tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.distilled_set.test_push import tree
-from tests.test_readme import distilled_set
+from tests.distilled_set.folder_content import tree
+from tests.distilled_sets import distilled_set
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.transfer.push import push
 from vldd_dist.errors import StoreError

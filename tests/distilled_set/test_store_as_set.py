@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.distilled_set.publishing.write import save

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluation.test_evaluator import TEXT_DIM, model
-from tests.test_readme import RECIPE, distilled_set, with_similarity
+from tests.distilled_sets import RECIPE, distilled_set, with_similarity
+from tests.small_students import TEXT_DIM, model
 from vldd_dist import DistilledSet, train_on
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.distilled_set.manifest import NearestCaptions

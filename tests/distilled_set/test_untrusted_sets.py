@@ -13,8 +13,8 @@ from typing import Any
 import fsspec
 import pytest
 
+from tests.distilled_sets import distilled_set
 from tests.store.new_bucket import new_bucket
-from tests.test_readme import distilled_set
 from vldd_dist import build_text_encoder, build_towers, load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.publishing.write import save

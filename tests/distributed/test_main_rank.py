@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.evaluation.test_evaluator import evaluator, pairs, split
+from tests.small_students import evaluator, pairs, split
 from vldd_dist.distillation.initialisations.k_means import KMeansPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student

@@ -8,46 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.small_students import TEXT_DIM, evaluator, model, pairs, split
 from vldd_dist import training_loop
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
 from vldd_dist.events import Progress, UnitReport
-from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.work_unit import in_dependency_order
-from vldd_dist.retrieval.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
+from vldd_dist.retrieval.encode import encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
-
-TEXT_DIM = 12
-
-
-def model(train: str = "full") -> DualEncoder:
-    head = HeadSettings(kind="linear") if train == "head" else HeadSettings(kind="none")
-    image = ImageTowerSettings(model="test_nfnet", weights="random", train=train, head=head)  # type: ignore[arg-type]
-    return build(ModelSettings(image=image, joint_dim=16 if train == "head" else None), TEXT_DIM, None, 0)
-
-
-def split(pictures: int = 10, seed: int = 0) -> tuple[RetrievalSplit, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (pictures, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    texts = torch.randn(pictures, TEXT_DIM, generator=generator)
-    return retrieval_split(model(), images, texts, torch.arange(pictures), 4), images, texts
-
-
-def evaluator(rates: list[float], epochs: int = 10) -> Evaluator:
-    settings = EvaluationProtocol(epochs=epochs, batch_size=5, learning_rates=rates, encode_batch=4)
-    return Evaluator(model, settings, InfoNCE(), seed=3)
-
-
-def pairs() -> TrainingPairs:
-    _, images, texts = split()
-    return TrainingPairs({"images": model().normalise(images), "texts": texts}, len(images))
 
 
 def test_a_student_learns_its_pairs() -> None:
@@ -175,10 +151,10 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
 def test_no_step_has_far_fewer_pairs_than_the_others() -> None:
     """402 pairs in batches of 100 would leave two, whose step would weigh as much as any other."""
     of_sizes = {(402, 100): [81, 81, 80, 80, 80], (129, 128): [65, 64], (200, 100): [100, 100], (7, 9): [7]}
-    for (pairs, batch_size), sizes in of_sizes.items():
-        batches = training_loop.even_batches(torch.arange(pairs), batch_size)
+    for (total, batch_size), sizes in of_sizes.items():
+        batches = training_loop.even_batches(torch.arange(total), batch_size)
         assert [len(batch) for batch in batches] == sizes
-        assert torch.equal(torch.cat(batches), torch.arange(pairs))
+        assert torch.equal(torch.cat(batches), torch.arange(total))
     steps: list[int] = []
 
     def loss_of(batch: Tensor) -> Tensor:

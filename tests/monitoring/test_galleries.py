@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
+from tests.distilled_sets import distilled_set
 from tests.reporting.sample import report, report_page
-from tests.test_readme import distilled_set
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.reports import galleries

@@ -6,51 +6,16 @@ import pytest
 import yaml
 
 from tests.cli.command import vldd
-from vldd_dist.artifacts.facts import Facts
+from tests.committed_units import NOW, committed, done
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
-from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.artifacts.units import is_done
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.monitoring.reports.stored_description import write_description
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data import dataset
-from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny import TINY
 
-SMALL = [*TINY, "distill.pairs=[3]", "coresets.methods=[random]", "experts.count=1"]
-NOW = ("--min-age-hours", "0")
+pytestmark = pytest.mark.usefixtures("any_facts")
+
 DEAD = {"written_at": "2026-01-01T00:00:00+00:00"}
-
-
-def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]]:
-    """An experiment with committed units, each of which has its own object and a blob that all experiments share."""
-    tree = load_experiment("scenes", [*SMALL, *overrides])
-    units = Graph(tree).units()
-    for unit in units:
-        if not is_done(store, unit.kind, unit.id):
-            writer = UnitWriter(store, unit.kind, unit.id, {}, {})
-            writer.put("own", unit.id.encode())
-            writer.adopt("shared", writer.put_blob(b"shared by all"))
-            writer.adopt("blob", writer.put_blob(unit.id.encode()))
-            writer.commit(Facts())
-    for unit in units:
-        if unit.kind == "publication":
-            for name in ("manifest.json", "pairs.safetensors"):
-                store.write(f"distilled/{tree.name}-3pairs-seed0-{unit.id[:8]}/{name}", b"{}")
-    return tree, units
-
-
-def done(store: Store, units: list[WorkUnit]) -> set[str]:
-    return {unit.id for unit in units if is_done(store, unit.kind, unit.id)}
-
-
-@pytest.fixture(autouse=True)
-def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accept any facts, because those of the units do not matter here."""
-    monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
 
 
 def test_published_sets_are_not_removed_without_a_description_to_keep(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.artifacts.test_schemas import RUN
-from tests.monitoring.test_status import Clock
+from tests.monitoring.run_at_work import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
+from tests.run_status import RUN
 from vldd_dist.artifacts.runs.run_status import RunStatus, UnitStatus
 from vldd_dist.errors import StoreError, StoreOutage
 from vldd_dist.events import UnitStarted

@@ -2,15 +2,15 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.artifacts.test_schemas import RUN
-from tests.test_readme import distilled_set
+from tests.distilled_sets import distilled_set
+from tests.monitoring.evaluations import commit_evaluations
+from tests.run_status import RUN
 from vldd_dist.artifacts import unit_writer
 from vldd_dist.artifacts.facts import Recalls
 from vldd_dist.artifacts.runs.run_status import read_statuses
@@ -26,20 +26,10 @@ from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
-from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import Gallery, ValidationRecall
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
-
-
-def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float]) -> list[tuple[WorkUnit, float]]:
-    """A manifest for each evaluation that the experiment wants. Returns its recall, the same in all metrics."""
-    found = list(zip(Graph(tree).wanted("evaluation"), recalls, strict=False))
-    for unit, value in found:
-        facts = EvaluationFacts(test=Recalls.model_validate(dict.fromkeys(RECALL_METRICS, value)))
-        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts, cpus=unit.cpus, gpus=unit.gpus)
-    return found
 
 
 def rows_of(store: Store, tree: Experiment) -> dict[str, Any]:

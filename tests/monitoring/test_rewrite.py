@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.artifacts.test_schemas import STATUS
 from tests.cli.command import vldd
-from tests.monitoring.test_report import commit_evaluations
+from tests.monitoring.evaluations import commit_evaluations
+from tests.run_status import STATUS
 from tests.studies import load_study
 from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units

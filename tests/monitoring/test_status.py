@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from tests.artifacts.test_schemas import RUN, STATUS
+from tests.monitoring.run_at_work import Clock, state_at_work
+from tests.run_status import RUN, STATUS
 from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses, write_status
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.cli.main import main
@@ -16,26 +17,8 @@ from vldd_dist.errors import StoreError
 from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitPaused, UnitReported, UnitRetried, UnitStarted
 from vldd_dist.monitoring.live.console import PlainView
 from vldd_dist.monitoring.live.descriptions import SILENT_SECONDS
-from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.status import WRITE_SECONDS, StatusWriter, describe_status
-from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkUnit]]:
-    """A run with three experts, of which the first is done and the second runs."""
-    state = RunState(views, clock)
-    units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
-    state.begin(units, {units[0].id})
-    state.event(UnitStarted(units[1].id))
-    return state, units
 
 
 def test_the_status_in_the_store_shows_the_progress_of_a_run(store: Store) -> None:

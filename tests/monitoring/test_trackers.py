@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.monitoring.test_status import Clock, state_at_work
+from tests.monitoring.run_at_work import Clock, state_at_work
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitFinished, UnitReported, UnitStarted
 from vldd_dist.monitoring.live.tracking import TRACK_SECONDS, Tracking, make_tracking

@@ -1,4 +1,4 @@
-"""A finished tiny experiment, and copies of it without some units."""
+"""A finished tiny experiment, copies of it without some units, and the data that bilevel distillations need."""
 
 import shutil
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.bilevel_by_hand import described
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import experiment, run
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,11 @@ def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
         return Store(str(copy))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the data set, its captions' embeddings and the features of the frozen tower, without experts."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    run(store, [unit for unit in Graph(described("")).units() if unit.kind in DATA_KINDS])
+    return store

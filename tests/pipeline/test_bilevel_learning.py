@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.stopping import execute_until
-from tests.pipeline.test_bilevel import RATES, by_hand, described, found_gradient, prepared  # noqa: F401 (the last is a fixture)
+from tests.pipeline.bilevel_by_hand import RATES, by_hand, described, found_gradient
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
@@ -18,7 +18,7 @@ LEARNING = "model.loss={name: wbce, temperature: 0.3, learn_temperature: true, s
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_what_the_loss_learns_has_the_gradient_of_training_by_hand(prepared: Store, step: int) -> None:  # noqa: F811
+def test_what_the_loss_learns_has_the_gradient_of_training_by_hand(prepared: Store, step: int) -> None:
     """At the odd step some steps are not differentiated."""
     tree = described(f", noise: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", "head", LEARNING)
     found, (loss, wanted) = found_gradient(prepared, tree, step), by_hand(prepared, tree, step, tree.model.loss)
@@ -31,7 +31,7 @@ def test_what_the_loss_learns_has_the_gradient_of_training_by_hand(prepared: Sto
 
 
 @pytest.mark.parametrize("train", ["head", "full"])
-def test_a_resumed_run_is_bit_identical(train: str, prepared: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_a_resumed_run_is_bit_identical(train: str, prepared: Store, tmp_path: Path) -> None:
     """With minibatches, a teacher, a running average and all that a loss learns. It stops within an epoch of the real pairs."""
     tree = described(
         ", teacher: 0.5", train, "experts.count=2", "experts.loss=infonce", "distill.batch_size=4", "distill.ema=0.5", LEARNING

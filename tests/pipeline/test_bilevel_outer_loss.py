@@ -4,15 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pipeline.test_bilevel import (
-    RATES,
-    by_hand,
-    context_of,
-    contrast,
-    described,
-    found_gradient,
-    prepared,  # noqa: F401 (a fixture)
-)
+from tests.pipeline.bilevel_by_hand import RATES, by_hand, context_of, contrast, described, found_gradient
 from vldd_dist.distillation.objectives import bilevel
 from vldd_dist.distillation.objectives.bilevel import BilevelProblem, with_noise
 from vldd_dist.distillation.real_data.real_rows import RealRows
@@ -39,10 +31,7 @@ def test_all_features_get_noise_of_the_mean_deviation() -> None:
         torch.testing.assert_close(noise.mean(dim=0), torch.zeros(8), rtol=0, atol=0.15)
 
 
-def test_student_and_experts_see_the_same_noisy_pairs(
-    prepared: Store,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_student_and_experts_see_the_same_noisy_pairs(prepared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy: list[RealRows] = []
     seen: list[RealRows] = []
     loss_of_rows = LocalUnroller.loss_of_rows
@@ -73,7 +62,7 @@ def test_student_and_experts_see_the_same_noisy_pairs(
     assert all(rows is noisy[0] for rows in seen)
 
 
-def test_the_outer_loss_has_dropout_although_the_steps_have_none(prepared: Store) -> None:  # noqa: F811
+def test_the_outer_loss_has_dropout_although_the_steps_have_none(prepared: Store) -> None:
     tree = described(", noise: 0, dropout: false", "head", "model.text.head.dropout=0.5")
     context = context_of(prepared, tree)
     inputs = distillation_context(context, tree.distill.distillation_settings(), context.build_model(0))
@@ -94,7 +83,7 @@ def test_the_outer_loss_has_dropout_although_the_steps_have_none(prepared: Store
     assert abs(float(found[0] - by_mode[False])) > 1e-3
 
 
-def test_the_student_has_the_momentum_and_the_weight_decay_asked_for(prepared: Store) -> None:  # noqa: F811
+def test_the_student_has_the_momentum_and_the_weight_decay_asked_for(prepared: Store) -> None:
     sgd = [
         f"{key}={value}"
         for name, value in (("momentum", 0.5), ("weight_decay", 0.05))

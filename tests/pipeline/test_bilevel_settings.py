@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.pipeline.test_bilevel import described
+from tests.pipeline.bilevel_by_hand import described
 from vldd_dist.errors import ConfigError
 
 

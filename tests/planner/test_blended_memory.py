@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from tests.planner.test_memory_model import STEPS, TEXT_DIM, allocated_peak
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.distillation_memory import UnrolledStep, unroll_memory
@@ -15,6 +14,9 @@ from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.testing.allocated import allocated_peak
+
+TEXT_DIM, STEPS = 384, 3
 
 
 def test_blended_steps_take_what_the_estimate_says() -> None:

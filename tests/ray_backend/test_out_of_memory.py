@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_backend.workers.test_broken_workers import assert_said, one_node, run
+from tests.ray_backend.one_node import assert_said, one_node, run
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 

@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 
 from tests.cli.command import vldd
-from tests.data.test_folder import pair
-from tests.monitoring.test_kept_units import NOW, SMALL, any_facts, committed, done  # noqa: F401 (the second is a fixture)
+from tests.committed_units import NOW, SMALL, committed, done
+from tests.data.sample_files import pair
 from tests.studies import load_study
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.config.experiment import Experiment
@@ -26,6 +26,8 @@ from vldd_dist.ray_backend import run
 from vldd_dist.ray_backend.run_options import RunOptions
 from vldd_dist.scheduler import controller
 from vldd_dist.store.store import Store
+
+pytestmark = pytest.mark.usefixtures("any_facts")
 
 
 class NoReport:

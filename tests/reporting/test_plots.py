@@ -2,13 +2,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
+from tests.reporting.legends import looks_in_legends
 from tests.reporting.sample import report, row
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.plugins import CORESETS
-from vldd_dist.reporting import plots as plots_module
-from vldd_dist.reporting import recall_figures
 from vldd_dist.reporting.data import DistillationCurve
 from vldd_dist.reporting.drawing import INK, as_file
 from vldd_dist.reporting.plots import loss_plot, plots, recall_plot, validation_plot
@@ -55,19 +53,6 @@ def test_recall_during_distillation_is_compared_with_validation_recalls() -> Non
     data = report().model_copy(update={"rows": test_recalls})
     plot = next(plot for plot in plots(data) if plot.title == "Recall during distillation, 20 pairs")
     assert plot.summary == "Best validation recall 10.0 %; full data 40.0 %, random 6.7 %, herding 6.7 %."
-
-
-def looks_in_legends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """A list that gets the (colour, line style) of each line in the legends below the plots."""
-    looks: list[tuple[str, str]] = []
-
-    def record(axes: Axes) -> None:
-        lines = [handle[0] if isinstance(handle, tuple) else handle for handle in axes.get_legend_handles_labels()[0]]
-        looks.extend((line.get_color(), line.get_linestyle()) for line in lines)
-
-    for module in (plots_module, recall_figures):
-        monkeypatch.setattr(module, "legend_below", record)
-    return looks
 
 
 def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> None:

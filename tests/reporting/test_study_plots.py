@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.reporting.test_plots import looks_in_legends
-from tests.reporting.test_study_tables import RESULTS, row
+from tests.reporting.legends import looks_in_legends
+from tests.reporting.study_results import RESULTS, row
 from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
 from vldd_dist.reporting.study_tables import Layout
 

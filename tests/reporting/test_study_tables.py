@@ -2,31 +2,13 @@
 
 from dataclasses import replace
 
-from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, aggregate
+from tests.reporting.study_results import RESULTS, row
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow
 from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
-
-
-def row(method: str, pairs: int, *runs: tuple[float, ...], image_model: str | None = None) -> Row:
-    """A row in which every recall of a run's students is the given number."""
-    return aggregate(method, pairs, [[dict.fromkeys(RECALL_METRICS, value) for value in run] for run in runs], image_model)
-
-
-RESULTS = {
-    "nfnet": [
-        row("full", 800, (40.0,), (44.0,)),
-        row("random", 10, (5.0,), (7.0,)),
-        row("random", 20, (9.0,), (9.0,)),
-        row("distilled", 10, (20.0, 22.0)),
-        row("distilled", 20, (30.0, 34.0), (31.0, 33.0)),
-        row("distilled", 10, (8.0, 8.0), image_model="resnet"),
-    ],
-    "vit": [row("full", 800, (20.0,)), row("distilled", 10, (15.0, 17.0))],
-}
 
 
 def test_rows_with_fewer_students_than_planned_are_named() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unroll.test_unroll import student_case
+from tests.unroll.students import student_case
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
-from vldd_dist.config.sections.model import HeadSettings
+from tests.unroll.students import STUDENTS, student_case
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.student.student import StepInputs, Student
 from vldd_dist.distillation.unroll import (
@@ -34,24 +34,7 @@ from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.distillation.unroll.protocol import step_loss
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
-from vldd_dist.testing.unroll_cases import Case, Perceptron, Quadratic, ScaledInfoNCE, dual_encoder_case, flat, relative
-
-VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
-STUDENTS: dict[str, dict[str, Any]] = {
-    "nfnet": {},
-    "nfnet with dropout": {"dropout": True},
-    "nfnet with a loss that learns": {"loss": ScaledInfoNCE()},
-    "vit": VIT,
-    "vit with checkpointing": {**VIT, "grad_checkpointing": True},
-    "lora vit": {**VIT, "train": "lora"},
-    "batch norm, frozen statistics": {"model": "test_resnet"},
-    "head only": {"train": "head", "head": HeadSettings(kind="linear")},
-    "text tower only": {"train": "frozen"},
-}
-
-
-def student_case(name: str, **options: Any) -> Case:
-    return dual_encoder_case(**options, **STUDENTS[name]).in_model_inputs()
+from vldd_dist.testing.unroll_cases import Perceptron, Quadratic, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 
 @pytest.mark.parametrize("name", STUDENTS)

@@ -8,21 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.data.files.archives import archive
 from vldd_dist.data.files import tars
 from vldd_dist.data.files.shards import samples_of
 from vldd_dist.errors import DataError
-
-NAMES = [f"{sample}.{extension}" for sample in "abcde" for extension in ("bin", "txt")]
-
-
-def archive(names: list[str] = NAMES, form: int = tarfile.PAX_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
-        for number, name in enumerate(names):
-            info = tarfile.TarInfo(name)
-            info.size = 700 * (number % 2) + 5
-            tar.addfile(info, io.BytesIO(b"\xa5" * info.size))
-    return buffer.getvalue()
 
 
 def read(data: bytes) -> list[dict[str, Any]]:

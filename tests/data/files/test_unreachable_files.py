@@ -12,10 +12,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.data.files.test_tars import archive
-from tests.data.prepared.test_dataset import jpeg
+from tests.data.files.archives import archive
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import hf
 from tests.data.tables import IMAGES, as_csv, make_images, name_of, rows
-from tests.data.test_hf import hf
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings

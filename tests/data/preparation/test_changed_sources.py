@@ -5,36 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.preparation.test_groups import one_split
-from tests.data.prepared.test_dataset import jpeg, karpathy, tar
+from tests.data.planned_groups import one_split, pairs, planned
+from tests.data.sample_files import jpeg, pair, tar
+from tests.data.small_sources import coco, hf, karpathy
 from tests.data.tables import as_csv, as_parquet, make_images, rows, table
-from tests.data.test_coco import coco
-from tests.data.test_folder import pair
-from tests.data.test_hf import hf
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
 CHANGED = (
     r"data\.source has changed since the run was planned, or this machine has another copy .*: start the run again, or copy"
 )
-
-
-def pairs(folder: Path) -> DataSettings:
-    split = {"val": 0.3, "test": 0.3}
-    return DataSettings(source={"name": "folder", "path": str(folder)}, split=split, group_images=2, image_size=16)
-
-
-def planned(settings: DataSettings) -> list[WorkUnit]:
-    """The groups of a new plan."""
-    dataset = Graph(Experiment(name="changed", data=settings, distill={"pairs": [2]})).unit("dataset")
-    return [unit for unit in dataset.inputs.values() if unit.kind == "shard_group"]
 
 
 def prepare(unit: WorkUnit, store: Store) -> int:

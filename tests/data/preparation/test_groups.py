@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.prepared.test_dataset import jpeg, karpathy, shards, tar
+from tests.data.planned_groups import one_split
+from tests.data.sample_files import jpeg, tar
+from tests.data.small_sources import karpathy, shards
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -26,16 +28,6 @@ from vldd_dist.testing.experiments.prepared_data import prepare
 from vldd_dist.testing.experiments.tiny_experiment import run
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
-
-
-def one_split(folder: Path, images: int, **changes: Any) -> DataSettings:
-    """A source of two tars with training images only."""
-    for number in range(2):
-        members = {}
-        for image in range(number, images, 2):
-            members |= {f"{image:04d}.jpg": jpeg((image % 256, image // 256, 7)), f"{image:04d}.txt": f"image {image}".encode()}
-        tar(folder / f"{number}.tar", members)
-    return DataSettings(**{"source": {"name": "shards", "train": f"{folder}/*.tar"}, "image_size": 16} | changes)
 
 
 def test_preparation_in_groups_gives_the_same_data_set(store: Store) -> None:

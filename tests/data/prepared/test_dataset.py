@@ -1,10 +1,8 @@
 """From sources to shards and back: reproducible bytes, every image once per epoch, one-sentence errors."""
 
-import io
 import itertools
 import json
 import shutil
-import tarfile
 import threading
 import time
 import weakref
@@ -15,32 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
+from tests.data.prepared.prepared_sets import SCENES, numbered
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import identity, karpathy, shards
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
-from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.prepared.dataset import Dataset, EncodedImage, decoded_batches
-from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
-from vldd_dist.data.sources.base import Part, Source
+from vldd_dist.data.prepared.dataset import EncodedImage, decoded_batches
+from vldd_dist.data.sources.base import Part
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import embed, prepare
-
-SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
-
-
-def identity(source: Source) -> list[dict[str, Any]]:
-    """The identity of the source's training split, computed by a new source object, as in another process."""
-    fresh = type(source).model_validate(source.model_dump())
-    return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, images=100)]
-
-
-def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (40, 30)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
@@ -107,27 +91,6 @@ def meeting_of_two() -> Callable[[], None]:
     return meet
 
 
-def numbered(dataset: Dataset) -> CaptionEmbeddings:
-    """Embeddings with one component each, the caption's number among all captions."""
-    captions = sorted({caption for split in dataset.splits for given in dataset.captions(split) for caption in given})
-    return embed(dataset, {caption: torch.tensor([float(number)]) for number, caption in enumerate(captions)})
-
-
-def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tree: None) -> DataSettings:
-    (folder / "images").mkdir()
-    entries = []
-    for number, split in enumerate(["train", "restval", "val", "test"]):
-        (folder / "images" / f"{number}.jpg").write_bytes(jpeg())
-        sentences = [{"raw": f"image {number} caption {i}"} for i in range(2)]
-        entries.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
-    tree = {"images": entries}
-    change(tree)
-    (folder / "data.json").write_text(json.dumps(tree))
-    return DataSettings(
-        source={"name": "karpathy", "annotations": str(folder / "data.json"), "images": str(folder / "images")}, image_size=96
-    )
-
-
 def test_the_content_of_a_split_is_that_of_its_source_whatever_the_size_of_prepared_images(
     tmp_path: Path, store: Store
 ) -> None:
@@ -171,23 +134,6 @@ def test_bad_karpathy_input_is_a_one_sentence_error(
     with pytest.raises(DataError, match=sentence):
         prepare(store, karpathy(tmp_path, change))
     assert not [key for key in store.keys("units/dataset") if key.endswith("manifest.json")]
-
-
-def tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-def shards(folder: Path, members: dict[str, bytes] | None = None, **changes: Any) -> DataSettings:
-    good = {"a.jpg": jpeg(), "a.json": b'{"caption": "one"}', "b.png": jpeg(), "b.txt": b"two"}
-    for split in ("train", "val", "test"):
-        tar(folder / f"{split}.tar", members if members is not None and split == "train" else good)
-    urls = {split: str(folder / f"{split}.tar") for split in ("train", "val", "test")}
-    urls |= {name: changes.pop(name) for name in urls if name in changes}
-    return DataSettings(**{"source": {"name": "shards", **urls}, "image_size": 16} | changes)
 
 
 def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:

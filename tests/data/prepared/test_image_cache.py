@@ -11,14 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.data.prepared.test_dataset import SCENES, jpeg, karpathy, prepare
-from tests.data.prepared.test_stream import assert_same, epoch
+from tests.data.prepared.epochs import assert_same, epoch
+from tests.data.prepared.prepared_sets import SCENES
+from tests.data.sample_files import jpeg
+from tests.data.small_sources import karpathy
 from vldd_dist.data.images import decode
 from vldd_dist.data.prepared.batches import image_cache as decoded
 from vldd_dist.data.prepared.batches.image_cache import DecodedImages
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.store.cache.node_cache import NodeCache
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.prepared_data import prepare
 
 IMAGES, SIZE = 23, 16
 NEEDED = IMAGES * (3 * SIZE**2 + 32)

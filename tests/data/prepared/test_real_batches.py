@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.data.prepared.test_dataset import SCENES, numbered
+from tests.data.prepared.prepared_sets import SCENES, numbered
 from vldd_dist.data.prepared.batches.real_batches import RealBatches
 from vldd_dist.data.prepared.batches.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset, EncodedImage

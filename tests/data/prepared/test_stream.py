@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.data.prepared.test_dataset import SCENES, numbered
-from vldd_dist.config.sections.experts import AugmentSettings
+from tests.data.prepared.epochs import assert_same, epoch
+from tests.data.prepared.prepared_sets import SCENES, numbered
 from vldd_dist.data.prepared.batches.stream import BATCHES_AHEAD, WINDOW_SHARDS, EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.prepared.dataset import Dataset, EncodedImage
 from vldd_dist.data.prepared.in_memory import in_memory
@@ -24,26 +24,11 @@ from vldd_dist.testing.experiments.prepared_data import prepare
 SMALL_SHARDS = SCENES.model_copy(update={"shard_images": 2})
 
 
-def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
-    settings: dict[str, Any] = {"batch_size": 4, "augment": AugmentSettings()}
-    settings |= {name: changes.pop(name) for name in ("augment", "readers", "captions") if name in changes}
-    return list(
-        EpochStream(numbered(dataset), dataset, "train", StreamSettings(**settings), **{"seed": 1, "epoch": 2} | changes)
-    )
-
-
 def stream_of(dataset: Dataset, **settings: Any) -> Generator[PairBatch, None, None]:
     """An epoch that can be closed."""
     batches = iter(EpochStream(numbered(dataset), dataset, "train", StreamSettings(**settings), seed=0, epoch=0))
     assert isinstance(batches, Generator)
     return batches
-
-
-def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.entries, b.entries)
-        assert torch.equal(a.texts, b.texts)
 
 
 def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) -> None:

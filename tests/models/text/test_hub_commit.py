@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from tests.models.text.test_recipe_text_encoder import made_with, saved_bert
+from tests.models.text.small_encoders import made_with, saved_bert
 from vldd_dist import build_text_encoder
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import DataError

@@ -4,31 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
 
-from tests.test_readme import distilled_set
-from vldd_dist import DistilledSet, build_text_encoder
+from tests.models.text.small_encoders import made_with, saved_bert
+from vldd_dist import build_text_encoder
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text.encoder import FrozenTextEncoder
-
-
-def made_with(settings: TextTowerSettings) -> DistilledSet:
-    shown = distilled_set()
-    identity = FrozenTextEncoder(settings, torch.device("cpu")).identity
-    shown.recipe = shown.recipe.model_copy(update={"text_encoder": identity})
-    return shown
-
-
-def saved_bert(folder: Path, seed: int) -> str:
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "star"]))
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    BertModel(
-        BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    ).save_pretrained(folder)
-    return str(folder)
 
 
 def test_it_embeds_as_the_encoder_of_the_recipe() -> None:

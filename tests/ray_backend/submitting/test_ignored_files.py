@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_backend.submitting.test_secret_files import NOBODY, fill, sent
+from tests.ray_backend.submitting.sent_files import NOBODY, fill, sent
 from vldd_dist.artifacts.units import STORE_MARK
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,51 +20,24 @@ import ray
 import ray.cloudpickle
 from ray.exceptions import RayError
 
-from vldd_dist.artifacts.units import is_done, mark_store
+from tests.ray_backend.one_node import Joined, assert_said, one_node, run
+from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.base import Resources
 from vldd_dist.events import Progress
-from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
-from vldd_dist.ray_backend.joining import start_ray
 from vldd_dist.ray_backend.workers import attempts, start
 from vldd_dist.ray_backend.workers.messages import encode
-from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
-from vldd_dist.scheduler.limits import RunLimits
-from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import experiment
-from vldd_dist.testing.scripted_executor import Notices
 
 pytestmark = pytest.mark.ray
 
 PACKAGE = Path(__file__).parents[3] / "vldd_dist"
-SOON = RetryBudget(pauses=(0.1,))
 NO_RETRY = RetryBudget(lost=0, crashed=0, broken=0, unreachable=0, killed=0)
-
-
-class Joined(RayExecutor):
-    """Uses the Ray that the test started, and leaves it running."""
-
-    def _join(self) -> None:
-        assert ray.is_initialized()
-
-    def close(self) -> None:
-        for attempt in self.running.values():
-            attempt.stop()
-
-
-@contextmanager
-def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
-    """Ray on one node with one CPU and one GPU (declared to Ray, not a real one)."""
-    start_ray(num_cpus=1, num_gpus=1, **more)
-    try:
-        yield Joined(Store(str(folder)))
-    finally:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +49,6 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
         # Wait for the queue's process, so that it does not take a process that a test prepares.
         executor.queue.qsize()
         yield executor
-
-
-def run(unit: WorkUnit, store: Store, executor: Joined, budget: RetryBudget = SOON) -> tuple[RunResult, list[str]]:
-    """Runs the unit; returns the result and the notices to the user, without that of the node's unused GPU."""
-    view, executor.store = Notices(), store
-    # As a run does before its first unit.
-    mark_store(store)
-    controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(budget))
-    result = controller.run()
-    return result, [notice for notice in view.notices if "no unit asks for a GPU" not in notice]
 
 
 def in_the_worker(action: Callable[[], object]) -> Any:
@@ -198,16 +161,6 @@ def test_a_worker_killed_repeatedly_fails_with_a_one_sentence_error(executor: Jo
         killer.join()
     assert len(killed) == 4
     assert_said(result, notices, "its process was killed")
-
-
-def assert_said(result: RunResult, notices: list[str], how: str) -> None:
-    ((_, outcome),) = result.failed
-    assert [": retried: " in notice for notice in notices] == [True, True, True, False]
-    assert outcome.cause.startswith(f"{how}")
-    assert outcome.cause.endswith(
-        "; killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size, "
-        "or raise experts.resources.cpus so that fewer units share a machine"
-    )
 
 
 def test_units_go_on_reporting_when_the_process_of_the_queue_was_killed(executor: Joined) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.data.preparation.test_changed_sources import pairs, planned
-from tests.data.prepared.test_dataset import karpathy
-from tests.data.test_folder import pair
-from tests.ray_backend.workers.test_worker import Reports
+from tests.data.planned_groups import pairs, planned
+from tests.data.sample_files import pair
+from tests.data.small_sources import karpathy
+from tests.ray_backend.workers.dropped_reports import Reports
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.config.sections.model import TextTowerSettings

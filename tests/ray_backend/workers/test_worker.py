@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.ray_backend.workers.dropped_reports import Reports
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
@@ -25,12 +26,6 @@ from vldd_dist.sharding.ranks import LostRank
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.scripted_executor import make
-
-
-class Reports:
-    """In place of the queue's actor: drops the reports."""
-
-    actor: Any = SimpleNamespace(put_nowait=SimpleNamespace(remote=lambda message: None))
 
 
 @pytest.mark.parametrize(
