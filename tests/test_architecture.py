@@ -133,6 +133,14 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert unfinished == {}, "these files are in an import cycle, or import a file that is"
 
 
+def test_nothing_is_imported_from_modules_of_tests() -> None:
+    """What several of them need is in a module named for it, which loads no more than it needs itself."""
+    files = [path for folder in ("tests", "benchmarks", "docs_site") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    imported = {(str(path.relative_to(ROOT)), name) for path in files for name in imports(str(path))}
+    assert [(file, name) for file, name in sorted(imported) if re.match(r"tests\.(\w+\.)*test_", name)] == []
+
+
 def test_no_file_is_long() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed.splitlines() if (ROOT / name).exists()}
