@@ -44,6 +44,24 @@ def regnet(tmp_path: Path) -> Path:
     return path
 
 
+def assert_best_rate(store: Store, unit: WorkUnit, rates: list[float]) -> None:
+    """The student's rate is the best of `rates` on the validation split."""
+    facts = UnitReader(store, unit.kind, unit.id).manifest.facts
+    means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
+    assert list(means) == rates
+    assert means[facts["learning_rate"]] == max(means.values())
+
+
+def assert_same_images(store: Store, unit: WorkUnit, of_own_tower: WorkUnit) -> None:
+    """Both towers get the same images, each in its own normalisation: those of the distilled set, or those of a coreset."""
+    context, own = workspace(store, unit), workspace(store, of_own_tower)
+    model = context.build_model(0)
+    seen = training_pairs(context, model).rows["images"]
+    stored = training_pairs(own, own.build_model(0)).rows["images"]
+    distilled = unit.inputs["pairs"].kind == "distillation"
+    torch.testing.assert_close(seen, stored * 0.25 + 0.5 if distilled else model.normalise(_pixels(own)))
+
+
 def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Callable[[str], Store], regnet: Path) -> None:
     store = without("evaluation")
     graph = Graph(
@@ -58,20 +76,11 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
         units = evaluations(graph, name)
         assert len(units) == 4, "three coresets and the distilled set"
         for unit in units:
-            facts = UnitReader(store, unit.kind, unit.id).manifest.facts
-            means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
-            assert list(means) == rates
-            assert means[facts["learning_rate"]] == max(means.values())
-    # Each tower gets the same images, in its own normalisation: those of the distilled set, and those of a coreset.
+            assert_best_rate(store, unit, rates)
     of_kind = {unit.inputs["pairs"].kind: unit for unit in evaluations(graph, "regnetx_002")}
-    for kind, unit in of_kind.items():
-        context = workspace(store, unit)
-        model = context.build_model(0)
-        seen = training_pairs(context, model).rows["images"]
-        pairs = unit.inputs["pairs"]
-        own = workspace(store, next(one for one in evaluations(graph, "test_nfnet") if one.inputs["pairs"] == pairs))
-        stored = training_pairs(own, own.build_model(0)).rows["images"]
-        torch.testing.assert_close(seen, stored * 0.25 + 0.5 if kind == "distillation" else model.normalise(_pixels(own)))
+    for unit in of_kind.values():
+        own = next(one for one in evaluations(graph, "test_nfnet") if one.inputs["pairs"] == unit.inputs["pairs"])
+        assert_same_images(store, unit, own)
     assert set(of_kind) == {"coreset", "distillation"}
     weights = graph.unit("image_weights", "regnetx_002")
     stored = tensors.decode(UnitReader(store, weights.kind, weights.id).read("weights.safetensors"), "regnet")

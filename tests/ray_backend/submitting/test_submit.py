@@ -162,19 +162,27 @@ def test_the_suggested_commands_are_valid() -> None:
     assert seen == [*jobs, "vldd status s3://bucket/a b", "vldd list s3://bucket/a b"]
 
 
+class RunningJobs:
+    """In place of Ray's client: each submitted job runs until a test gives it another status."""
+
+    def __init__(self) -> None:
+        self.jobs: list[SimpleNamespace] = []
+        self.entrypoints: list[str] = []
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return self.jobs
+
+    def submit_job(self, submission_id: str, metadata: dict[str, str], entrypoint: str, **more: object) -> None:
+        self.jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING, metadata=metadata))
+        self.entrypoints.append(entrypoint)
+
+
 def test_a_running_job_with_other_options_is_said_to_have_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs: list[SimpleNamespace] = []
-
-    entrypoints: list[str] = []
-
-    def submit_job(submission_id: str, metadata: dict[str, str], entrypoint: str, **more: object) -> None:
-        jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING, metadata=metadata))
-        entrypoints.append(entrypoint)
-
-    client = SimpleNamespace(list_jobs=lambda: jobs, submit_job=submit_job)
+    client = RunningJobs()
     monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
+    jobs, entrypoints = client.jobs, client.entrypoints
 
     def said(*options: str, store: str = "s3://bucket/a") -> str:
         code, out, _ = vldd("submit", PRESET, "--store", store, "--address", NOBODY, *options, capsys=capsys)

@@ -101,10 +101,9 @@ def test_text_of_other_programs_becomes_one_line_without_escape_sequences() -> N
     )
 
 
-def test_import_working_directory_and_ray_errors_count_as_broken(tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
+def of_a_removed_working_directory(gone: Path) -> BaseException:
+    """The error, from a process of its own, because a process cannot leave a directory that is removed."""
     gone.mkdir()
-    # In a separate process, because a process cannot leave a directory that is removed.
     program = f"""
 import os, pickle, shutil, sys
 os.chdir({str(gone)!r})
@@ -114,8 +113,12 @@ try:
 except FileNotFoundError as error:
     sys.stdout.buffer.write(pickle.dumps(error))
 """
-    error = pickle.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
-    assert is_of_the_machine(error)
+    error: BaseException = pickle.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    return error
+
+
+def test_import_working_directory_and_ray_errors_count_as_broken(tmp_path: Path) -> None:
+    assert is_of_the_machine(of_a_removed_working_directory(tmp_path / "gone"))
     assert is_of_the_machine(raised(lambda: __import__("no_such_module")))
     wrapped = RuntimeError("in a library")
     wrapped.__cause__ = ImportError("no operator")
