@@ -103,6 +103,35 @@ def test_a_lack_of_memory_is_left_to_the_unit(monkeypatch: pytest.MonkeyPatch) -
         ImageFolder("memory://outages", "data.source.images").read("a.jpg")
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), StoreUnreachable),
+        (OSError(errno.ESTALE, "Stale file handle"), StoreOutage),
+        (OSError(errno.EIO, "Input/output error"), StoreOutage),
+        (MemoryError(), MemoryError),
+    ],
+    ids=["no descriptors", "a mount that is gone", "a disk's error", "no memory"],
+)
+def test_a_fault_of_the_machine_is_no_error_of_a_local_json_file(
+    error: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"images": []}')
+
+    def fails(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(opening, "open_regular", fails)
+    for read in (
+        lambda: read_json(str(path), f"the file {path}"),
+        lambda: choose(SOURCES, {"name": "karpathy", "annotations": str(path), "images": str(tmp_path)}).known_count("train"),
+    ):
+        with pytest.raises(kind) as caught:
+            read()
+        assert type(caught.value) is kind
+
+
 class NoCredentialsError(Exception):
     """As of botocore: it derives from no class of Python's own errors."""
 

@@ -121,14 +121,15 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turns exceptions of reading the JSON file into one sentence."""
+    """Turns exceptions of reading the JSON file into one sentence, except what `check_reachable` raises for faults of the
+    network or the machine."""
     where = f"data.source.annotations: {path}"
     try:
         yield
     # A missing library or credentials raise exceptions of any class.
     except Exception as error:
+        check_reachable(where, error)
         if "://" in path:
-            check_reachable(where, error)
             raise DataError(f"{where} cannot be read ({reason_of(error)}): correct the URL or the access to it") from None
         kind = DataError if os.path.exists(path) else MissingData
         raise kind(f"{where} cannot be read: name the JSON file with splits and captions") from None
