@@ -73,9 +73,9 @@ def init(
     except UnicodeEncodeError:
         path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
-    if notes := small_splits(load_experiment(path).data):
-        made = [split for split in ("val", "test") if split not in source.own_splits()]
-        fractions = [f"data.split.{split}" for split in made if any(f"{split} image" in note for note in notes)]
+    loaded = load_experiment(path).data
+    if notes := small_splits(loaded):
+        fractions = [f"data.split.{split}" for split in loaded.carved() if any(f"{split} image" in note for note in notes)]
         say(f"{' '.join(notes)} Use more images{', or raise ' if fractions else ''}{' and '.join(fractions)}.")
     if weights is None and is_offline():
         say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")

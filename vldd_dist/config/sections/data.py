@@ -81,6 +81,11 @@ class DataSettings(Section):
         """Split -> largest number of images to take; None: all."""
         return {"train": self.train_images, "val": self.val_images, "test": self.test_images}
 
+    def carved(self) -> dict[str, float]:
+        """Split that the source lacks -> the fraction of the training images that becomes this split."""
+        own_splits = self.source.own_splits()
+        return {name: fraction for name, fraction in self.split if name not in own_splits}
+
     def ignored_fractions(self) -> list[str]:
         """A sentence for each fraction in `split` that is not the default and has no effect, because the source has that split."""
         default, own_splits = SplitFractions(), self.source.own_splits()

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.sources.base import SPLITS, Part, Source
+from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.recall_metrics import coarseness
 
 
@@ -64,26 +64,24 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
         DataError: the source is missing or cannot be read.
     """
     source: Source = settings.source
-    own_splits = source.own_splits()
-    for split in own_splits:
-        missing = [other for other in SPLITS if other not in own_splits] if split == "train" else []
-        carved = tuple((other, getattr(settings.split, other)) for other in missing)
-        all_limits = {name: settings.limits[name] for name in (split, *missing)}
+    for split in source.own_splits():
+        carved = settings.carved() if split == "train" else {}
+        all_limits = {name: settings.limits[name] for name in (split, *carved)}
         limits = tuple((name, limit) for name, limit in all_limits.items() if limit is not None)
         if carved and limits:
             # The position of the last image of a limited split is known only after reading, so one group reads all parts.
-            yield Group(split, tuple(source.parts(split, limit=None, images=settings.group_images)), carved, limits)
+            parts = tuple(source.parts(split, limit=None, images=settings.group_images))
+            yield Group(split, parts, tuple(carved.items()), limits)
             continue
         for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):
-            yield Group(split, (part,), carved)
+            yield Group(split, (part,), tuple(carved.items()))
 
 
 def expected_images(settings: DataSettings) -> dict[str, int] | None:
     """Split -> number of images before any is read, where a split that the source lacks has the expected number; None if the
     source does not know its number of images."""
     source: Source = settings.source
-    own, limits = source.own_splits(), settings.limits
-    carved = {split: getattr(settings.split, split) for split in SPLITS if split not in own}
+    own, carved, limits = source.own_splits(), settings.carved(), settings.limits
     counts = {split: source.count(split, None if carved else limits[split]) for split in own}
     known = {split: count for split, count in counts.items() if count is not None}
     if len(known) < len(own):
@@ -95,13 +93,12 @@ def expected_images(settings: DataSettings) -> dict[str, int] | None:
 
 def carved_splits(data: DataSettings) -> list[str]:
     """A sentence for each split that the source lacks."""
-    missing = [split for split in SPLITS if split not in data.source.own_splits()]
-    expected = expected_images(data) if missing else None
-    about = {split: f", about {expected[split]:,}" if expected else "" for split in missing}
+    carved = data.carved()
+    expected = expected_images(data) if carved else None
+    about = {split: f", about {expected[split]:,}" if expected else "" for split in carved}
     return [
-        f"{split}: {getattr(data.split, split):.3g} of the training images{about[split]}, by a hash of their names "
-        f"(data.split.{split})"
-        for split in missing
+        f"{split}: {fraction:.3g} of the training images{about[split]}, by a hash of their names (data.split.{split})"
+        for split, fraction in carved.items()
     ]
 
 
@@ -111,10 +108,10 @@ def small_splits(data: DataSettings) -> list[str]:
     expected = expected_images(data)
     if expected is None:
         return []
-    carved = [split for split in SPLITS if split not in data.source.own_splits()]
+    carved = data.carved()
     notes = [
-        f"data.split.{split}: {getattr(data.split, split):g} of the images probably leaves no {split} image."
-        for split in carved
+        f"data.split.{split}: {fraction:g} of the images probably leaves no {split} image."
+        for split, fraction in carved.items()
         if expected[split] == 0
     ]
     return [*notes, *filter(None, [coarseness(expected["test"], "about " if "test" in carved else "")])]

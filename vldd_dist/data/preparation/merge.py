@@ -64,18 +64,17 @@ def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], ba
     """Raises DataError for a split that has no images, or fewer than the description requests."""
     for split, info in splits.items():
         if info.images == 0:
-            carved = split not in settings.source.own_splits()
-            advice = f"raise data.split.{split}" if carved else "correct the files of data.source"
+            advice = f"raise data.split.{split}" if split in settings.carved() else "correct the files of data.source"
             raise DataError(f"data: the {split} split has no images: {advice}")
         limit = settings.limits[split]
         if limit is not None and info.images + bad.get(split, 0) < limit:
-            own = settings.source.own_splits()
-            if split not in own:
+            carved = settings.carved()
+            if split in carved:
                 raise DataError(
                     f"data.{split}_images ({limit}) is more than data.split.{split} took ({info.images}): lower it, or raise "
                     f"data.split.{split}"
                 )
-            has = "data.split leaves" if len(own) < len(SPLITS) and split == "train" else "the source has"
+            has = "data.split leaves" if carved and split == "train" else "the source has"
             raise DataError(f"data.{split}_images ({limit}) is more than {has} ({info.images}): lower it or remove it")
 
 

@@ -6,7 +6,7 @@ from math import ceil, floor, sqrt
 from vldd_dist.config.experiment import Experiment, count_conflicts
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
-from vldd_dist.data.sources.base import SPLITS, Source
+from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import ConfigError, DataError, StoreUnreachable
 
 # Expected images of a split below which at least nine of ten draws leave it empty.
@@ -25,10 +25,10 @@ def train_images(data: DataSettings) -> int | None:
     """
     source: Source = data.source
     _check_limits(data, source)
-    missing = {split: getattr(data.split, split) for split in SPLITS if split not in source.own_splits()}
+    carved = data.carved()
     limit = data.limits["train"]
-    count = source.count("train", None if missing else limit)
-    for split, fraction in missing.items():
+    count = source.count("train", None if carved else limit)
+    for split, fraction in carved.items():
         if fraction == 0 or (count is not None and count * fraction < FEWEST_EXPECTED):
             leaves = f" of {count} images probably leaves" if fraction else " leaves"
             raise ConfigError(
@@ -37,19 +37,19 @@ def train_images(data: DataSettings) -> int | None:
             )
     if count is None:
         return None
-    for split, fraction in missing.items():
+    for split, fraction in carved.items():
         taken = data.limits[split]
         if taken is not None and taken > ceil(_largest(count, fraction)):
             raise ConfigError(
                 f"data.{split}_images ({taken}) is more than data.split.{split} takes ({fraction:g} of {count} images, about "
                 f"{round(count * fraction)}): lower it, or raise data.split.{split}"
             )
-    moved = sum(missing.values())
+    moved = sum(carved.values())
     # Each split that the source lacks gets at least one image, or the preparation fails.
-    remaining = min(floor(_largest(count, 1 - moved)), count - len(missing))
+    remaining = min(floor(_largest(count, 1 - moved)), count - len(carved))
     if limit is None:
         return remaining
-    if missing and limit > remaining:
+    if carved and limit > remaining:
         raise ConfigError(
             f"data.train_images ({limit}) is more than data.split leaves (at most {remaining} of {count}): lower or remove it"
         )
