@@ -18,7 +18,7 @@ from vldd_dist import strict_json
 from vldd_dist.errors import StoreError
 from vldd_dist.plugins import STAGES
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
-from vldd_dist.strict_model import StrictModel
+from vldd_dist.strict_model import StrictModel, first_error
 
 SCHEMA_VERSION = 2
 SEAL = "seal"
@@ -159,8 +159,7 @@ def _validated(model: type[BaseModel], tree: dict[str, Any], source: str) -> Any
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DamagedObject(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise DamagedObject(f"{source}: {first_error(error)}") from None
 
 
 def canonical(tree: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.text.encoder import FrozenTextEncoder
+from vldd_dist.strict_model import first_error
 
 
 def build_text_encoder(
@@ -61,10 +62,7 @@ def _settings_of(made_with: Mapping[str, Any], model: str | None) -> TextTowerSe
     try:
         return TextTowerSettings.model_validate(settings)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DataError(
-            f"the set's recipe: text_encoder.{'.'.join(map(str, first['loc']))}: {first['msg']}: no encoder has this"
-        ) from None
+        raise DataError(f"the set's recipe: {first_error(error, 'text_encoder')}: no encoder has this") from None
 
 
 def _commit_of(made_with: Mapping[str, Any]) -> str | None:

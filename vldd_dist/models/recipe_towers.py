@@ -14,6 +14,7 @@ from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.seeding import derive_seed
+from vldd_dist.strict_model import first_error
 
 
 class RecipeImageTower(nn.Module):
@@ -64,8 +65,7 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
     try:
         settings = _settings_of(recipe, "random" if weights is None else recipe.image_weights)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DataError(f"the set's recipe: {'.'.join(map(str, first['loc']))}: {first['msg']}: no model has this") from None
+        raise DataError(f"the set's recipe: {first_error(error)}: no model has this") from None
     # As in the evaluation.
     student = build(settings, distilled.texts.shape[1], weights, derive_seed(seed, "head"))
     return RecipeImageTower(student), student.text_head

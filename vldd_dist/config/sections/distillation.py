@@ -22,6 +22,7 @@ from vldd_dist.config.base import (
     plugin_of,
 )
 from vldd_dist.plugins import INITIALISATIONS, OBJECTIVES
+from vldd_dist.strict_model import first_error
 
 # The names of checkpoints have eight digits for the step.
 OuterSteps = Annotated[int, Field(gt=0, lt=10**8)]
@@ -187,9 +188,7 @@ class DistillSection(DistillationSettings):
             try:
                 choose(OBJECTIVES, self.objective.model_dump() | phase.objective)
             except ValidationError as error:
-                wrong = error.errors()[0]
-                key = ".".join(map(str, (f"phases.{number}.objective", *wrong["loc"])))
-                raise ValueError(f"{key}: {wrong['msg']}") from None
+                raise ValueError(first_error(error, f"phases.{number}.objective")) from None
         return self
 
     def distillation_settings(self) -> DistillationSettings:

@@ -18,7 +18,7 @@ from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.reporting.renderers.markdown import document
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
-from vldd_dist.strict_model import StrictModel
+from vldd_dist.strict_model import StrictModel, first_error
 
 FOLDER = "report"
 TABLES, MARKDOWN, PAGE, CHART, DESCRIPTION = "tables.json", "table.md", "index.html", "recall.svg", "description.json"
@@ -77,11 +77,6 @@ def read_tables(store: Store, name: str | None) -> dict[str, Table]:
     key = key_of(report_name(store, name), TABLES)
     try:
         return _File.model_validate(strict_json.parse(store.read(key))).tables
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise StoreError(
-            f"{store.url_of(key)}: {place}: {problem['msg']}: run the experiment again to have it rewritten"
-        ) from None
     except ValueError as error:
-        raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
+        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"{store.url_of(key)}: {reason}: run the experiment again to have it rewritten") from None
