@@ -59,8 +59,8 @@ def test_trainable_parameters_for_each_value_of_train(train: str, moving: str | 
     image = {**VIT, "train": train, "head": HeadSettings(kind=head)}
     model = build(settings(image, joint_dim=None if head == "none" else 16), 24, None, 0)
     view = ParameterView(model)
-    image_names = [name for name, tower in zip(view.names, view.towers, strict=True) if tower == "image"]
-    assert set(view.towers) == ({"text"} if moving is None else {"image", "text"})
+    image_names = [name for name, tower in zip(view.names, view.tower_names, strict=True) if tower == "image"]
+    assert set(view.tower_names) == ({"text"} if moving is None else {"image", "text"})
     if train == "full":
         assert len(image_names) == len(list(model.image_backbone.parameters())) + 2
     if train == "lora":

@@ -27,9 +27,9 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def test_the_order_is_image_then_text_each_by_name() -> None:
     view = ParameterView(model())
-    assert view.towers == sorted(view.towers)
+    assert view.tower_names == sorted(view.tower_names)
     for tower in ("image", "text"):
-        owned = [name for name, owner in zip(view.names, view.towers, strict=True) if owner == tower]
+        owned = [name for name, owner in zip(view.names, view.tower_names, strict=True) if owner == tower]
         assert owned == sorted(owned)
         assert owned == list(view.as_dict(tower))
     assert view.count == sum(value.numel() for value in view.read())

@@ -41,7 +41,7 @@ class ExpertState:
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, skeleton: Skeleton, writer: UnitWriter, ranks: Ranks) -> None:
         self.model, self.encoder, self.skeleton, self.writer, self.ranks = model, encoder, skeleton, writer, ranks
-        self.names, self.towers = skeleton.view.names, skeleton.view.towers
+        self.names, self.tower_names = skeleton.view.names, skeleton.view.tower_names
         self.snapshots: dict[str, ObjectInfo] = {}
 
     @contextmanager
@@ -83,7 +83,7 @@ class ExpertState:
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
         shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))
-        owned = {name: shards[name] for name, owner in zip(self.names, self.towers, strict=True) if owner == tower}
+        owned = {name: shards[name] for name, owner in zip(self.names, self.tower_names, strict=True) if owner == tower}
         if self.ranks.world_size == 1:
             return tensors.encode({name: shard.view(shapes[name]) for name, shard in owned.items()})
         return encode_shards(owned, {name: shapes[name] for name in owned})

@@ -17,21 +17,21 @@ class ParameterView:
 
     Attributes:
         names: as in `model.named_parameters()`.
-        towers: "image" or "text", for each parameter.
-        tower_indices: 0 (image) or 1 (text), for each parameter.
+        towers: 0 (image) or 1 (text), for each parameter.
+        tower_names: "image" or "text", for each parameter.
         count: total number of elements.
     """
 
     def __init__(self, model: DualEncoder) -> None:
         trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.names = sorted(trainable, key=lambda name: (TOWERS.index(_tower_of(name)), name))
-        self.towers = [_tower_of(name) for name in self.names]
-        self.tower_indices = [TOWERS.index(tower) for tower in self.towers]
+        self.tower_names = [_tower_of(name) for name in self.names]
+        self.towers = [TOWERS.index(tower) for tower in self.tower_names]
         self.parameters = [trainable[name] for name in self.names]
         self.count = sum(parameter.numel() for parameter in self.parameters)
 
     def parameters_of(self, tower: str) -> list[Tensor]:
-        return [parameter for parameter, owner in zip(self.parameters, self.towers, strict=True) if owner == tower]
+        return [parameter for parameter, owner in zip(self.parameters, self.tower_names, strict=True) if owner == tower]
 
     def read(self) -> tuple[Tensor, ...]:
         """Copies of the parameters."""
@@ -45,7 +45,7 @@ class ParameterView:
 
     def as_dict(self, tower: str) -> dict[str, Tensor]:
         """One tower's parameters by name. They share the model's memory: copy or encode them before the next step."""
-        owned = zip(self.names, self.parameters, self.towers, strict=True)
+        owned = zip(self.names, self.parameters, self.tower_names, strict=True)
         return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
 
     def from_dicts(self, image: dict[str, Tensor], text: dict[str, Tensor]) -> tuple[Tensor, ...]:

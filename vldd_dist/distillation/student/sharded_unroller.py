@@ -78,7 +78,7 @@ class ShardedUnroller(Unroller):
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
         self.first_order = ShardedFirstOrder(sharded, model, loss, ranks)
-        owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
+        owned = list(zip(view.names, view.tower_names, self.layout.own, strict=True))
         self.snapshot_slices = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }

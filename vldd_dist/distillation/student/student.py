@@ -97,7 +97,7 @@ class Student:
         self.model, self.layout, self.step_inputs = model, BatchLayout(loss), StepInputs()
         self.fused_attention = fused_attention
         self.view = ParameterView(model)
-        self.towers: Sequence[int] = self.view.tower_indices
+        self.towers: Sequence[int] = self.view.towers
         model.train(dropout)
 
     @property

@@ -104,7 +104,7 @@ class Unroller(ABC):
         self.model, self.settings, self.snapshots = model, settings, snapshots
         self.tower = frozen_tower(model)
         self.method: Gradient = GRADIENTS.load(settings.gradient)
-        self.towers: Sequence[int] = ParameterView(model).tower_indices
+        self.towers: Sequence[int] = ParameterView(model).towers
 
     @abstractmethod
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
