@@ -107,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepared(arguments.photographs, Store(arguments.store or folder), arguments.quick)
         from_noise = None
-        if any("distilled" in application.needs for application in chosen):
+        if any("distilled" in application.needed() for application in chosen):
             steps = 40 if arguments.quick else 100
             inputs = replace(inputs, distilled=distilled(inputs, steps, noise=False))
             from_noise = distilled(inputs, steps, noise=True)

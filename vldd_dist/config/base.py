@@ -218,7 +218,7 @@ class Plugin(Section):
 
     Attributes:
         name: the plug-in's name in its registry.
-        needs: further inputs that it needs.
+        needs: further inputs that it may need.
         known_needs: those that a plug-in of its kind can name.
     """
 
@@ -248,6 +248,10 @@ class Plugin(Section):
                 shown = value.identity() if isinstance(value, Section) else value
                 words.append(f"{key}={getattr(value, 'label', shown)}")
         return " ".join(words)
+
+    def needed(self) -> frozenset[str]:
+        """Those of `needs` that it needs with these settings, and those of the plug-ins that it combines."""
+        return self.needs
 
 
 PluginType = TypeVar("PluginType", bound=Plugin)

@@ -55,7 +55,7 @@ def _augmentation(experiment: Experiment) -> Iterable[str]:
 
 def _selections(experiment: Experiment) -> Iterable[str]:
     experts, seeds = experiment.experts.count, len(experiment.evaluation.seeds)
-    if experts < seeds and any(method.needs for method in experiment.coresets.methods):
+    if experts < seeds and any(method.needed() for method in experiment.coresets.methods):
         yield (
             f"Coresets are selected by {experts} experts for {seeds} evaluation.seeds, so selections may repeat, and their "
             f"spread be too small: set experts.count to {seeds}, or name fewer evaluation.seeds"

@@ -49,10 +49,6 @@ class Initialisation(Plugin):
     def start(self, context: DistillationContext) -> Start:
         """The initial pairs `context.rows`. Each pair must be the same for any number of ranks."""
 
-    def all_needs(self) -> frozenset[str]:
-        """Its `needs`, or those of the initialisations that it combines."""
-        return self.needs
-
     def reads_real_pairs(self) -> bool:
         """Whether it reads training images."""
         return self.of_real_pairs

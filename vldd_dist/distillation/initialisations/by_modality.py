@@ -36,9 +36,9 @@ class ByModality(Initialisation):
         images, texts = self.images.start(context), self.texts.start(context)
         return Start(images.images, texts.texts, images.provenance | texts.provenance)
 
-    def all_needs(self) -> frozenset[str]:
-        needs: frozenset[str] = self.images.all_needs() | self.texts.all_needs()
-        return needs
+    def needed(self) -> frozenset[str]:
+        needed: frozenset[str] = self.images.needed() | self.texts.needed()
+        return needed
 
     def reads_real_pairs(self) -> bool:
         return bool(self.images.reads_real_pairs() or self.texts.reads_real_pairs())

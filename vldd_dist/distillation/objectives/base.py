@@ -47,10 +47,6 @@ class Objective(Plugin):
         """A context manager that yields the outer problem of a distillation and releases its resources afterwards. The problem
         may change the weights and the mode of `context.model`."""
 
-    def needed(self) -> frozenset[str]:
-        """Those of `needs` that are needed with these settings."""
-        return self.needs
-
     def in_short(self) -> str:
         """A short description for a table."""
         return self.name.replace("_", " ")

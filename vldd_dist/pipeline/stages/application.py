@@ -73,7 +73,7 @@ def wanted(graph: UnitGraph) -> Iterable[Key]:
 
 def keys_of(experiment: Experiment, number: int) -> list[Key]:
     """Keys of the units of the application with this index in the description."""
-    if "distilled" not in experiment.applications.run[number].needs:
+    if "distilled" not in experiment.applications.run[number].needed():
         return [(number,)]
     return [(number, pairs, seed) for pairs, seed in experiment.distill.sets()]
 
@@ -153,7 +153,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     trace = trace_of(experiment, traces)
     sizes = sizes_of(trace)
     before = {"image tower": sizes.frozen, "heads": sizes.trainable}
-    if any("distilled" in application.needs for application in applications):
+    if any("distilled" in application.needed() for application in applications):
         pairs = max(experiment.distill.pairs)
         activations = trace.tower(min(pairs, CHUNK)).without_graph
         before |= {"folded": trace.tower_bytes, "pairs": pairs * trace.pair_bytes, "activations": activations}
@@ -177,7 +177,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     trace, reads = trace_of(experiment, traces), 0
     if unit is not None:
         reads = _distilled_count(unit)
-    elif any("distilled" in application.needs for application in experiment.applications.run):
+    elif any("distilled" in application.needed() for application in experiment.applications.run):
         reads = max(experiment.distill.pairs)
     reads = reads * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(dict.fromkeys(SPLITS, "features"), data, trace, reads=reads, writes=0)

@@ -27,9 +27,9 @@ class CoresetFacts(Facts):
 def unit(graph: UnitGraph, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
     """One selection. If the method needs features or forgetting counts, they are those of the expert with this index."""
     inputs = {"dataset": graph.unit("dataset"), "embeddings": graph.unit("caption_embeddings")}
-    if "features" in method.needs:
+    if "features" in method.needed():
         inputs["features"] = graph.unit("features", expert)
-    if "forgetting" in method.needs:
+    if "forgetting" in method.needed():
         inputs["expert"] = graph.unit("expert", expert)
     spec = {"method": method.identity(), "pairs": pairs, "seed": seed}
     # Selections compute on CPUs. A GPU in `coresets.resources` is for the features by which they select.

@@ -68,12 +68,12 @@ def unit(graph: UnitGraph, pairs: int, seed: int, phase: int | None = None) -> W
         "settings": settings.model_dump(mode="json"),
     }
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
-    needs, later = settings.objective.needed() | settings.initialise.all_needs(), frozenset[str]()
-    if "experts" in needs:
+    needed, later = settings.objective.needed() | settings.initialise.needed(), frozenset[str]()
+    if "experts" in needed:
         experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
         inputs |= experts
         later = frozenset(list(experts)[settings.objective.first_experts(len(experts)) :])
-    if "features" in needs:
+    if "features" in needed:
         inputs["features"] = graph.unit("features", 0)
     if number > 0:
         inputs[EARLIER] = graph.unit("distillation", pairs, seed, number - 1)
