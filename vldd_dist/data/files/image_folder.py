@@ -17,7 +17,7 @@ from vldd_dist.errors import DataError, StoreUnreachable
 from vldd_dist.in_order import in_order
 from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.retry import retried
-from vldd_dist.store.user_files.opening import file_system
+from vldd_dist.store.user_files.opening import file_system, local_path
 from vldd_dist.store.user_files.regular_files import open_regular
 
 # Parallel requests to a remote folder, and images that are read ahead.
@@ -142,10 +142,3 @@ def _is_empty(folder: str) -> bool:
         return True
     except OSError:
         return False
-
-
-def local_path(location: str) -> str | None:
-    """The local path, also of a file:// URL; None for any other URL."""
-    if location.startswith("file://"):
-        return location.removeprefix("file://")
-    return None if "://" in location else location

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from fsspec.spec import AbstractFileSystem
 
-from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.reading import reading
 from vldd_dist.store.retry import retried
-from vldd_dist.store.user_files.opening import file_info, file_system, open_url
+from vldd_dist.store.user_files.opening import file_info, file_system, local_path, open_url
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
 # first; the last ones are times of the last change.

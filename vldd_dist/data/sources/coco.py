@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
-from vldd_dist.data.files.image_folder import ImageFolder, local_path
+from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.reading import reading
@@ -17,6 +17,7 @@ from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.store.user_files.opening import local_path
 
 _CAPTIONS = "Caption file of the {} split (captions_*.json), a path or a URL{}."
 _IMAGES = (

@@ -13,13 +13,14 @@ from pydantic import Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
-from vldd_dist.data.files.image_folder import ImageFolder, local_path
+from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS, has_image_extension
 from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import listing, would_list
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.store.user_files.opening import local_path
 
 # Largest number of parts of a split, because the worker of each part lists the whole folder.
 MOST_PARTS = 64

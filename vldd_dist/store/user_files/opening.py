@@ -66,6 +66,13 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     return filesystem, filesystem._strip_protocol(url)
 
 
+def local_path(location: str) -> str | None:
+    """The local path, also of a file:// URL; None for any other URL."""
+    if location.startswith("file://"):
+        return location.removeprefix("file://")
+    return None if "://" in location else location
+
+
 def file_info(filesystem: AbstractFileSystem, path: str) -> dict[str, Any]:
     """What the file system reports of a file; `size` is its size in bytes, or None. If retries do not help, it raises the file
     system's exception."""
