@@ -20,9 +20,9 @@ from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.coreset import method_of, select
+from vldd_dist.pipeline.stages.coreset import load_candidates, method_of, select
 from vldd_dist.pipeline.stages.distillation import distillation_context
-from vldd_dist.pipeline.stages.shared.inputs import load_candidates, load_retrieval_split
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed

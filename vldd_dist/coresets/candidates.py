@@ -1,7 +1,9 @@
 """The training pairs that a coreset is selected from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vldd_dist.data.medoids import concatenated_features
@@ -31,3 +33,8 @@ class Candidates:
         assert self.image is not None, "a coreset used features that its `needs` does not name"
         assert self.text is not None
         return concatenated_features(self.image, self.text)
+
+    def caption_numbers(self, indices: Sequence[int]) -> list[int] | None:
+        """For each of these images, the number of the caption whose feature was used to select it; None if captions were
+        not used."""
+        return None if self.caption is None else self.caption[torch.tensor(indices)].tolist()

@@ -10,9 +10,8 @@ from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared.batches.mean_pairs import mean_pairs
 from vldd_dist.data.prepared.batches.real_pairs import real_pairs
-from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
-from vldd_dist.pipeline.stages.shared.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
@@ -51,13 +50,29 @@ def select(unit: WorkUnit | UnitOrder, candidates: Candidates) -> list[Tensor]:
     return groups(method, candidates, spec["pairs"], generator)
 
 
+def load_candidates(context: StageContext) -> Candidates:
+    """The training pairs, with an expert's features and forgetting counts of them if the unit has these as inputs."""
+    features, counts = {}, {}
+    if "features" in context.order.inputs:
+        features = read_tensors(context.reader("features"), "features.safetensors")
+    if "expert" in context.order.inputs:
+        counts = read_tensors(context.reader("expert"), "forgetting.safetensors")
+    return Candidates(
+        context.dataset.splits["train"].images,
+        features.get("image"),
+        features.get("text"),
+        counts.get("events"),
+        counts.get("ever"),
+        features.get("caption"),
+    )
+
+
 def run(context: StageContext) -> CoresetFacts:
     """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
     spec, candidates = context.spec, load_candidates(context)
     selected = select(context.order, candidates)
     indices = [int(group[0]) for group in selected]
-    numbers = captions_selected_by(candidates, indices)
-    chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
+    chosen = real_pairs(context.dataset, context.embeddings, indices, candidates.caption_numbers(indices), spec["seed"])
     images, texts, facts = chosen.images, chosen.texts, CoresetFacts(keys=chosen.keys, captions=chosen.captions)
     if method_of(context.order).remark is not None:
         assert candidates.caption is not None
