@@ -73,11 +73,11 @@ class HuggingFace(Source):
         part, because a file's number of rows is known only after reading it."""
         rows = self._rows[split].content
         if not rows.streamed:
-            return parts_of(rows.shards if limit is None else min(rows.shards, limit), images)
+            return parts_of(rows.positions if limit is None else min(rows.positions, limit), images)
         if limit is not None:
-            return [Part(0, rows.shards, limit)]
-        files_per_part = 1 if rows.count is None else max(1, rows.shards * images // max(rows.count, 1))
-        return parts_of(rows.shards, files_per_part)
+            return [Part(0, rows.positions, limit)]
+        files_per_part = 1 if rows.count is None else max(1, rows.positions * images // max(rows.count, 1))
+        return parts_of(rows.positions, files_per_part)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         rows = self._rows[split].content

@@ -22,14 +22,14 @@ class Rows:
         opened: an IterableDataset of `datasets`, or a Dataset if it was written by `save_to_disk`.
         columns: names of the columns.
         streamed: whether `opened` is an IterableDataset.
-        shards: number of files of a stream, number of rows of a saved data set.
+        positions: the number of positions for a `Part`: the files of a stream, or the rows of a saved data set.
         count: number of rows; None: not known.
     """
 
     opened: Any
     columns: list[str]
     streamed: bool
-    shards: int
+    positions: int
     count: int | None
 
     def between(self, start: int, stop: int, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -48,9 +48,9 @@ class Rows:
             for number in range(start, stop):
                 yield f"{number:09d}", f"row {number}", opened[number]
             return
-        for shard in range(start, stop):
-            for number, row in enumerate(opened.shard(num_shards=self.shards, index=shard)):
-                yield f"{shard:05d}-{number:06d}", f"file {shard}, row {number}", row
+        for file in range(start, stop):
+            for number, row in enumerate(opened.shard(num_shards=self.positions, index=file)):
+                yield f"{file:05d}-{number:06d}", f"file {file}, row {number}", row
 
 
 @contextmanager
