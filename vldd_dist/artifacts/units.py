@@ -1,6 +1,7 @@
 """Work units in the store: reading a committed unit. `keys` has the keys of their objects."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from vldd_dist.artifacts.facts import FactsType
@@ -11,6 +12,8 @@ from vldd_dist.store.objects import DamagedObject, ObjectInfo, again_if_damaged,
 from vldd_dist.store.store import MissingObject, Store
 
 STORE_MARK_DATA = b'{"kind": "vldd_store"}\n'
+# Largest number of units of a kind whose manifests `kept_readers` keeps in memory.
+KEPT_READERS = 64
 
 Out = TypeVar("Out")
 
@@ -81,3 +84,8 @@ class UnitReader:
             return read()
         except (MissingObject, DamagedObject) as error:
             raise type(error)(f"{error}; remove {ManifestKey(self.prefix).key} to have the unit made again") from None
+
+
+def kept_readers(store: Store, kind: str) -> Callable[[str], UnitReader]:
+    """The readers of units of one kind, by id of the unit. Those used last are kept, with their manifests."""
+    return lru_cache(KEPT_READERS)(lambda unit_id: UnitReader(store, kind, unit_id))

@@ -5,22 +5,19 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.artifacts.units import UnitReader, kept_readers
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.fingerprints import read_fingerprints
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, SHARD_READERS, Shard, SplitInfo, decode_index
 from vldd_dist.in_order import batched, in_order
-
-# Largest number of groups whose manifests are kept in memory.
-OPEN_GROUPS = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Dataset:
         self.reader = reader
         self.facts = reader.facts_as(DatasetFacts)
         self.image_size = self.facts.image_size
-        self._group = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(reader.store, "shard_group", unit))
+        self._group = kept_readers(reader.store, "shard_group")
 
     @cached_property
     def splits(self) -> dict[str, SplitInfo]:

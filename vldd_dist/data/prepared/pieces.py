@@ -4,19 +4,17 @@ The index unit has the object GROUPS, a JSON mapping: id of a `shard_group` unit
 """
 
 import json
-from functools import lru_cache
 from typing import Protocol
 
 from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
-from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.artifacts.units import UnitReader, kept_readers
 from vldd_dist.data.prepared.shard_index import Shard
 
 GROUPS = "groups.json"
 CACHE_BYTES = 256 << 20
-OPEN_GROUPS = 64
 
 Piece = dict[str, Tensor]
 
@@ -43,7 +41,7 @@ class Pieces:
 
     def __init__(self, index: UnitReader, kind: str) -> None:
         self._unit_of: dict[str, str] = json.loads(index.read(GROUPS))
-        self._reader = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(index.store, kind, unit))
+        self._reader = kept_readers(index.store, kind)
         self._cache = TensorCache(CACHE_BYTES)
 
     def of(self, shard: Shard) -> Piece:
