@@ -48,16 +48,6 @@ class ImageInputs:
         self.tower, self.moves = tower, moves
         self._features: Tensor | None = None
 
-    def of(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
-        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass through, if any. The
-        features of fixed images (this rank's rows) replace the images; they are computed once, unless the tower's weights
-        change."""
-        if self.tower is None or "images" not in pairs.fixed:
-            return pairs, self.tower
-        if self._features is None or self.moves:
-            self._features = self.tower.features(pairs.images)
-        return pairs.with_inputs(self._features), None
-
     def exchange(
         self, context: DistillationContext, pairs: SyntheticPairs, batches: Sequence[Tensor], *, keep_graphs: bool = True
     ) -> "BatchExchange":
@@ -68,9 +58,19 @@ class ImageInputs:
             batches: for each inner step the indices (B,) of its pairs.
             keep_graphs: whether graphs of the tower are kept for `BatchExchange.gradients`, up to `tower_graph_mib`.
         """
-        pairs, tower = self.of(pairs)
+        pairs, tower = self._pairs_and_tower(pairs)
         graph_limit = context.settings.tower_graph_mib << 20 if keep_graphs else 0
         return BatchExchange(context.ranks, tower, pairs, context.total, batches, graph_limit)
+
+    def _pairs_and_tower(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
+        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass through, if any. The
+        features of fixed images (this rank's rows) replace the images; they are computed once, unless the tower's weights
+        change."""
+        if self.tower is None or "images" not in pairs.fixed:
+            return pairs, self.tower
+        if self._features is None or self.moves:
+            self._features = self.tower.features(pairs.images)
+        return pairs.with_inputs(self._features), None
 
 
 class BatchExchange:

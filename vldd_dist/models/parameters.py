@@ -1,7 +1,7 @@
 """A view of a dual encoder's trainable parameters, which trajectories hold and a student's inner steps update."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class ParameterView:
         owned = zip(self.names, self.parameters, self.tower_names, strict=True)
         return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
 
-    def from_dicts(self, image: dict[str, Tensor], text: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    def from_dicts(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tensors of both towers in the order of the view. Raises DataError if names or shapes are not those of this
         model."""
         for tower, tensors in zip(TOWERS, (image, text), strict=True):
@@ -57,7 +57,7 @@ class ParameterView:
                     f"a snapshot of the {tower} tower does not fit the model: {unmatched[0]} is in one of them only "
                     f"(one of {len(unmatched)} such parameters)"
                 )
-        snapshot = image | text
+        snapshot = {**image, **text}
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if snapshot[name].shape != parameter.shape:
                 raise DataError(

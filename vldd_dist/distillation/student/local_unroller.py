@@ -48,7 +48,7 @@ class LocalUnroller(Unroller):
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         device = self.model.mean.device
-        return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(dict(image), dict(text)))
+        return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(image, text))
 
     def fresh_starts(self) -> Callable[[int], Params]:
         fresh, view = FreshWeights(self.model), self.student.view
