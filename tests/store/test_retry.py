@@ -15,7 +15,7 @@ from vldd_dist import load_distilled
 from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.store import objects, retry
+from vldd_dist.store import faults, objects, retry
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store
@@ -81,7 +81,7 @@ def test_an_object_is_read_by_one_request(s3_store: Store, proxy: FaultyProxy) -
 
 
 def test_a_replaced_file_on_nfs_is_read_again() -> None:
-    assert retry.is_transient(OSError(errno.ESTALE, "Stale file handle"))
+    assert faults.is_transient(OSError(errno.ESTALE, "Stale file handle"))
 
 
 def test_google_cloud_storage_is_not_waited_for_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_wrong_clock_is_named(s3_store: Store, proxy: FaultyProxy) -> None:
 def test_errors_of_which_the_machine_may_be_the_cause(
     error: Exception, kind: type[StoreError], may_be_of_the_machine: bool
 ) -> None:
-    raised = retry.store_error(error, "s3://bucket", "x", 1)
+    raised = faults.store_error(error, "s3://bucket", "x", 1)
     assert (type(raised), raised.may_be_of_the_machine) == (kind, may_be_of_the_machine)
 
 

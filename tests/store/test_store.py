@@ -14,7 +14,7 @@ import pytest
 
 from tests.store.new_bucket import new_bucket
 from vldd_dist.errors import StoreError, StoreUnreachable
-from vldd_dist.store import retry
+from vldd_dist.store import faults, retry
 from vldd_dist.store.backends.local_files import replace_file
 from vldd_dist.store.backends.s3 import PART_BYTES
 from vldd_dist.store.store import Store
@@ -91,7 +91,7 @@ def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store,
     monkeypatch.setattr("vldd_dist.store.backends.kinds.replace_file", flaky)
     store.write("x", b"1")
     assert store.read("x") == b"1"
-    assert not retry.is_transient(PermissionError())
+    assert not faults.is_transient(PermissionError())
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
     failures[:] = [ConnectionResetError() for _ in range(10_000)]
     with pytest.raises(StoreError, match="ConnectionResetError"):

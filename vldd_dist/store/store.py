@@ -19,15 +19,9 @@ from vldd_dist.errors import StoreError
 from vldd_dist.store.backends.base import Limit
 from vldd_dist.store.backends.kinds import backend_of
 from vldd_dist.store.backends.listing import NEVER, Listed, Page
+from vldd_dist.store.faults import says_exists, says_no_bucket, says_not_implemented, store_error, token_expired
 from vldd_dist.store.location import Location, parse_location
-from vldd_dist.store.retry import (
-    retried,
-    says_exists,
-    says_no_bucket,
-    says_not_implemented,
-    store_error,
-    token_expired,
-)
+from vldd_dist.store.retry import retried
 
 Out = TypeVar("Out")
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vldd_dist import strict_json
 from vldd_dist.errors import DataError, OtherOnThisMachine, StoreError
-from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 LENGTH_BYTES = 8
 DTYPES = {

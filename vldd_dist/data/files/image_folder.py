@@ -15,9 +15,9 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError, StoreUnreachable
 from vldd_dist.in_order import in_order
-from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.retry import retried
 from vldd_dist.store.user_files.opening import file_system, local_path
+from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 from vldd_dist.store.user_files.regular_files import open_regular
 
 # Parallel requests to a remote folder, and images that are read ahead.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vldd_dist.errors import DataError, message_of
-from vldd_dist.store.outages import check_reachable
+from vldd_dist.store.user_files.reachability import check_reachable
 
 
 @contextmanager

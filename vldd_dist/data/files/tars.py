@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Self, cast
 
 from vldd_dist.errors import DataError, message_of
-from vldd_dist.store.outages import check_reachable
+from vldd_dist.store.user_files.reachability import check_reachable
 
 # A member larger than this is not a photograph. (A sparse member may claim any size.)
 MAX_MEMBER_BYTES = 256 << 20

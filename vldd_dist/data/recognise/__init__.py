@@ -11,7 +11,7 @@ from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.tables import table_file, table_in
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
-from vldd_dist.store.outages import check_reachable, reason_of
+from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 # The order matters: a folder of images with a table beside them is recognised as a table.
 OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table_file)

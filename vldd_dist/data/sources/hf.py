@@ -20,8 +20,8 @@ from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, capti
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, message_of
-from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.user_files.opening import open_seekable
+from vldd_dist.store.user_files.reachability import check_reachable
 
 # Zip archives with images that a source keeps open.
 ARCHIVES_OPEN = 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.errors import DataError, message_of
-from vldd_dist.store.outages import check_reachable
+from vldd_dist.store.user_files.reachability import check_reachable
 
 # A folder with one of these files was written by `save_to_disk`.
 SAVED = ("dataset_dict.json", "state.json")

@@ -21,8 +21,8 @@ from vldd_dist.data.files.versions import sha256_of
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
-from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 
 class Karpathy(Source):

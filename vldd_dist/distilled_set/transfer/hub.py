@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.reading import listed_objects
 from vldd_dist.errors import StoreError, message_of
+from vldd_dist.store.faults import is_transient
 from vldd_dist.store.objects import DamagedObject, sha256_hex
-from vldd_dist.store.retry import is_transient
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

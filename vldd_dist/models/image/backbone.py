@@ -12,7 +12,7 @@ from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings, wi
 from vldd_dist.errors import ConfigError, DataError, message_of
 from vldd_dist.models import libraries
 from vldd_dist.seeding import seeded
-from vldd_dist.store.outages import reaching
+from vldd_dist.store.user_files.reachability import reaching
 
 
 def check_backbone_name(name: str) -> None:

@@ -4,8 +4,8 @@ from hashlib import file_digest
 
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.errors import DataError
-from vldd_dist.store.outages import check_reachable, reason_of
 from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 
 def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.models.text.poolings import POOLINGS, Family, Pooling
-from vldd_dist.store.outages import reaching
+from vldd_dist.store.user_files.reachability import reaching
 
 # transformers' `model_type`s of encoders whose states do not depend on padding. They number positions either from the id of the
 # padding token on, or from zero.

@@ -19,7 +19,7 @@ from vldd_dist.models.text.architecture import (
     read_config,
 )
 from vldd_dist.models.text.identity import read_files, text_folder, text_identity
-from vldd_dist.store.outages import reaching
+from vldd_dist.store.user_files.reachability import reaching
 
 
 class FrozenTextEncoder:

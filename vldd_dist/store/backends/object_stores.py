@@ -9,7 +9,8 @@ from hashlib import md5
 from vldd_dist.store.backends import s3
 from vldd_dist.store.backends.base import Backend, Limit
 from vldd_dist.store.backends.listing import Listed, Page, by_key
-from vldd_dist.store.retry import NotAsWritten, says_not_implemented
+from vldd_dist.store.faults import says_not_implemented
+from vldd_dist.store.retry import NotAsWritten
 
 
 class ObjectStore(Backend):

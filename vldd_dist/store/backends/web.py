@@ -7,7 +7,7 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import StoreError
-from vldd_dist.store.retry import http_status
+from vldd_dist.store.faults import http_status
 
 SCHEMES = ("http", "https")
 

@@ -1,1 +1,2 @@
-"""Opening files of users, local or at a URL: to be read in ranges, and each request repeated by itself after a fault."""
+"""Reading files of users, local or at a URL: in ranges, and each request repeated by itself after a fault; and whether an error
+of reading is about the file, or about the network or the machine."""

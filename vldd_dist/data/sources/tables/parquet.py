@@ -7,8 +7,8 @@ from typing import Any
 
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError, message_of
-from vldd_dist.store.outages import check_reachable
 from vldd_dist.store.user_files.opening import open_seekable
+from vldd_dist.store.user_files.reachability import check_reachable
 
 # Rows that are converted to Python values at a time.
 BATCH_ROWS = 1024

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vldd_dist.errors import StoreOutage, StoreUnreachable, message_of
-from vldd_dist.store.retry import is_transient, token_expired
+from vldd_dist.store.faults import is_transient, token_expired
 
 # The machine lacks file descriptors, memory or space on a disk.
 OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
