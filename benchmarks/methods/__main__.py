@@ -45,6 +45,8 @@ PRESET, BASE = "jobs/presets/methods-flickr8k.yaml", "vldd"
 BILEVEL = "bilevel"
 # Variants that are not published methods: bilevel, and PTM-ST with another start and more inner steps.
 OURS = (BILEVEL, "ptm-st-k-means")
+# Variants with settings for images, which are not run by default.
+FOR_IMAGES = ("bilevel-images",)
 # With --quick: only these, with fewer steps.
 QUICK = ("vldd", "lors", "covmatch", BILEVEL)
 QUICK_CORESETS = ("random", "k_means", "facility_location")
@@ -126,7 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--store", help="folder for inputs and figures; default: a temporary folder")
-    parser.add_argument("--methods", nargs="+", help="variants of the preset; default: all")
+    parser.add_argument("--methods", nargs="+", help="variants of the preset; default: all but those for images")
     parser.add_argument("--pairs", nargs="+", type=int, default=[100])
     parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1, 2, 4], help="multiples of the outer learning rates")
     parser.add_argument("--seeds", type=int, default=5, help="number of distillations for each row")
@@ -147,7 +149,7 @@ def main() -> None:
 
 def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path) -> Iterator[Row]:
     quick, store = arguments.quick, Store(str(folder))
-    names = arguments.methods or (QUICK if quick else list(study.experiments))
+    names = arguments.methods or (QUICK if quick else [name for name in study.experiments if name not in FOR_IMAGES])
     steps = QUICK_STEPS if quick else None
     kept = KeptFigures(folder / "method_runs.jsonl", digest_of_code())
     base = FeatureSpace.prepare(with_pairs(study.experiments[BASE], arguments.pairs[0], steps), store)
