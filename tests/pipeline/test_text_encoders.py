@@ -8,6 +8,7 @@ import pytest
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import DataError
+from vldd_dist.models.text.hub_files import WEIGHTS_ELSEWHERE
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
@@ -46,16 +47,28 @@ def test_captions_are_not_embedded_by_another_encoder_than_the_planned_one(tmp_p
     assert not is_done(store, planned.kind, planned.id)
 
 
-def test_captions_that_were_embedded_with_different_files_of_a_hub_are_refused(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (
+            "model.safetensors",
+            r"different files model\.safetensors of me/bert \(commits 0 and \d\): set model\.text\.revision to one",
+        ),
+        (WEIGHTS_ELSEWHERE, r"different weights of me/bert, which has no safetensors of its own: name a folder"),
+    ],
+)
+def test_captions_that_were_embedded_with_different_files_of_a_hub_are_refused(
+    weights: str, sentence: str, store: Store
+) -> None:
     """A branch has moved while images were added. A commit that changes none of the files does no harm."""
     (index,) = units_of(experiment("model.text.model=me/bert", "data.group_images=16"), "caption_embeddings")
     roles = [role for role in index.inputs if role != "dataset"]
-    files = [{"config.json": "1", "model.safetensors": "2"}, {"model.safetensors": "2", "vocab.txt": "3"}]
+    files = [{"config.json": "1", weights: "2"}, {weights: "2", "vocab.txt": "3"}]
     for number, role in enumerate(roles):
         if role == roles[-1]:
             others = {other: unit for other, unit in index.inputs.items() if other != role}
             execute(replace(index, inputs=others).order(), store, lambda event: None)
-            files = [{"model.safetensors": "4"}]
+            files = [{weights: "4"}]
         facts = EmbeddingGroupFacts(
             captions=5,
             distinct=5,
@@ -65,6 +78,5 @@ def test_captions_that_were_embedded_with_different_files_of_a_hub_are_refused(s
         )
         unit = index.inputs[role]
         UnitWriter(store, unit.kind, unit.id, unit.spec, {"shards": f"shard_group/{number}"}).commit(facts)
-    sentence = r"different files model\.safetensors of me/bert \(commits 0 and \d\): set model\.text\.revision to one"
     with pytest.raises(DataError, match=sentence):
         execute(index.order(), store, lambda event: None)

@@ -18,7 +18,8 @@ from vldd_dist.models.text.architecture import (
     fit_architecture,
     read_config,
 )
-from vldd_dist.models.text.identity import read_files, text_folder, text_identity
+from vldd_dist.models.text.hub_files import hub_files
+from vldd_dist.models.text.identity import text_folder, text_identity
 from vldd_dist.store.user_files.reachability import reaching
 
 
@@ -30,7 +31,7 @@ class FrozenTextEncoder:
 
     Attributes:
         identity: that of the settings and, for a model on a hub, its commit.
-        files: of a model on a hub, name -> sha256 of the files that it was read from.
+        files: of a model on a hub, name -> sha256 of the files that it was read from, as `hub_files` says.
 
     Raises:
         ConfigError: the model cannot be loaded, lacks weights or a padding token, or is not for the pooling or the number of
@@ -39,13 +40,16 @@ class FrozenTextEncoder:
     """
 
     def __init__(self, settings: TextTowerSettings, device: torch.device, commit: str | None = None) -> None:
+        # Comes with transformers.
+        from huggingface_hub import ResolvedRevision
+
         self.settings, self.device = settings, device
         self.identity = text_identity(settings)
-        if commit is not None:
-            settings = settings.model_copy(update={"revision": commit})
-        if snapshot := find_snapshot(settings):
-            # A branch may move between two requests, and between two units.
-            settings = settings.model_copy(update={"revision": snapshot.name})
+        if snapshot := find_snapshot(settings if commit is None else settings.model_copy(update={"revision": commit})):
+            # A branch may move between two requests, and between two units. This is read from the commit, and is a text that
+            # equals the revision: only for main does transformers look for safetensors in the pull request of a conversion.
+            revision = ResolvedRevision(snapshot.name, settings.revision, settings.model)
+            settings = settings.model_copy(update={"revision": revision})
             self.identity |= {"commit": snapshot.name}
         self.architecture = architecture = fit_architecture(settings, read_config(settings, ask_hub=True))
         if settings.model == tiny_clip.NAME:
@@ -56,12 +60,12 @@ class FrozenTextEncoder:
             raise ConfigError(
                 f"model.text.model: the tokenizer of {settings.model} has no padding token: give the folder one that has"
             )
-        self.files = read_files(snapshot) if snapshot else {}
         # Poolings and position numbers count from the first token.
         self.tokenizer.padding_side = "right"
         _check_end_of_text(settings, architecture.config, self.tokenizer)
         # In fp32 even if the file is in half precision, in which an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)
+        self.files = hub_files(snapshot, self.tokenizer, self.model) if snapshot else {}
 
     @torch.no_grad()
     def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:

@@ -58,10 +58,10 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
     return Path(settings.model) if os.path.isdir(settings.model) else None
 
 
-def read_files(folder: Path) -> dict[str, str]:
-    """Name -> sha256 of the files in a folder from which transformers reads a model of a hub, of those that are downloaded."""
-    suffixes = (*READ_SUFFIXES, ".safetensors")
-    return {path.name: _sha256_of_file(path) for path in sorted(folder.iterdir()) if path.suffix in suffixes}
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file. Cached until its size or time changes, because every group of captions asks for it."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
 
 
 def _sha256(folder: Path) -> str:
@@ -74,22 +74,16 @@ def _sha256(folder: Path) -> str:
             f"model.text.model: {folder} has an adapter ({ADAPTER}): save the weights with the adapter merged into them "
             "(merge_and_unload of peft), and remove the adapter's files"
         )
-    return _sha256_of_file(weights)
+    return sha256_of_file(weights)
 
 
 def _sha256_of_other_files(folder: Path) -> str:
     """The sha256 of the names and sha256s of the folder's configuration and tokenizer files."""
     files = sorted(path for path in folder.iterdir() if path.suffix in READ_SUFFIXES)
-    return sha256("".join(f"{path.name} {_sha256_of_file(path)}\n" for path in files).encode()).hexdigest()
-
-
-def _sha256_of_file(path: Path) -> str:
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
+    return sha256("".join(f"{path.name} {sha256_of_file(path)}\n" for path in files).encode()).hexdigest()
 
 
 @lru_cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """The sha256 of a file. Cached until its size or time changes, because every group of captions asks for it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.errors import DataError
+from vldd_dist.models.text.hub_files import WEIGHTS_ELSEWHERE
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -36,12 +37,19 @@ def _check_same_files(groups: list[EmbeddingGroupFacts]) -> None:
     for group in groups:
         for name, digest in group.files.items():
             first = first_with.setdefault(name, group)
-            if first.files[name] != digest:
-                commits = " and ".join(str(one.encoder["commit"]) for one in (first, group))
+            if first.files[name] == digest:
+                continue
+            model = group.encoder["model"]
+            if name == WEIGHTS_ELSEWHERE:
                 raise DataError(
-                    f"model.text.model: the captions were embedded with different files {name} of {group.encoder['model']} "
-                    f"(commits {commits}): set model.text.revision to one of the commits"
+                    f"model.text.model: the captions were embedded with different weights of {model}, which has no "
+                    "safetensors of its own: name a folder as save_pretrained writes it"
                 )
+            commits = " and ".join(str(one.encoder["commit"]) for one in (first, group))
+            raise DataError(
+                f"model.text.model: the captions were embedded with different files {name} of {model} (commits {commits}): set "
+                "model.text.revision to one of the commits"
+            )
 
 
 STAGE = StageSpec(
