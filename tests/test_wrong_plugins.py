@@ -107,7 +107,9 @@ def test_two_plugins_of_one_name_are_refused(
 
 
 def test_every_registry_knows_the_interface_of_its_kind() -> None:
-    plugins.load_all()
+    for registry in plugins.REGISTRIES:
+        for name in registry.entries:
+            registry.load(name)
 
 
 @pytest.mark.parametrize(

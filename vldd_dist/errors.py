@@ -55,6 +55,13 @@ class ConfigError(VlddError):
     exit_code = 2
 
 
+class NameTaken(ConfigError, ValueError):
+    """A plug-in that is needed has the name of another one, of a package that is installed on this machine. It is a ValueError
+    too, so that pydantic adds the key of the description."""
+
+    may_be_of_the_machine = True
+
+
 class InterruptedRun(VlddError):
     """The run was stopped by a signal, or ended because Ray or machines were missing. The same command resumes it."""
 

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from inspect import isclass
 from typing import Any
 
-from vldd_dist.errors import did_you_mean
+from vldd_dist.errors import NameTaken, did_you_mean
 
 
 class Registry:
@@ -43,8 +43,9 @@ class Registry:
         """The plug-in with this name, imported.
 
         Raises:
-            ValueError: there is no such plug-in, and the message lists the names; or several have this name; or it is not
-                registered correctly, or lacks a method.
+            ValueError: there is no such plug-in, and the message lists the names; or it is not registered correctly, or lacks a
+                method.
+            NameTaken: several have this name.
         """
         # The same target twice is one plug-in: an editable installation can be found at two places.
         targets = sorted(self._installed.get(name, set()) | ({self.entries[name]} if name in self.entries else set()))
@@ -53,7 +54,7 @@ class Registry:
             raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
         # Which of them is found first may differ from machine to machine, and the ids of units have only the name.
         if len(targets) > 1:
-            raise ValueError(
+            raise NameTaken(
                 f"the {self.kind} {name!r} is registered as {' and as '.join(targets)}: register all but one under other "
                 "names, or uninstall their packages"
             )
@@ -209,7 +210,8 @@ REGISTRIES = (STAGES, SOURCES, CORESETS, INITIALISATIONS, LOSSES, OBJECTIVES, GR
 
 
 def load_all() -> None:
-    """Import every plug-in of this package, in a process whose copy of the package may be removed while it runs."""
+    """Import every plug-in of this package, in a process whose copy of the package may be removed while it runs. Another
+    package may have one of their names: only the units that need that plug-in may fail."""
     for registry in REGISTRIES:
-        for name in registry.entries:
-            registry.load(name)
+        for target in registry.entries.values():
+            import_module(target.partition(":")[0])

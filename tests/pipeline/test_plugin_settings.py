@@ -116,3 +116,10 @@ def test_settings_of_a_coreset_may_be_lists_and_sets() -> None:
     (unit, *_) = units_of(experiment("coresets.methods=[{name: chunked, weights: [0.2, 0.8]}, chunked]"), "coreset")
     assert unit.spec["method"] == {"name": "chunked", "weights": [0.2, 0.8], "kinds": ["a", "b"]}
     assert unit.label == "chunked weights=[0.2, 0.8] 4 pairs seed 0"
+
+
+def test_a_set_has_the_same_label_in_every_process() -> None:
+    """The label is in the id of the publication."""
+    chosen = experiment("coresets.methods=[{name: chunked, kinds: [e, c, d]}]")
+    assert chosen.coresets.methods[0].label == "chunked kinds=['c', 'd', 'e']"
+    assert "recall.chunked kinds=['c', 'd', 'e'].0.0" in units_of(chosen, "publication")[0].inputs

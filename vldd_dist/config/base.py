@@ -246,6 +246,8 @@ class Plugin(Section):
             value = getattr(self, key)
             if key not in ("name", *self.execution_names()) and _identity(value) != _identity(field.default):
                 shown = value.identity() if isinstance(value, Section) else value
+                # Labels are in the ids of publications, and the order of a set differs from process to process.
+                shown = sorted(shown) if isinstance(shown, set | frozenset) else shown
                 words.append(f"{key}={getattr(value, 'label', shown)}")
         return " ".join(words)
 

@@ -28,13 +28,15 @@ class Experiment(Section):
         pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100, description="Short name: lower-case letters, digits, dashes."
     )
     seed: Seed = Field(0, description="Root of all randomness.")
-    data: DataSettings = DataSettings()
+    # The defaults of data and coresets name plug-ins. They are loaded with a description and not with this module, so that a name
+    # that another package has taken is an error of the descriptions that use it.
+    data: DataSettings = Field({}, validate_default=True)
     model: ModelSettings = Field(default_factory=ModelSettings)
     pretrain: PretrainSettings = PretrainSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
     experts: ExpertsSection = ExpertsSection()
     distill: DistillSection = Field(default_factory=DistillSection)
-    coresets: CoresetSettings = CoresetSettings()
+    coresets: CoresetSettings = Field({}, validate_default=True)
     evaluation: EvaluationSection = EvaluationSection()
     applications: ApplicationsSettings = ApplicationsSettings()
     device: Device = Field("auto", description="auto: a GPU for workers that request one, the CPU for others.")

@@ -3,9 +3,8 @@
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
 
 import torch
 
@@ -17,9 +16,10 @@ from vldd_dist.events import Report, UnitReport
 from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
+from vldd_dist.pipeline.revisions import revisions_here, revisions_in, said
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import UnitOrder, id_of
-from vldd_dist.plugins import REGISTRIES, STAGES
+from vldd_dist.plugins import STAGES
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
@@ -70,14 +70,13 @@ def check_version(order: UnitOrder) -> None:
     mend = "use one image, under a tag of its own, or one installation on all machines"
     if not _is_of_this_code(order):
         raise OtherVersion(f"{machine} version of vldd_dist, or of a plug-in, than the driver: {mend}")
-    for name, revision in _revisions(order.spec):
-        here = _revisions_here(name)
-        if revision not in here:
-            found = " or ".join(map(str, sorted(here))) or "none"
-            raise OtherVersion(
-                f"{machine} revision of the plug-in {name!r} ({found}) than the unit ({revision}): {mend}, and leave "
-                "`revision` out of the description"
-            )
+    for name, revision in revisions_in(order.spec):
+        here, errors = revisions_here(name)
+        if revision in here:
+            continue
+        if errors:
+            raise OtherVersion(f"the machine {platform.node()} cannot load the plug-in {name!r}: {message_of(errors[0])}")
+        raise OtherVersion(f"{machine} revision of the plug-in {name!r} ({said(here)}) than the unit ({revision}): {mend}")
 
 
 def _is_of_this_code(order: UnitOrder) -> bool:
@@ -86,30 +85,6 @@ def _is_of_this_code(order: UnitOrder) -> bool:
         return False
     inputs = {role: unit_id for role, (_, unit_id) in order.inputs.items()}
     return id_of(order.kind, stage_of(order.kind).version, order.spec, inputs) == order.id
-
-
-def _revisions(spec: Any) -> Iterator[tuple[str, int]]:
-    """Name and revision of each plug-in in a spec that has one (docs/extending.md)."""
-    if isinstance(spec, dict):
-        name, revision = spec.get("name"), spec.get("revision")
-        # The revision of a data set on the hub is a text.
-        if isinstance(name, str) and isinstance(revision, int):
-            yield name, revision
-        spec = list(spec.values())
-    if isinstance(spec, list):
-        for part in spec:
-            yield from _revisions(part)
-
-
-def _revisions_here(name: str) -> set[int]:
-    """The revisions of the code of this machine's plug-ins with this name: the defaults of the field, of each kind."""
-    try:
-        plugins = [registry.load(name) for registry in REGISTRIES if name in registry]
-    # Two packages may have the name here, or the plug-in's package lacks another one.
-    except (ValueError, ImportError) as error:
-        raise OtherVersion(f"the machine {platform.node()} cannot load the plug-in {name!r}: {message_of(error)}") from None
-    fields_here = [getattr(plugin, "model_fields", {}).get("revision") for plugin in plugins]
-    return {field.default for field in fields_here if field is not None}
 
 
 def _limit_threads(count: int) -> None:

@@ -17,6 +17,7 @@ from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.pipeline.revisions import check_revisions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -119,7 +120,7 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
         until: a milestone, as in `Graph.units`.
 
     Raises:
-        ConfigError: there is no such milestone, or the description has an error that only the graph shows.
+        ConfigError: there is no such milestone, or the description has an error that only the graph or its units show.
         DataError: no sample that was read is usable.
         StoreError: the source cannot be reached at the moment; or the store cannot be written, so that a run would be refused.
     """
@@ -128,6 +129,7 @@ def plan(described: Described, store: Store | None, until: str | None = None) ->
     experiments, notes = with_stated_data(described.experiments)
     graph = graph_of(described.with_experiments(experiments))
     units, owners = graph.units(until), list(graph.owners(until))
+    check_revisions(units)
     done = set() if store is None else committed_units(store, units)
     _check_sources([owner for owner, _ in owners], done)
     planned, assumptions = _planned(owners, done, store)

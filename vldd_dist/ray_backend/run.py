@@ -22,6 +22,7 @@ from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
+from vldd_dist.pipeline.revisions import check_revisions
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
@@ -59,6 +60,7 @@ def run_description(described: Described, store: Store, console: Console, option
         )
     graph = graph_of(described)
     units = graph.units(options.until)
+    check_revisions(units)
     store.check_writable()
     _refuse_what_cannot_run(units, store)
     for note in advice_on(described):

@@ -3,6 +3,7 @@
 import itertools
 import platform
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +16,13 @@ from tests.ray_backend.workers.dropped_reports import Reports
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.errors import DataError, StoreOutage, StoreUnreachable
+from vldd_dist.errors import DataError, OtherVersion, StoreOutage, StoreUnreachable
 from vldd_dist.events import Progress, Report
 from vldd_dist.pipeline.execute import check_version
+from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.stages.data import caption_embeddings
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.plugins import CORESETS
+from vldd_dist.plugins import CORESETS, METRICS, STAGES, Registry
 from vldd_dist.ray_backend.workers import worker
 from vldd_dist.sharding.ranks import LostRank
 from vldd_dist.store.store import Store
@@ -109,6 +111,36 @@ def test_a_machine_with_another_revision_of_a_plugin_computes_nothing(store: Sto
         assert (found["status"], found["exit_code"]) == ("broken", 1)
         assert f"has another revision of the plug-in {said}: use one image" in found["cause"]
     assert store.keys("units") == []
+
+
+def fails_when_imported(monkeypatch: pytest.MonkeyPatch, folder: Path, registry: Registry, name: str) -> None:
+    (folder / "unfit.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(registry.entries, name, "unfit:Unfit")
+
+
+@pytest.mark.parametrize("registry", [CORESETS, STAGES])
+def test_a_plugin_whose_library_does_not_work_on_this_machine_is_an_outcome(
+    registry: Registry, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's error for an exception has no node, and would leave the process with partly imported modules to the next unit."""
+    monkeypatch.setattr(worker, "start_logging", lambda: None)
+    fails_when_imported(monkeypatch, tmp_path, registry, "unfit")
+    kind, spec = ("unfit", {}) if registry is STAGES else ("coreset", {"method": {"name": "unfit", "revision": 1}})
+    unit = WorkUnit(kind, spec, version=stage_of("coreset").version)
+    found = worker.answer(unit.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
+    assert (found["status"], found["exit_code"], found["node"]) == ("broken", 1, "n1")
+    assert "operator torchvision::nms does not exist" in found["cause"]
+    assert (f"the machine {platform.node()} cannot load the plug-in 'unfit': " in found["cause"]) == (registry is CORESETS)
+
+
+def test_a_plugin_of_another_kind_with_the_name_of_the_units_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CORESETS.entries, "revised", f"{__name__}:Revised")
+    fails_when_imported(monkeypatch, tmp_path, METRICS, "revised")
+    (unit, *_) = units_of(experiment("coresets.methods=[revised]"), "coreset")
+    check_version(unit.order())
+    with pytest.raises(OtherVersion, match=r"cannot load the plug-in 'revised': operator torchvision::nms"):
+        check_version(replace(unit, spec=unit.spec | {"method": {"name": "revised", "revision": 2}}).order())
 
 
 def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_another(store: Store) -> None:

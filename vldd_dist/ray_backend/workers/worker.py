@@ -17,7 +17,7 @@ import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.artifacts.units import is_store
-from vldd_dist.errors import OtherOnThisMachine, OtherVersion, StoreOutage, StoreUnreachable, VlddError, first_line
+from vldd_dist.errors import OtherOnThisMachine, StoreOutage, StoreUnreachable, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import check_version, execute
@@ -41,7 +41,7 @@ load_all()
 def answer(
     order: UnitOrder, store: Store, events: Queue, node: str, rendezvous: tuple[str, int] | None, rank: int
 ) -> dict[str, Any]:
-    """Run a unit. Returns the fields of the attempt's `Outcome` as a dict, which can be read without our modules.
+    """Run a unit; never raises. Returns the fields of the attempt's `Outcome` as a dict, which can be read without our modules.
 
     Args:
         node: Ray's id of this process's node.
@@ -50,8 +50,12 @@ def answer(
     start_logging()
     try:
         check_version(order)
-    except OtherVersion as error:
+    except VlddError as error:
         return asdict(replace(_ended_by(error), node=node))
+    except Exception as error:
+        # The stage's module, or a library that it imports, does not work on this machine.
+        logger.exception("failed")
+        return asdict(Outcome("broken", describe(error), 1, node=node))
     with bound(unit=order.label, node=node):
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
