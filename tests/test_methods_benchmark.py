@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,21 @@ from benchmarks.methods import __main__ as command
 from benchmarks.methods.budget import counted_bytes, pair_bytes, pairs_of_budget
 from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code
+from benchmarks.methods.recalls import difference, recalls_of, recalls_of_images
+from benchmarks.methods.rows import Row, row_of
+from benchmarks.methods.table import show
 from tests.studies import load_study
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
+from vldd_dist.retrieval.encode import joint_features, measure
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 # Features of MobileNetV2 and MiniLM, as in the preset.
 PAIR_BYTES = 4 * (1280 + 384)
+# Recalls of two test images.
+IMAGES = [30.0, 32.0]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +62,13 @@ def test_rows_of_one_budget_are_compared(capsys: pytest.CaptureFixture[str]) -> 
     """Whatever their numbers of pairs are."""
     rows = [("full", "full", 0, 0, 31.0), ("ptm-st", "published", 94, 100, 29.0), ("vldd", "published", 100, 100, 27.0)]
     others = [("bilevel", "ours", 100, 100, 29.5), ("ptm-st", "published", 180, 200, 30.0)]
-    command.show([command.Row(name, kind, pairs, budget, [mean]) for name, kind, pairs, budget, mean in rows + others])
+    show(
+        [Row(name, kind, pairs, budget, [mean], [mean, mean - pairs % 4]) for name, kind, pairs, budget, mean in rows + others]
+    )
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (summary["best_published_mean_100"], summary["ours_mean_100"]) == (29.0, 29.5)
+    # The images' differences are 0.5 and 2.5.
+    assert (summary["ours_minus_published_100"], summary["ours_minus_published_100_error"]) == (1.5, 1.0)
 
 
 def test_figures_of_other_code_are_measured_again(space: FeatureSpace, tmp_path: Path) -> None:
@@ -110,7 +121,7 @@ def test_tuning_goes_on_while_the_best_multiple_is_at_an_end_of_the_range(best: 
 
     def run(rate: float) -> MethodRun:
         runs.append(rate)
-        return MethodRun("vldd", 100, 100, 150, rate, 0, -abs(rate - best), [0.0], 1, 1.0)
+        return MethodRun("vldd", 100, 100, 150, rate, 0, -abs(rate - best), [0.0], IMAGES, 1, 1.0)
 
     assert command.best_rate(run, [0.5, 1, 2]) == best
     assert runs == tried
@@ -118,25 +129,26 @@ def test_tuning_goes_on_while_the_best_multiple_is_at_an_end_of_the_range(best: 
 
 
 def test_the_share_is_that_of_full_data_with_the_same_heads(capsys: pytest.CaptureFixture[str]) -> None:
-    full = [command.Row("full", "full", 0, 0, [30.0]), command.Row("full, heads of repblend", "full", 0, 0, [25.0])]
-    rows = [command.Row("vldd", "published", 100, 100, [15.0], full=30.0)]
-    command.show([*full, *rows, command.Row("repblend", "published", 98, 100, [20.0], full=25.0)])
+    full = [Row("full", "full", 0, 0, [30.0], IMAGES), Row("full, heads of repblend", "full", 0, 0, [25.0], IMAGES)]
+    rows = [Row("vldd", "published", 100, 100, [15.0], IMAGES, full=30.0)]
+    show([*full, *rows, Row("repblend", "published", 98, 100, [20.0], IMAGES, full=25.0)])
     assert shown_column(7, capsys) == {"full": "", "full, heads of repblend": "", "vldd": "50", "repblend": "80"}
 
 
 def shown_column(number: int, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Name of a row -> its cell in this column of the table that was printed."""
-    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    """Name of a row -> its cell in this column of the first table that was printed."""
+    first_table, *_ = capsys.readouterr().out.split("└")
+    lines = [line.split("│") for line in first_table.splitlines() if "│" in line]
     return {cells[1].strip(): cells[number].strip() for cells in lines}
 
 
 def test_the_table_says_how_many_outer_steps_each_method_had(capsys: pytest.CaptureFixture[str]) -> None:
     experiments = load_study(command.PRESET).experiments
-    rows = [command.Row("full", "full", 0, 0, [31.0])]
+    rows = [Row("full", "full", 0, 0, [31.0], IMAGES)]
     for name in ("vldd", "bilevel"):
         steps = experiments[name].distill.outer_steps
-        rows.append(command.row_of([MethodRun(name, 99, 100, steps, 2.0, seed, 29.0, [30.0, 31.0], 1, 1.0) for seed in (0, 1)]))
-    command.show(rows)
+        rows.append(row_of([MethodRun(name, 99, 100, steps, 2.0, seed, 29.0, [30.0, 31.0], IMAGES, 1, 1.0) for seed in (0, 1)]))
+    show(rows)
     assert shown_column(8, capsys) == {"full": "", "vldd": "150", "bilevel": "300"}
 
 
@@ -157,3 +169,31 @@ def test_means_of_real_pairs_have_the_means_of_their_features(tmp_path: Path) ->
             distances = (torch.cdist(found, real) / found.norm(dim=1, keepdim=True)).min(dim=1).values.tolist()
             assert all((distance < 1e-2) == (count == 1) for distance, count in zip(distances, counts, strict=True))
             assert max(counts) > 1 or chosen.method == "random"
+
+
+def test_the_recalls_of_images_have_the_mean_recall_of_the_split(space: FeatureSpace) -> None:
+    """With images that have different numbers of captions; and an image's recall is that of its own queries."""
+    split = space.split("test")
+    kept = torch.arange(len(split.texts)) % 7 != 1
+    split = replace(split, texts=split.texts[kept], image_of_caption=split.image_of_caption[kept])
+    assert len(set(split.image_of_caption.bincount().tolist())) > 1
+    students = [space.students().with_seed(seed).build() for seed in (0, 1)]
+    of_students = [recalls_of_images(student, split, 16) for student in students]
+    recalls = recalls_of(of_students)
+    assert recalls.students == pytest.approx([measure(student, split, 16).mean for student in students], abs=1e-9)
+    assert sum(recalls.images) / len(recalls.images) == pytest.approx(sum(recalls.students) / 2, abs=1e-3)
+    # The first image and its captions, ranked here again from the scores.
+    images, texts = (torch.nn.functional.normalize(rows) for rows in joint_features(students[0], split, 16))
+    scores, own = images @ texts.T, split.image_of_caption == 0
+    rank_of_image = int((scores[0][~own] >= scores[0][own].max()).sum())
+    ranks_of_captions = [(int((scores[:, c] >= scores[0, c]).sum()) - 1) for c in own.nonzero()[:, 0].tolist()]
+    found = [sum(rank < k for k in (1, 5, 10)) / 3 for rank in (rank_of_image, *ranks_of_captions)]
+    weight = len(split.inputs) / len(split.texts)
+    assert float(of_students[0][0]) == pytest.approx(50 * (found[0] + weight * sum(found[1:])), abs=1e-9)
+
+
+def test_a_difference_is_that_of_the_means_with_its_error_over_images() -> None:
+    one, other = [3.0, 5.0, 10.0, 2.0], [1.0, 4.0, 4.0, 3.0]
+    points, error = difference(one, other)
+    assert points == 2.0
+    assert error == pytest.approx(float(torch.tensor([2.0, 1.0, 6.0, -1.0]).std()) / 2)

@@ -10,27 +10,26 @@ distillations. While the largest of several multiples is the best, twice it is t
 is the best. A budget is the bytes of M pairs of features. A learned similarity counts as part of it: such a method has fewer
 pairs. All sets, also coresets and random pairs, are evaluated by students with the same protocol: five seeds, a learning rate
 chosen on validation from one list, one measurement on the test split. The share of full data is that of the same protocol on
-all pairs with the same heads. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100,
-full_mean, ours_over_published, ours_share_of_full.
+all pairs with the same heads. A second table compares bilevel with the other sets of equal bytes: the difference of the means
+and its standard error over the test images, which all were measured on. The last line is JSON: ours_mean_100,
+best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published, ours_share_of_full, and
+ours_minus_published_100 with ours_minus_published_100_error.
 """
 
 import argparse
-import math
-import statistics
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks._measure import print_json
 from benchmarks.methods.budget import pair_bytes, pairs_of_budget
 from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code, method_run
+from benchmarks.methods.recalls import Recalls
+from benchmarks.methods.rows import BILEVEL, Row, mean_of_images, row_of
+from benchmarks.methods.table import show
 from benchmarks.photographs import overrides_of
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.descriptions import LoadedStudy, load_description
@@ -40,64 +39,13 @@ from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
-KINDS = ("full", "coreset", "published", "ours", "ablation")
 PRESET, BASE = "jobs/presets/methods-flickr8k.yaml", "vldd"
-BILEVEL = "bilevel"
-# Variants that are not published methods: bilevel, and PTM-ST with another start and more inner steps.
-OURS = (BILEVEL, "ptm-st-k-means")
 # Variants with settings for images, which are not run by default.
 FOR_IMAGES = ("bilevel-images",)
 # With --quick: only these, with fewer steps.
 QUICK = ("vldd", "lors", "covmatch", BILEVEL)
 QUICK_CORESETS = ("random", "k_means", "facility_location")
 QUICK_CHANGES, QUICK_STEPS = ["distill.validate_every=25", "evaluation.seeds=[0, 1, 2]"], 100
-
-console = Console(width=140)
-
-
-class Row(NamedTuple):
-    """A line of the table.
-
-    Attributes:
-        kind: full, coreset, published, ours or ablation.
-        pairs: number of pairs; 0 for full data.
-        budget: number of plain pairs that take as many bytes, with which the row is compared; 0 for full data.
-        means: means of six test recalls, percent: one for each distillation (over its students), or one for each student if
-            nothing is distilled.
-        students: standard deviation over the students of a distillation, averaged over distillations.
-        outer_steps: outer steps of a distillation.
-        rate: the multiple of the outer learning rates.
-        size: size of the pairs, bytes.
-        seconds: CPU seconds of a distillation.
-        experts_seconds: wall seconds of the experts that it takes, with one thread each; 0 if none.
-        full: mean of full data with the same heads, percent.
-    """
-
-    name: str
-    kind: str
-    pairs: int
-    budget: int
-    means: list[float]
-    students: float | None = None
-    outer_steps: int | None = None
-    rate: float | None = None
-    size: int | None = None
-    seconds: float | None = None
-    experts_seconds: float | None = None
-    full: float = math.nan
-
-    @property
-    def mean(self) -> float:
-        return statistics.mean(self.means)
-
-    @property
-    def deviation(self) -> float | None:
-        return deviation(self.means)
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (divisor n - 1); None for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
@@ -108,18 +56,19 @@ def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
 
 def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
     """A row for each coreset: one selection for each seed, evaluated by one student, as in an experiment."""
-    graph, recalls_of = Graph(space.experiment), dict[str, list[float]]()
+    graph, recalls_of = Graph(space.experiment), dict[str, list[Recalls]]()
     for chosen in evaluated_sets(space.experiment):
         if chosen.method != DISTILLED and (only is None or chosen.method in only):
             unit = graph.unit(*chosen.source)
 
-            def measure(unit: WorkUnit = unit, seed: int = chosen.seed) -> list[float]:
+            def measure(unit: WorkUnit = unit, seed: int = chosen.seed) -> Recalls:
                 return space.with_students([seed]).recalls(space.of_coreset(unit))
 
-            recalls = kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure)
-            recalls_of.setdefault(chosen.method, []).extend(recalls)
-    for method, recalls in recalls_of.items():
-        yield Row(method, "coreset", pairs, pairs, recalls)
+            recalls = Recalls(*kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure))
+            recalls_of.setdefault(chosen.method, []).append(recalls)
+    for method, selections in recalls_of.items():
+        means = [mean for recalls in selections for mean in recalls.students]
+        yield Row(method, "coreset", pairs, pairs, means, mean_of_images([recalls.images for recalls in selections]))
 
 
 def main() -> None:
@@ -162,8 +111,8 @@ def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path)
         heads = str((model.image.head, model.text.head, model.joint_dim))
         if heads not in full_of:
             space = FeatureSpace.prepare(with_pairs(study.experiments[name], arguments.pairs[0], steps), store)
-            means = kept.once(f"full {epochs}", space, partial(space.full_data, epochs))
-            full_of[heads] = Row("full" if name == BASE else f"full, heads of {name}", "full", 0, 0, means)
+            recalls = Recalls(*kept.once(f"full {epochs}", space, partial(space.full_data, epochs)))
+            full_of[heads] = Row("full" if name == BASE else f"full, heads of {name}", "full", 0, 0, *recalls)
             yield printed(full_of[heads])
         full_of[name] = full_of[heads]
     for name in names:
@@ -194,16 +143,6 @@ def best_rate(run: Callable[[float], MethodRun], rates: Sequence[float]) -> floa
     return best()
 
 
-def row_of(runs: Sequence[MethodRun]) -> Row:
-    first = runs[0]
-    kind = "ours" if first.method in OURS else "ablation" if first.method.startswith(BILEVEL) else "published"
-    students = statistics.mean(deviation(run.recalls) or 0.0 for run in runs) if len(first.recalls) > 1 else None
-    seconds = statistics.median(run.seconds for run in runs)
-    means = [run.mean for run in runs]
-    row = Row(first.method, kind, first.pairs, first.budget, means, students)
-    return row._replace(outer_steps=first.outer_steps, rate=first.rate, size=first.size, seconds=seconds)
-
-
 def with_pairs(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
     """The experiment with this number of pairs and, if given, another number of outer steps."""
     distill = experiment.distill
@@ -216,51 +155,6 @@ def printed(row: Row) -> Row:
     """Print a row. The output is flushed, so that it appears at once even if it is a file."""
     print(f"{row.name}, {row.pairs or 'all'} pairs: {row.mean:.1f}, {row.seconds or 0:.0f} CPU s", flush=True)
     return row
-
-
-def show(rows: list[Row]) -> None:
-    """Print the table and the line of JSON, whose figures are those of a budget of 100 pairs."""
-    full = next(row.mean for row in rows if row.kind == "full")
-    columns = (
-        "method",
-        "pairs",
-        "mean",
-        "± runs",
-        "± students",
-        "runs",
-        "of full data, %",
-        "outer steps",
-        "x rates",
-        "KiB",
-        "CPU s",
-        "experts s",
-    )
-    table = Table(*columns, title="Flickr8k, feature space: mean of six test recalls, percent")
-    for row in sorted(rows, key=lambda row: (row.budget, KINDS.index(row.kind))):
-        figures = (f"{value:.1f}" if value is not None else "" for value in (row.mean, row.deviation, row.students))
-        sizes = (
-            f"{value:g}" if value else ""
-            for value in (
-                row.outer_steps,
-                row.rate,
-                row.size and round(row.size / 1024),
-                row.seconds and round(row.seconds),
-                row.experts_seconds and round(row.experts_seconds),
-            )
-        )
-        share = "" if math.isnan(row.full) else f"{100 * row.mean / row.full:.0f}"
-        table.add_row(row.name, str(row.pairs or "all"), *figures, str(len(row.means)), share, *sizes)
-    console.print(table)
-
-    summary = {"full_mean": full}
-    for kind in ("ours", "published", "coreset"):
-        if means := [row.mean for row in rows if row.kind == kind and row.budget == 100]:
-            summary["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
-    if ours := summary.get("ours_mean_100"):
-        summary["ours_share_of_full"] = ours / full
-        if published := summary.get("best_published_mean_100"):
-            summary["ours_over_published"] = ours / published
-    print_json(summary)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from benchmarks.methods.recalls import Recalls, recalls_of, recalls_of_images
 from vldd_dist.applications.feature_space.part_distillation import distill_in_memory
 from vldd_dist.applications.feature_space.students import Students, Trained
 from vldd_dist.artifacts.units import UnitReader
@@ -112,13 +113,12 @@ class FeatureSpace:
         validating = students.with_seed(derive_seed(seed, "validation"))
         return distill_in_memory(inputs, pairs, rates, validating, self.split("val"))
 
-    def recalls(self, pairs: TrainingPairs) -> list[float]:
-        """The mean of the six test recalls, percent, of a student for each evaluation seed, whose learning rate is chosen on
-        validation."""
+    def recalls(self, pairs: TrainingPairs) -> Recalls:
+        """The test recalls of a student for each evaluation seed, whose learning rate is chosen on validation."""
         validation = self.split("val")
         return self._test_recalls(lambda students: students.on_pairs(pairs, validation))
 
-    def full_data(self, epochs: int) -> list[float]:
+    def full_data(self, epochs: int) -> Recalls:
         """The same for students trained on all training pairs, with one caption of each image drawn anew in each epoch. SGD and
         the list of learning rates are the protocol's, the loss is that of the experts; the rate and the epoch with the best
         validation are chosen."""
@@ -127,7 +127,8 @@ class FeatureSpace:
         model = self.experiment.model.model_copy(update={"loss": loss})
         return self._test_recalls(lambda students: students.with_model(model).on_split(train, validation, epochs))
 
-    def _test_recalls(self, train: Callable[[Students], Trained]) -> list[float]:
+    def _test_recalls(self, train: Callable[[Students], Trained]) -> Recalls:
         students, test = self.students(), self.split("test")
         of_seeds = [students.with_seed(seed) for seed in self.experiment.evaluation.seeds]
-        return [of_seed.recall(train(of_seed).student, test) for of_seed in of_seeds]
+        batch = students.protocol.encode_batch
+        return recalls_of([recalls_of_images(train(of_seed).student, test, batch) for of_seed in of_seeds])

@@ -43,6 +43,7 @@ class MethodRun:
         seed: seed of the distillation.
         validation: mean of six validation recalls of the pairs with the best validation, percent.
         recalls: mean of six test recalls for each student, percent.
+        images: the same for each test image (`Recalls.images`).
         size: size of the pairs, bytes.
         seconds: CPU seconds, including the validations.
     """
@@ -55,6 +56,7 @@ class MethodRun:
     seed: int
     validation: float
     recalls: list[float]
+    images: list[float]
     size: int
     seconds: float
 
@@ -113,6 +115,6 @@ def method_run(
         pairs, validation = space.distill()
         seconds = time.process_time() - started
         count, size, recalls = len(pairs.rows["texts"]), counted_bytes(pairs.rows), space.recalls(pairs)
-        return asdict(MethodRun(method, count, budget, distill.outer_steps, rate, seed, validation, recalls, size, seconds))
+        return asdict(MethodRun(method, count, budget, distill.outer_steps, rate, seed, validation, *recalls, size, seconds))
 
     return MethodRun(**kept.once(method, space, measure))

@@ -129,7 +129,7 @@ def test_students_on_features_repeat_the_evaluations_of_coresets(finished: tuple
     assert of_coresets
     for unit in of_coresets:
         rows = read_rows(UnitReader(store, "coreset", unit.inputs["pairs"].id), "pairs")
-        (recall,) = space.with_students([unit.spec["seed"]]).recalls(space.of_pixels(rows))
+        (recall,) = space.with_students([unit.spec["seed"]]).recalls(space.of_pixels(rows)).students
         assert recall == pytest.approx(UnitReader(store, "evaluation", unit.id).manifest.facts["test"]["mean"])
 
 

@@ -33,8 +33,28 @@ class Recall:
         return with_mean((*self.tr, *self.ir))
 
 
+@dataclass(frozen=True)
+class QueryRanks:
+    """For each query the number of wrong candidates that are ranked ahead of its best right one.
+
+    Attributes:
+        images: (N,) int64, for images as queries.
+        captions: (C,) int64, for captions as queries.
+    """
+
+    images: Tensor
+    captions: Tensor
+
+
 def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> Recall:
-    """Recall, with candidates ranked by cosine similarity.
+    """Recall, with candidates ranked by cosine similarity. For the arguments see `query_ranks`."""
+    ranks = query_ranks(image_features, text_features, image_of_caption)
+    tr, ir = (tuple(_percent_within(of_queries, k) for k in RECALL_AT) for of_queries in (ranks.images, ranks.captions))
+    return Recall(tr, ir)
+
+
+def query_ranks(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> QueryRanks:
+    """The ranks of all queries, with candidates ranked by cosine similarity.
 
     A wrong candidate whose score equals that of the right one, or is NaN, is ranked ahead of it, so that collapsed or diverged
     features get 0 % instead of 100 %.
@@ -49,8 +69,7 @@ def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tens
     text_ranks = torch.cat([_caption_ranks(images, chunk, owner) for chunk, owner in _chunks(texts, image_of_caption)])
     numbers = torch.arange(len(images), device=images.device)
     image_ranks = torch.cat([_image_ranks(chunk, own, texts, image_of_caption) for chunk, own in _chunks(images, numbers)])
-    tr, ir = (tuple(_percent_within(ranks, k) for k in RECALL_AT) for ranks in (image_ranks, text_ranks))
-    return Recall(tr, ir)
+    return QueryRanks(image_ranks, text_ranks)
 
 
 def _chunks(features: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
