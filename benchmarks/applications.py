@@ -34,11 +34,12 @@ from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.in_process import run_in_process
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, run, workspace
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, workspace
 
 PAIRS = 100
 FROM_NOISE = f"{DISTILLED} from noise"
@@ -73,7 +74,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
         ],
     )
     graph = Graph(experiment)
-    run(store, [unit for unit in graph.units() if unit.kind in DATA_KINDS])
+    run_in_process([unit for unit in graph.units() if unit.kind in DATA_KINDS], store)
     return replace(inputs_of(workspace(store, graph.wanted("application")[0])), count=PAIRS)
 
 

@@ -21,6 +21,7 @@ from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.in_process import run_in_process
 from vldd_dist.pipeline.stages.coreset import load_candidates, method_of, select
 from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
@@ -28,7 +29,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import run, workspace
+from vldd_dist.testing.experiments.tiny_experiment import workspace
 
 # The kinds of units that are not run: all others are inputs of a distillation or coresets.
 NOT_RUN = ("distillation", "evaluation", "publication")
@@ -50,7 +51,7 @@ class FeatureSpace:
     def prepare(cls, experiment: Experiment, store: Store) -> "FeatureSpace":
         """Run the units that the store lacks."""
         graph = Graph(experiment)
-        run(store, [unit for unit in graph.units() if unit.kind not in NOT_RUN])
+        run_in_process([unit for unit in graph.units() if unit.kind not in NOT_RUN], store)
         (pairs,), (seed, *_) = experiment.distill.pairs, experiment.distill.seeds
         return cls(experiment, store, graph.unit("distillation", pairs, seed))
 

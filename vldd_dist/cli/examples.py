@@ -8,6 +8,7 @@ EXAMPLES: dict[str, list[str]] = {
         "vldd run scenes --store results",
         "vldd run scenes --store results --set 'distill.pairs=[50]' --gpus 1",
         "vldd run study.yaml --store s3://bucket/study",
+        "vldd run scenes --store debug --set distill.outer_steps=5 --in-process",
     ],
     "submit": [
         "vldd submit scenes --store s3://bucket/scenes --address http://127.0.0.1:8265",

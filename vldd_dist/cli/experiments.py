@@ -14,6 +14,7 @@ from vldd_dist.cli.options import (
     Description,
     GpuMemory,
     Gpus,
+    InProcess,
     Json,
     ListedStore,
     MaxRunning,
@@ -53,12 +54,16 @@ def run(
     max_running: MaxRunning = None,
     wait_hours: WaitHours = DEFAULTS.wait_hours,
     as_json: PlanAsJson = False,
+    in_process: InProcess = False,
 ) -> None:
     """Run or resume an experiment, or a study of several variants: what the store already has is not repeated."""
     from vldd_dist.config.loading.descriptions import LoadedStudy, load_description
     from vldd_dist.config.loading.load import resource_overrides
 
+    options = RunOptions(until, tuple(track or ()), max_running, wait_hours)
     _check_options(store, plan, as_json)
+    if in_process:
+        _check_in_process(plan, options)
     say_on_terminal(READING.format(config))
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     # Not before the line on the terminal, because these imports take seconds.
@@ -79,13 +84,17 @@ def run(
         _plan(described, store, until, as_json, console)
         return
     assert store is not None, "`_check_options` refuses it"
+    if in_process:
+        from vldd_dist.cli.in_process import run_description_in_process
+
+        run_description_in_process(described, Store(store), until)
+        return
     # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
     # colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.ray_backend.run import run_description
 
-    options = RunOptions(until, tuple(track or ()), max_running, wait_hours)
     raise typer.Exit(run_description(described, Store(store), console, options))
 
 
@@ -97,6 +106,20 @@ def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
         raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
     if store is not None and not plan and is_job():
         check_store_of_job(store)
+
+
+def _check_in_process(plan: bool, options: RunOptions) -> None:
+    """Raises ConfigError if there is an option that has no effect without Ray."""
+    others = {
+        "--plan": plan,
+        "--track": options.track,
+        "--max-running": options.max_running,
+        "--wait-hours": options.wait_hours != DEFAULTS.wait_hours,
+    }
+    if given := [name for name, value in others.items() if value]:
+        raise ConfigError(f"--in-process: has no {given[0]}: leave one of the two out")
+    if is_job():
+        raise ConfigError("--in-process: a job runs its units on the cluster: leave it out")
 
 
 def _refuse_store_in_data(described: "Described", store: "Store") -> None:

@@ -59,6 +59,15 @@ StoreUrlOrPlan = Annotated[
 Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and what it would need, and exit.")]
 
 
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process",
+        help="Run the units one after the other in this process, without Ray and without retries, for debuggers and profilers.",
+    ),
+]
+
+
 # `pipeline.stage.milestones`, which loads all stages, and with them torch.
 MILESTONES = ("data", "experts", "distillations", "publications")
 
