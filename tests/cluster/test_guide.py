@@ -53,7 +53,6 @@ def test_a_submission_by_hand_excludes_secrets_too() -> None:
 
 GUIDE = (ROOT / "docs/cluster.md").read_text()
 TUTORIAL = (ROOT / "docs/tutorials/cluster.md").read_text()
-TUTORIAL = (ROOT / "docs/tutorials/cluster.md").read_text()
 
 
 def commands_in(text: str) -> list[list[str]]:

@@ -221,15 +221,15 @@ def test_a_fault_in_a_part_repeats_the_part_and_not_the_upload(
 def test_a_listing_that_takes_longer_than_the_deadline_survives_a_fault_of_a_page(
     s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [f"listed/{number}" for number in range(5)]
+    keys = [f"listed/{number}" for number in range(9)]
     for key in keys:
         s3_store.write(key, b"1")
-    # Five pages.
+    # Nine pages: together they take more than the deadline, each much less, also on a busy machine.
     store = Store(s3_store.url)
     store.fs.s3_additional_kwargs = {"MaxKeys": 1}
-    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 3.0)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 7.0)
     monkeypatch.setattr(faulty_proxy, "DELAY_SECONDS", 1.0)
-    proxy.faults = ["delay"] * 4 + ["SlowDown"]
+    proxy.faults = ["delay"] * 8 + ["SlowDown"]
     assert store.keys("listed") == keys
     assert not proxy.faults
 
