@@ -91,7 +91,7 @@ def test_a_learned_similarity_counts_towards_the_size_and_is_on_the_card(
     loaded, plain = load_distilled(str(tmp_path / "set")), distilled_set()
     assert sum(loaded.sizes.values()) - sum(plain.sizes.values()) == costs
     assert loaded.facts["sizes"] == loaded.sizes == shown.sizes
-    assert plain.sizes == {"images": 5 * 3 * 16 * 16 * 4, "texts": 5 * 8 * 4, "log_rates": 2 * 4}
+    assert plain.sizes == {"images": 5 * 3 * 16 * 16 * 4, "texts": 5 * 8 * 4}
     card = (tmp_path / "set/README.md").read_text()
     assert f"{sum(shown.sizes.values()):,} bytes: images 15,360, texts 160" in card
     assert f"similarity ({similarity['kind']}, " in card

@@ -125,8 +125,9 @@ def test_no_setting_of_a_student_is_ignored(change: dict[str, Any]) -> None:
 
 
 def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
-    """Each batch gets the rows of row tensors that belong to it, in its order, and all shared tensors."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    """Each batch gets the rows of row tensors that belong to it, in its order, and all shared tensors of the loss, but
+    not those of the objective."""
+    seen: list[tuple[Tensor, dict[str, Tensor]]] = []
 
     class Watched(InfoNCE):
         def __call__(
@@ -136,16 +137,17 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
             rows: Mapping[str, Tensor] = NONE,
             shared: Mapping[str, Tensor] = NONE,
         ) -> Tensor:
-            seen.append((rows["numbers"], shared["log_temperature"]))
+            seen.append((rows["numbers"], dict(shared)))
             return super().__call__(image_features, text_features, rows, shared)
 
     given, logarithm = pairs(), torch.tensor([-1.0])
-    learned = TrainingPairs({**given.rows, "numbers": torch.arange(10)}, 10, shared={"log_temperature": logarithm})
+    shared = {"log_temperature": logarithm, "log_rates": torch.zeros(2)}
+    learned = TrainingPairs({**given.rows, "numbers": torch.arange(10)}, 10, shared=shared)
     settings = EvaluationProtocol(epochs=1, batch_size=5, learning_rates=[0.1])
-    assert train_student(model(), learned.in_model_inputs(model()), settings, 0.1, Watched(), seed=3)
+    assert train_student(model(), learned.in_model_inputs(model()), settings, 0.1, Watched(learn_temperature=True), seed=3)
     order = numpy_generator(3, "student", 0).permutation(10)
     assert [numbers.tolist() for numbers, _ in seen[:2]] == [sorted(order[:5]), sorted(order[5:])]
-    assert all(shared is logarithm for _, shared in seen)
+    assert all(set(of_loss) == {"log_temperature"} and of_loss["log_temperature"] is logarithm for _, of_loss in seen)
 
 
 def test_no_step_has_far_fewer_pairs_than_the_others() -> None:

@@ -3,19 +3,25 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
+from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
 from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.coreset import load_candidates
 from vldd_dist.pipeline.stages.distillation import distillation_context
 from vldd_dist.pipeline.stages.shared.inputs import load_expert
 from vldd_dist.plugins import CORESETS
@@ -58,6 +64,50 @@ def test_pairs_keep_the_caption_by_which_they_were_selected(without: Callable[[s
         assert facts["captions"] == [of_key[key] for key in facts["keys"]]
     start = read_rows(UnitReader(store, "distillation", run_unit.id), "start")
     assert torch.equal(start["texts"], vectors[[keys.index(key) for key in run_facts["start"]["keys"]]])
+
+
+class OfTexts(Coreset):
+    """The pairs whose caption embedding has the largest first coordinate."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        assert candidates.embedding is not None
+        return candidates.embedding[:, 0].topk(count).indices
+
+
+class OfBoth(OfTexts):
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "features"})
+
+
+@pytest.mark.parametrize("method", ["OfTexts", "OfBoth"])
+def test_a_coreset_of_caption_embeddings_keeps_the_captions_that_they_are_of(
+    method: str, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn ones or, beside features, those of the features."""
+    monkeypatch.setitem(CORESETS.entries, method, f"{__name__}:{method}")
+    store = without("distillation")
+    tree = experiment(f"coresets.methods=[{method}]", "evaluation.seeds=[7]")
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in ("features", "coreset")])
+    (unit,) = units_of(tree, "coreset")
+    room = workspace(store, unit)
+    candidates = load_candidates(room)
+    assert candidates.embedding is not None
+    assert candidates.caption is not None
+    assert torch.equal(candidates.embedding, room.embeddings.rows("train", list(range(48)), candidates.caption.tolist()))
+    assert (candidates.image is not None) == (method == "OfBoth")
+    if method == "OfBoth":
+        assert torch.equal(candidates.caption, read_tensors(room.reader("features"), "features.safetensors")["caption"])
+    else:
+        counts = [len(given) for given in room.dataset.captions("train")]
+        drawn = [drawn_caption(7, index, count) for index, count in enumerate(counts)]
+        assert candidates.caption.tolist() == drawn
+    chosen = candidates.embedding[:, 0].topk(4).indices
+    pairs = read_rows(UnitReader(store, "coreset", unit.id), "pairs")
+    assert torch.equal(pairs["texts"], candidates.embedding[chosen])
+    given = list(room.dataset.captions("train"))
+    facts = UnitReader(store, "coreset", unit.id).manifest.facts
+    assert facts["captions"] == [given[index][candidates.caption[index]] for index in chosen.tolist()]
 
 
 def test_captions_of_other_splits_are_not_training_captions(

@@ -17,13 +17,13 @@ class Coreset(Plugin):
     """A method of selecting training pairs, and its settings.
 
     Attributes:
-        needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "forgetting"
-            (an expert's forgetting counts).
+        needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "embeddings"
+            (caption embeddings by the text encoder), "forgetting" (an expert's forgetting counts).
         in_joint_space: whether it compares images with texts, so that their features must be those of an expert's joint space.
         remark: a remark that tables print about its pairs if they are not real pairs.
     """
 
-    known_needs: ClassVar[frozenset[str]] = frozenset({"features", "forgetting"})
+    known_needs: ClassVar[frozenset[str]] = frozenset({"features", "embeddings", "forgetting"})
     in_joint_space: ClassVar[bool] = False
     remark: ClassVar[str | None] = None
 

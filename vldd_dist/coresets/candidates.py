@@ -11,14 +11,15 @@ from vldd_dist.data.medoids import concatenated_features
 
 @dataclass(frozen=True)
 class Candidates:
-    """N training pairs, described by a trained expert. Only the fields that the method's `needs` names are set.
+    """N training pairs. Only the fields that the method's `needs` names are set.
 
     Attributes:
         images: N.
         image, text: (N, d) joint features of each image and of one of its captions.
         events: (N,) int64, number of forgetting events.
         ever_learned: (N,) bool, whether the expert ever learned the pair.
-        caption: (N,) int64, the number of the caption that `text` was computed from.
+        caption: (N,) int64, the number of the caption that `text` and `embedding` were computed from.
+        embedding: (N, D), the text encoder's embedding of one caption of each image.
     """
 
     images: int
@@ -27,6 +28,7 @@ class Candidates:
     events: Tensor | None = None
     ever_learned: Tensor | None = None
     caption: Tensor | None = None
+    embedding: Tensor | None = None
 
     def joint(self) -> Tensor:
         """(N, 2d): image and text features, each of norm one, concatenated."""
@@ -35,6 +37,6 @@ class Candidates:
         return concatenated_features(self.image, self.text)
 
     def caption_numbers(self, indices: Sequence[int]) -> list[int] | None:
-        """For each of these images, the number of the caption whose feature was used to select it; None if captions were
-        not used."""
+        """For each of these images, the number of the caption by which it was selected; None if captions were not
+        used."""
         return None if self.caption is None else self.caption[torch.tensor(indices)].tolist()

@@ -49,7 +49,8 @@ class DistilledSet:
         rows: tensors with a row for each pair: `images` (M, 3, H, W) float32, normalised with the recipe's mean and std;
             `texts` (M, D) float32, in the output space of the recipe's text encoder; and further rows that the loss needs.
         captions: the nearest captions of each pair.
-        shared: learned tensors that all pairs share, by name.
+        shared: learned tensors that all pairs share, by name: those of the loss, which students use, and those of the
+            objective, which they do not.
         learned: values of the shared tensors for display, for example the inner learning rates (not their logarithms).
         image_weights: the timm state dict of the recipe's image tower before training, if it is part of the set.
         start_images: (M, 3, H, W) uint8, the images before distillation, or None.
@@ -80,7 +81,7 @@ class DistilledSet:
     def sizes(self) -> dict[str, int]:
         """The sizes in bytes, by name, of the floating-point tensors that a student is trained on. Integers such as a pair's
         phase are not counted."""
-        named = self.rows | self.shared
+        named = self.rows | self.loss.own_shared(self.shared)
         return {name: tensor.nbytes for name, tensor in named.items() if tensor.is_floating_point()}
 
     @property
@@ -88,12 +89,20 @@ class DistilledSet:
         """The loss of the recipe: loss(image features, text features, the batch, self.shared).
 
         Raises:
-            StoreError: this installation has no such loss.
+            StoreError: this installation has no such loss, or another revision of it.
         """
         try:
-            return choose(LOSSES, self.recipe.loss)
+            loss = choose(LOSSES, self.recipe.loss)
         except ValueError as error:
             raise StoreError(f"the loss of the set is not known here: {error}") from None
+        # A plug-in's revision is raised when its code computes something else.
+        field = type(loss).model_fields.get("revision")
+        if field is not None and loss.revision != field.default:
+            raise StoreError(
+                f"the set was learned with revision {loss.revision} of the loss {loss.name}, and revision {field.default} is "
+                "installed: install the version of its package that the set was learned with"
+            )
+        return loss
 
     def encoded_pairs(self) -> dict[str, bytes]:
         """The files of the pairs: name -> bytes."""

@@ -56,7 +56,7 @@ def train_on(
     trained = _trainable(towers)
     device = trained[0].device
     rate = recipe.learning_rate if learning_rate is None else learning_rate
-    shared = {name: tensor.to(device) for name, tensor in distilled.shared.items()}
+    shared = {name: tensor.to(device) for name, tensor in loss.own_shared(distilled.shared).items()}
     protocol = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
     optimiser = sgd(trained, protocol, rate)
     # The towers may still hold gradients of an earlier training.

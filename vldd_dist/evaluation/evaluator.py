@@ -129,7 +129,7 @@ def train_student(
     Returns:
         False if the loss became NaN or infinite.
     """
-    ranks = pairs.ranks
+    ranks, shared = pairs.ranks, loss.own_shared(pairs.shared)
     rows = dict(pairs.rows)
     inputs, texts = rows.pop("images"), rows.pop("texts")
     own_phases = rows.pop(PHASE, None)
@@ -144,7 +144,7 @@ def train_student(
         model.gather_rows = gather_rows = ranks.rows_gatherer(len(batch))
         image_features, text_features = model(exchange.to_users(inputs), exchange.to_users(texts))
         loss_rows = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
-        return loss(image_features, text_features, loss_rows, pairs.shared) / ranks.world_size
+        return loss(image_features, text_features, loss_rows, shared) / ranks.world_size
 
     def is_finite(loss: float) -> bool:
         """What rank 0 finds: on different kinds of machines, the last bits may decide whether a loss is finite."""

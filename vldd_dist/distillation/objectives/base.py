@@ -52,7 +52,8 @@ class Objective(Plugin):
         return self.name.replace("_", " ")
 
     def learned_shared(self) -> dict[str, Learned]:
-        """The shared tensors that this objective learns beside the pairs, such as inner learning rates."""
+        """The shared tensors that this objective learns beside the pairs, such as inner learning rates. Students do not use
+        them: what they need beside the pairs belongs to the loss."""
         return {}
 
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:

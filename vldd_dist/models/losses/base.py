@@ -51,7 +51,7 @@ class Loss(Plugin):
         Args:
             image_features, text_features: (B, d), of any norm; row i of both is pair i.
             rows: this loss's row tensors for these pairs, (B, ...) each.
-            shared: this loss's shared tensors; others may be among them.
+            shared: this loss's shared tensors. Those of the objective may be among them: `own_shared` leaves them out.
 
         Returns:
             A scalar.
@@ -110,6 +110,10 @@ class Loss(Plugin):
     def learned_shared(self) -> dict[str, Learned]:
         """The initial shared tensors of this loss."""
         return {}
+
+    def own_shared(self, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of a set's shared tensors that this loss owns. Others are of the objective, under any name."""
+        return {name: shared[name] for name in self.learned_shared() if name in shared}
 
     def learned_names(self) -> list[str]:
         """The names of all tensors of this loss that distillation learns, of the row tensors first."""

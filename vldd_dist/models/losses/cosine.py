@@ -36,7 +36,9 @@ class CosineLoss(Loss):
         rows: Mapping[str, Tensor] = NONE,
         shared: Mapping[str, Tensor] = NONE,
     ) -> Tensor:
-        temperature = shared["log_temperature"].exp() if "log_temperature" in shared else self.temperature
+        # An objective may have learned a temperature of its own under this name.
+        owned = self.own_shared(shared)
+        temperature = owned["log_temperature"].exp() if owned else self.temperature
         return self.of_logits(cosines(image_features, text_features) / temperature, rows)
 
     def of_real_pairs(self) -> Self:

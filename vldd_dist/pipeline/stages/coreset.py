@@ -1,5 +1,6 @@
 """A coreset: M real pairs, or means of real pairs, chosen by one of the methods in `plugins.CORESETS`."""
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -9,7 +10,8 @@ from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared.batches.mean_pairs import mean_pairs
-from vldd_dist.data.prepared.batches.real_pairs import real_pairs
+from vldd_dist.data.prepared.batches.real_pairs import drawn_texts, real_pairs
+from vldd_dist.data.prepared.shard_index import SplitInfo
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
@@ -51,20 +53,29 @@ def select(unit: WorkUnit | UnitOrder, candidates: Candidates) -> list[Tensor]:
 
 
 def load_candidates(context: StageContext) -> Candidates:
-    """The training pairs, with an expert's features and forgetting counts of them if the unit has these as inputs."""
-    features, counts = {}, {}
+    """The training pairs, with what the unit's method needs of them."""
+    split, features, counts = context.dataset.splits["train"], {}, {}
     if "features" in context.order.inputs:
         features = read_tensors(context.reader("features"), "features.safetensors")
     if "expert" in context.order.inputs:
         counts = read_tensors(context.reader("expert"), "forgetting.safetensors")
+    captions, embedding = features.get("caption"), None
+    if "embeddings" in method_of(context.order).needed():
+        captions, embedding = _embeddings(context, split, captions)
     return Candidates(
-        context.dataset.splits["train"].images,
-        features.get("image"),
-        features.get("text"),
-        counts.get("events"),
-        counts.get("ever"),
-        features.get("caption"),
+        split.images, features.get("image"), features.get("text"), counts.get("events"), counts.get("ever"), captions, embedding
     )
+
+
+def _embeddings(context: StageContext, split: SplitInfo, captions: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The numbers (N,) and embeddings (N, D) of one caption of each image: of those given, else of drawn ones."""
+    if captions is not None:
+        return captions, context.embeddings.rows("train", list(range(split.images)), captions.tolist())
+    drawn = [
+        drawn_texts(texts, shard, context.spec["seed"])
+        for shard, texts in zip(split.shards, context.embeddings.of_shards(split.shards), strict=True)
+    ]
+    return torch.tensor([number for numbers, _ in drawn for number in numbers]), torch.cat([vectors for _, vectors in drawn])
 
 
 def run(context: StageContext) -> CoresetFacts:

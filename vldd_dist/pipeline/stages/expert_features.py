@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.tensor_files import tensors
-from vldd_dist.data.prepared.batches.real_pairs import drawn_caption
+from vldd_dist.data.prepared.batches.real_pairs import drawn_texts
 from vldd_dist.data.prepared.dataset import decoded_batches
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
@@ -51,9 +51,7 @@ def run(context: StageContext) -> FeaturesFacts:
     images, texts, drawn = [], [], []
     shards = context.dataset.splits["train"].shards
     for shard, of_images in zip(shards, _image_features(context, model, shards), strict=True):
-        embeddings = context.embeddings.of_shard(shard)
-        chosen = [drawn_caption(seed, shard.first + i, embeddings.caption_count(i)) for i in range(shard.images)]
-        vectors = torch.stack([embeddings.vector(position, caption) for position, caption in enumerate(chosen)])
+        chosen, vectors = drawn_texts(context.embeddings.of_shard(shard), shard, seed)
         images.append(of_images.cpu())
         texts.append(encode_texts(model, vectors, size).cpu())
         drawn += chosen

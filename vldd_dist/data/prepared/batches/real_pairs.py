@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vldd_dist.data.prepared.dataset import Dataset
-from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
+from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.seeding import numpy_generator
 
 
@@ -40,6 +42,12 @@ def real_pairs(
         numbers = [drawn_caption(seed, index, count) for index, count in zip(indices, counts, strict=True)]
     captions = [of_image[number] for of_image, number in zip(picked.captions, numbers, strict=True)]
     return RealPairs(picked.images, embeddings.rows("train", indices, numbers), captions, picked.keys)
+
+
+def drawn_texts(texts: ShardTexts, shard: Shard, seed: int) -> tuple[list[int], Tensor]:
+    """For each of a shard's n images the number of the caption that `drawn_caption` draws, and its embedding (n, D)."""
+    numbers = [drawn_caption(seed, shard.first + position, texts.caption_count(position)) for position in range(shard.images)]
+    return numbers, torch.stack([texts.vector(position, number) for position, number in enumerate(numbers)])
 
 
 def drawn_caption(seed: int, index: int, count: int) -> int:
