@@ -264,6 +264,13 @@ def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) 
         writer.commit(Facts())
 
 
+def test_a_run_until_a_milestone_of_ones_own_ends_with_its_stage(enter) -> None:
+    enter("caption_lengths", ("    priority=9,\n", '    priority=9,\n    milestone="lengths",\n'))
+    graph = Graph(load_experiment("jobs/presets/scenes.yaml", TINIEST))
+    kinds = {unit.kind for unit in graph.units("lengths")}
+    assert kinds == {"caption_lengths", "dataset", "shard_group"}
+
+
 def test_an_installed_package_enters_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
         name, value = "installed", "vldd_dist.coresets.random:RandomPairs"

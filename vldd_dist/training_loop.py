@@ -37,6 +37,7 @@ def train_epochs(
     seed: int,
     device: torch.device,
     may_go_on: Callable[[float], bool] = math.isfinite,
+    fixed: Iterable[nn.Module] = (),
 ) -> list[float]:
     """The training loop: one phase after the other, each for all epochs, in an order that the seed and the epoch determine.
 
@@ -47,6 +48,7 @@ def train_epochs(
         device: of the modules. The states of its random generator and of the CPU's are restored afterwards.
         may_go_on: called with the loss after each epoch; whether training goes on. On several ranks it must answer the same on
             all, because `loss_of` communicates.
+        fixed: parts of the modules that stay in evaluation mode.
 
     Returns:
         The loss of each epoch, a mean over its pairs, and finally the loss of the last batch by the trained modules in
@@ -56,6 +58,8 @@ def train_epochs(
     for module in modules:
         module.train()
         freeze_norm_statistics(module)
+    for module in fixed:
+        module.eval()
     losses: list[float] = []
     with seeded(derive_seed(seed, "student", "dropout"), device):
         for epoch in range(protocol.epochs * len(phases)):

@@ -1,7 +1,8 @@
 """An application's results as a table."""
 
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
@@ -9,6 +10,24 @@ from vldd_dist.method_names import DISTILLED
 from vldd_dist.reporting.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
 
 SPREAD = "± is the population standard deviation over seeds."
+
+
+def apart_by_pairs(results: Iterable[tuple[int | None, Result]]) -> list[Result]:
+    """The results, of which those of different numbers of pairs have different settings, so that they are not averaged.
+
+    Args:
+        results: each with the number of distilled pairs of its unit; None: it has none.
+    """
+    given, counts_of = list(results), defaultdict[tuple[str, str], set[int | None]](set)
+    for count, result in given:
+        counts_of[result.setting, result.method].add(count)
+    mixed = {setting for (setting, _), counts in counts_of.items() if len(counts) > 1}
+    return [
+        result.model_copy(update={"setting": ", ".join(filter(None, (result.setting, f"{count} pairs")))})
+        if result.setting in mixed
+        else result
+        for count, result in given
+    ]
 
 
 def merged(results: Sequence[Result]) -> list[Result]:

@@ -128,15 +128,22 @@ class DistilledSet:
         return ((self.images[chosen] * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def as_dataset(self) -> "PairDataset":
-        """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}. For training on pairs that were
-        learned in phases use `as_datasets`: a batch must not have pairs of two phases."""
-        return PairDataset(self.rows)
+        """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}.
+
+        Raises:
+            ValueError: they were learned in several phases, and a batch must not have pairs of two of them.
+        """
+        if len(datasets := self.as_datasets()) > 1:
+            raise ValueError(
+                f"the pairs were learned in {len(datasets)} phases: train on each of `as_datasets()`, in this order"
+            )
+        return datasets[0]
 
     def as_datasets(self) -> list["PairDataset"]:
         """One data set for each phase of the distillation, to be trained on in this order, each for all epochs; without phases,
         a single one."""
         if PHASE not in self.rows:
-            return [self.as_dataset()]
+            return [PairDataset(self.rows)]
         phases = phases_of(self.rows[PHASE], len(self))
         return [PairDataset({name: rows[numbers] for name, rows in self.rows.items()}) for numbers in phases]
 
@@ -178,6 +185,20 @@ class DistilledSet:
         if most is None:
             loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
         return loaded
+
+    def check(self, source: str) -> None:
+        """Check what `load` checks of a set's content, before it is written to `source`.
+
+        Raises:
+            StoreError: a tensor has another shape or type, or values that are not finite, the captions have another number, or
+                the loss does not match the tensors.
+        """
+        start_images = {} if self.start_images is None else {START_IMAGES: self.start_images}
+        _check_shapes(self.rows | start_images, len(self), source)
+        _check_finite(self.shared, source)
+        if len(self.captions) != len(self):
+            raise StoreError(f"{source}: {len(self.captions)} captions for {len(self)} pairs: {NOT_A_SET}")
+        self._check_loss(source, source)
 
     def _check_loss(self, of_rows: str, of_shared: str) -> None:
         """Raises StoreError if the loss cannot be computed with the tensors. `of_rows`, `of_shared`: their URLs, for errors."""

@@ -26,7 +26,8 @@ def train_on(
 
     The loss uses what distillation learned for it, such as a temperature or a similarity of the pairs. Parameters with
     `requires_grad` are trained; running statistics of batch-norm layers are not updated, because those of synthetic images
-    differ from those of real ones. Both towers must be on the same device; they are left in evaluation mode.
+    differ from those of real ones. Parts without such parameters that are in evaluation mode stay in it, so that their dropout
+    is not active. Both towers must be on the same device; they are left in evaluation mode.
 
     Args:
         image_tower: images (B, 3, H, W) float32, normalised with `distilled.recipe.mean` and `std`, -> (B, d).
@@ -43,19 +44,25 @@ def train_on(
     Raises:
         DivergenceError: the loss became NaN or infinite.
         StoreError: the set's loss is not known here.
-        ValueError: there is nothing to train, `epochs` is not positive, or the numbers of rows of `inputs` and of pairs differ.
+        ValueError: there is nothing to train, `epochs` or `learning_rate` is not positive, the numbers of rows of `inputs` and
+            of pairs differ, or the set's tensors do not match its loss.
     """
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs is {epochs}: give a positive number")
     images = _image_inputs(distilled, inputs)
     rows = {name: tensor for name, tensor in distilled.rows.items() if name not in ("images", "texts", PHASE)}
     recipe, loss = distilled.recipe, distilled.loss
+    # Pairs that were taken out of a set may lack columns of its similarity.
+    loss.check_rows(rows, len(distilled))
+    towers = (image_tower, text_tower)
+    fixed = [part for tower in towers for part in _fixed(tower)]
     _materialise(image_tower, images[:1])
     _materialise(text_tower, distilled.texts[:1])
-    towers = (image_tower, text_tower)
     trained = _trainable(towers)
     device = trained[0].device
     rate = recipe.learning_rate if learning_rate is None else learning_rate
+    if not rate > 0:
+        raise ValueError(f"learning_rate is {rate}: give a positive number")
     shared = {name: tensor.to(device) for name, tensor in loss.own_shared(distilled.shared).items()}
     protocol = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
     optimiser = sgd(trained, protocol, rate)
@@ -74,7 +81,7 @@ def train_on(
         optimiser.zero_grad()
 
     phases = phases_of(distilled.rows.get(PHASE), len(distilled))
-    losses = train_epochs(towers, loss_of, update, phases, protocol, seed, device)
+    losses = train_epochs(towers, loss_of, update, phases, protocol, seed, device, fixed=fixed)
     if not math.isfinite(losses[-1]):
         raise DivergenceError(f"the loss became {losses[-1]} at learning rate {rate:g}: give a lower learning_rate")
     return losses[:-1]
@@ -86,7 +93,15 @@ def _image_inputs(distilled: DistilledSet, inputs: Tensor | None) -> Tensor:
         return distilled.images
     if len(inputs) != len(distilled):
         raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
-    return inputs
+    return inputs.detach()
+
+
+def _fixed(tower: nn.Module) -> list[nn.Module]:
+    """The frozen parts of a tower that are in evaluation mode. A tower with a `train` of its own decides by itself."""
+    if type(tower).train is not nn.Module.train:
+        return []
+    inactive = [part for part in tower.modules() if not part.training]
+    return [part for part in inactive if {parameter.requires_grad for parameter in part.parameters()} == {False}]
 
 
 def _trainable(towers: Sequence[nn.Module]) -> list[nn.Parameter]:

@@ -15,6 +15,7 @@ from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.seeding import derive_seed
 from vldd_dist.strict_model import first_error
+from vldd_dist.training_loop import freeze_norm_statistics
 
 
 class RecipeImageTower(nn.Module):
@@ -32,6 +33,8 @@ class RecipeImageTower(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
+        # As of the student: statistics of synthetic images differ from those of real ones.
+        freeze_norm_statistics(self)
         if self._student[0].frozen_backbone:
             self.backbone.eval()
         return self

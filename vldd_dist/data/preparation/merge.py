@@ -60,13 +60,23 @@ def bad_images(groups: Iterable[UnitReader], max_fraction: float) -> dict[str, i
     return counts
 
 
-def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], bad: dict[str, int]) -> None:
-    """Raises DataError for a split that has no images, or fewer than the description requests."""
+def refuse_wrong_sizes(settings: DataSettings, splits: dict[str, SplitInfo], bad: dict[str, int]) -> None:
+    """Check that each split has images, and as many as the description requests.
+
+    Raises:
+        DataError: it has none, or fewer.
+        AssertionError: it has more, because a source, which may be a plug-in, ignores the limit.
+    """
     for split, info in splits.items():
         if info.images == 0:
             advice = f"raise data.split.{split}" if split in settings.carved() else "correct the files of data.source"
             raise DataError(f"data: the {split} split has no images: {advice}")
         limit = settings.limits[split]
+        if limit is not None and info.images > limit:
+            raise AssertionError(
+                f"the source {settings.source.name} gave {info.images:,} images of {split}, and data.{split}_images is "
+                f"{limit:,}: its `parts` must not have more than `limit` samples"
+            )
         if limit is not None and info.images + bad.get(split, 0) < limit:
             carved = settings.carved()
             if split in carved:

@@ -4,6 +4,7 @@ content.
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.prepared.fingerprints import FINGERPRINTS
 from vldd_dist.data.prepared.image_lines import ImageLine, encode_lines
-from vldd_dist.data.sources.base import Samples, Source
+from vldd_dist.data.sources.base import Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.events import Progress, Report
@@ -68,7 +69,20 @@ def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitW
 
 def _samples(source: Source, group: Group, settings: DataSettings, seed: int) -> Samples:
     for part in group.parts:
-        yield from source.samples(group.split, part, image_size=settings.image_size, seed=seed)
+        count = 0
+        for count, sample in enumerate(source.samples(group.split, part, image_size=settings.image_size, seed=seed), 1):
+            _refuse_too_many(source, group.split, part, count)
+            yield sample
+
+
+def _refuse_too_many(source: Source, split: str, part: Part, count: int) -> None:
+    """Raises AssertionError if a source, which may be a plug-in, gives more samples of a part than it has said: images of other
+    parts would be taken twice."""
+    if count > (most := min(part.limit or math.inf, part.samples or math.inf)):
+        raise AssertionError(
+            f"the source {source.name} gave more than the {most:,} samples of {split} that are in a part: its `samples` must "
+            f"end at part.stop ({part.stop:,}), and after part.limit samples if that is set"
+        )
 
 
 @dataclass

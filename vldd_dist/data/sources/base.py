@@ -37,7 +37,7 @@ class Part:
         start, stop: positions [start, stop) in the source. Each source defines what its positions count, for example samples,
             files or bytes.
         limit: largest number of samples; None: all.
-        samples: number of samples if the source knows it; only used to show progress.
+        samples: number of samples, including unreadable ones, if the source knows it. It must not give more.
     """
 
     start: int
@@ -51,7 +51,7 @@ class Source(Plugin):
     unit's output, because `describe` identifies the content.
 
     Attributes:
-        draws_images: whether the images depend on the experiment's seed and on their size.
+        draws_images: whether the images depend on the experiment's seed and on their size. Then `describe` returns the seed.
     """
 
     draws_images: ClassVar[bool] = False

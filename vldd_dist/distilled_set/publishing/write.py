@@ -37,10 +37,12 @@ def save(distilled: DistilledSet, url: Location) -> None:
     """Write a set to a folder URL, the manifest last. Saving the same set again changes nothing.
 
     Raises:
-        StoreError: the folder already has another set, or another file with the name of one of the set's.
+        StoreError: the folder already has another set, or another file with the name of one of the set's; or `load_distilled`
+            would refuse the set.
     """
     store = Store(url)
     store.require_writable()
+    distilled.check(store.url)
     files = files_of(distilled)
     manifest = files.pop(MANIFEST)
     if store.exists(MANIFEST):

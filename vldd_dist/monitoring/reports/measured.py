@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 
-from vldd_dist.applications.tables import application_table
+from vldd_dist.applications.tables import apart_by_pairs, application_table
 from vldd_dist.artifacts.facts import FactsType
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
@@ -167,8 +167,12 @@ class Measured:
         applications = graph.experiment.applications.run
         for position, application in enumerate(applications):
             units = [graph.unit("application", *key) for key in keys_of(graph.experiment, position)]
-            committed = [facts for unit in units if (facts := self.facts(unit, ApplicationFacts))]
-            results = [result for facts in committed for result in facts.results]
+            committed = [(unit, facts) for unit in units if (facts := self.facts(unit, ApplicationFacts))]
+            results = apart_by_pairs(
+                (distillation.spec["pairs"] if (distillation := unit.inputs.get("distillation")) else None, result)
+                for unit, facts in committed
+                for result in facts.results
+            )
             number = 1 + sum(other.name == application.name for other in applications[:position])
             if results:
                 name = application.name + (f"-{number}" if number > 1 else "")

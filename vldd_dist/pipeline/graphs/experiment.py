@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.pipeline.graphs.data_checks import check_counts, train_images
 from vldd_dist.pipeline.graphs.model_checks import check_models
-from vldd_dist.pipeline.stage import all_stages, milestones, stage_of, stage_until
+from vldd_dist.pipeline.stage import all_stages, stage_of, stage_until
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
 
@@ -48,7 +48,7 @@ class Graph:
         Raises:
             ConfigError: there is no such milestone.
         """
-        if until is None or until == milestones()[-1]:
+        if until is None:
             return in_dependency_order([unit for wanted in self._wanted.values() for unit in wanted])
         last = stage_until(until)
         return in_dependency_order([unit for unit in self.units() if unit.kind == last.kind])

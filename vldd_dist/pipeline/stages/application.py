@@ -85,6 +85,12 @@ def run(context: StageContext) -> ApplicationFacts:
     if unknown := [key for result in results for key in result.figures if key not in known]:
         name = application.name
         raise AssertionError(f"the application {name} returned the figure {unknown[0]!r}, which its `figures` does not name")
+    rows = [(result.setting, result.method) for result in results]
+    if repeated := next((row for number, row in enumerate(rows) if row in rows[:number]), None):
+        raise AssertionError(
+            f"the application {application.name} returned two results of the method {repeated[1]!r} and the setting "
+            f"{repeated[0]!r}, which would be averaged: give each its own `setting`, or one result with a value for each seed"
+        )
     return ApplicationFacts(application=application.name, results=results)
 
 

@@ -1,9 +1,11 @@
 """An evaluation: test recall of a trained expert, or of a student trained on pairs."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
@@ -113,8 +115,16 @@ def _test(context: StageContext, model: DualEncoder) -> tuple[Recalls, dict[str,
     images, texts = joint_features(model, split, context.execution["encode_batch"])
     metrics: list[Metric] = [choose(METRICS, settings) for settings in context.execution["metrics"]]
     found = recall(images, texts, split.image_of_caption).as_dict()
-    further = {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics}
+    further = {metric.label: _value_of(metric, images, texts, split.image_of_caption.to(images.device)) for metric in metrics}
     return Recalls.model_validate(found), further
+
+
+def _value_of(metric: Metric, images: Tensor, texts: Tensor, image_of_caption: Tensor) -> float:
+    """The metric's value. It gets copies, because a plug-in may change its tensors in place."""
+    value = float(metric.measure(images.clone(), texts.clone(), image_of_caption.clone()))
+    if not math.isfinite(value):
+        raise AssertionError(f"the metric {metric.label} returned {value}: it must return a finite number for any features")
+    return value
 
 
 def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:

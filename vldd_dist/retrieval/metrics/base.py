@@ -13,10 +13,10 @@ class Metric(Plugin):
 
     @abstractmethod
     def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:
-        """The value of the metric.
+        """The value of the metric, a finite number. It is called once for each student, on rank 0.
 
         Args:
-            image_features: (N, d).
-            text_features: (C, d).
+            image_features: (N, d) float32, of any norm, without a graph. All three are on the worker's device.
+            text_features: (C, d), likewise, grouped by image.
             image_of_caption: (C,) int64, the image each caption belongs to.
         """

@@ -3,7 +3,7 @@
 from vldd_dist.config.sections.data import DataSettings, SplitFractions
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.preparation.groups import groups_of
-from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
+from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_wrong_sizes, summary
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -33,7 +33,7 @@ def run(context: StageContext) -> DatasetFacts:
     groups = read_groups(context)
     splits = merged_splits(groups)
     bad = bad_images(groups, settings.max_bad_fraction)
-    refuse_small_splits(settings, splits, bad)
+    refuse_wrong_sizes(settings, splits, bad)
     context.writer.put(INDEX, encode_index(splits))
     return DatasetFacts(
         splits=summary(splits, groups, bad),

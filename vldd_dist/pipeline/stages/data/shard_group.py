@@ -20,11 +20,17 @@ SETTINGS = ("image_size", "resize", "shard_images")
 def unit(graph: UnitGraph, number: int, group: Group) -> WorkUnit:
     """The group with this number. Its spec describes the content of the source, not its location."""
     data, seed = graph.experiment.data, graph.experiment.seed
-    identity = data.identity()
+    identity, source = data.identity(), data.source
+    content = [source.describe(group.split, part, seed=seed) for part in group.parts]
+    if source.draws_images and not all(part.get("seed") == seed for part in content):
+        raise AssertionError(
+            f"the source {source.name} draws its images, but its `describe` does not return the seed: images of another seed "
+            "would be taken for these"
+        )
     spec = {
         "settings": {name: identity[name] for name in SETTINGS},
         "source": identity["source"],
-        "content": [data.source.describe(group.split, part, seed=seed) for part in group.parts],
+        "content": content,
         "group": group.as_json(),
     }
     execution = {"settings": data.model_dump(mode="json"), "seed": seed}
