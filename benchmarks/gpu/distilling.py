@@ -3,6 +3,7 @@ outer loop, but no data sets and none of their libraries."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -94,6 +95,8 @@ def distilling(
         report=lambda event: None,
         ranks=ranks,
         open_experts=open_experts,
+        # Its size is all that the start is compared with.
+        open_dataset=lambda: SimpleNamespace(image_size=settings.initialise.image_size),  # type: ignore[arg-type, return-value]
     )
     with settings.objective.open(context) as problem:
         start, rates = starting_pairs(context)

@@ -12,6 +12,7 @@ from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.feature_backbone import FeatureBackbone
 from vldd_dist.models.losses import Loss
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -75,6 +76,14 @@ class DistillationContext:
     @property
     def device(self) -> torch.device:
         return self.model.mean.device
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of a synthetic image: (3, H, W); or (F,), if the model takes features in place of images."""
+        if isinstance(self.model.image_backbone, FeatureBackbone):
+            return (self.model.image_backbone.num_features,)
+        size = self.dataset.image_size
+        return (3, size, size)
 
     @property
     def rows(self) -> range:

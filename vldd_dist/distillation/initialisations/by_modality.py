@@ -31,9 +31,9 @@ class ByModality(Initialisation):
 
     def start(self, context: DistillationContext) -> Start:
         if self.images == self.texts:
-            start: Start = self.images.start(context)
+            start: Start = self.images.checked_start(context)
             return start
-        images, texts = self.images.start(context), self.texts.start(context)
+        images, texts = self.images.checked_start(context), self.texts.checked_start(context)
         return Start(images.images, texts.texts, images.provenance | texts.provenance)
 
     def needed(self) -> frozenset[str]:

@@ -46,7 +46,8 @@ class Loss(Plugin):
         shared: Mapping[str, Tensor] = NONE,
     ) -> Tensor:
         """The loss of B pairs. Plans also call it with tensors of the meta device, which have no values: it must not read them
-        (`.item()`, masks as indices), or plans do not know what its passes take.
+        (`.item()`, masks as indices), or plans do not know what its passes take. With several ranks it gets the pairs of all of
+        them, each rank the same, and needs no collective operation.
 
         Args:
             image_features, text_features: (B, d), of any norm; row i of both is pair i.
