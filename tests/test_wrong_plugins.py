@@ -1,5 +1,6 @@
 """A plug-in that is registered or written wrongly ends in a sentence that names it, and not in a wrong result."""
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -26,16 +27,15 @@ from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distillation.history import History
-from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
 from vldd_dist.distillation.objectives import Objective, OuterGradient
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError, StoreError
-from vldd_dist.models.losses import Learned
-from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.stages import application as application_stage
 from vldd_dist.plugins import CORESETS, Registry
 from vldd_dist.seeding import numpy_generator
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
 
@@ -225,41 +225,6 @@ def test_a_palette_becomes_colours_before_it_is_resized() -> None:
     assert RawSample("a", "a", "a", image, ["a"]).decoded().getpixel((0, 0)) == (255, 0, 0)
 
 
-class Named(InfoNCE):
-    """A loss that learns tensors with the names that a test gives it."""
-
-    rows_named: ClassVar[str] = ""
-    shared_named: ClassVar[str] = ""
-
-    def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
-        return {self.rows_named: Learned(torch.zeros(len(numbers)), 0.1)}
-
-    def learned_shared(self) -> dict[str, Learned]:
-        return {self.shared_named: Learned(torch.zeros(1), 0.1)}
-
-
-class Zeros(Initialisation):
-    name: str = "zeros"
-
-    def start(self, context: Any) -> Start:
-        return Start(torch.zeros(2, 3, 4, 4), torch.zeros(2, 5), {})
-
-
-@pytest.mark.parametrize(
-    ("rows", "shared", "taken"), [("phase", "bias", "phase"), ("texts", "bias", "texts"), ("weight", "log_rates", "log_rates")]
-)
-def test_a_loss_may_not_use_the_name_of_another_tensor(
-    rows: str, shared: str, taken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Named, "rows_named", rows)
-    monkeypatch.setattr(Named, "shared_named", shared)
-    distill = load_experiment("jobs/presets/scenes.yaml", []).distill
-    settings = distill.model_copy(update={"initialise": Zeros()})
-    context: Any = SimpleNamespace(settings=settings, device="cpu", loss=Named(name="named"), rows=range(2), total=2)
-    with pytest.raises(AssertionError, match=f"the loss named learns a tensor '{taken}', the name of another one: rename it"):
-        starting_pairs(context)
-
-
 class Far(Objective):
     """Reads the snapshot of an epoch that experts do not reach."""
 
@@ -285,12 +250,31 @@ def test_epochs_that_experts_do_not_reach_or_keep_are_named(monkeypatch: pytest.
         Trajectory(reader, TensorCache()).snapshot(0, "image")
 
 
-def outer_step(gradients: Mapping[str, Tensor], terms: Mapping[str, Any]) -> History:
-    """An outer step of images and texts with these gradients and terms."""
+class Unchecked(UnrolledObjective):
+    """It compares no finite differences with `exact`."""
+
+    name: str = "unchecked"
+
+    def open(self, context: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_finite_differences_that_an_objective_does_not_check_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, plugins.OBJECTIVES, "unchecked", Unchecked)
+    sentence = r"gradient: finite_difference is accepted only where it is checked against exact, and .*: unchecked does not"
+    with pytest.raises(ConfigError, match=sentence):
+        load_experiment("jobs/presets/scenes.yaml", ["distill.objective={name: unchecked, gradient: finite_difference}"])
+    load_experiment("jobs/presets/scenes.yaml", ["distill.objective=unchecked"])
+
+
+def outer_step(gradients: Mapping[str, Tensor], terms: Mapping[str, Any], ranks: Any = SOLO) -> History:
+    """An outer step of images, texts and inner learning rates with these gradients and terms."""
     settings = load_experiment("jobs/presets/scenes.yaml", []).distill
-    context: Any = SimpleNamespace(settings=settings, report=None, choices={}, total=2, ranks=None)
+    context: Any = SimpleNamespace(settings=settings, report=None, choices={}, total=2, ranks=ranks)
     pairs = SyntheticPairs({"images": torch.zeros(2, 3, 4, 4), "texts": torch.zeros(2, 5)}, {"log_rates": torch.zeros(2)})
-    given = OuterGradient({**terms}, torch.arange(2), {**gradients}, {"log_rates": torch.zeros(2)})
+    of_rows = {name: gradient for name, gradient in gradients.items() if name in pairs.rows}
+    shared = {name: gradient for name, gradient in gradients.items() if name in pairs.shared}
+    given = OuterGradient({**terms}, torch.arange(2), of_rows, shared)
     problem: Any = SimpleNamespace(gradient=lambda step, pairs: given)
     rates = dict.fromkeys(("images", "texts", "log_rates"), 0.1)
     run = Distillation(problem, pairs, rates, context, validate=lambda pairs: 0.0, writer=None)
@@ -298,14 +282,37 @@ def outer_step(gradients: Mapping[str, Tensor], terms: Mapping[str, Any]) -> His
     return run.history
 
 
-@pytest.mark.parametrize("missing", ["images", "texts"])
-def test_an_objective_must_learn_what_has_a_learning_rate(missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "mend"),
+    [
+        ("images", "set distill.lr_images to 0"),
+        ("texts", "set distill.lr_texts to 0"),
+        ("log_rates", "return its gradient in `shared_gradients`, or give it the learning rate 0 in `learned_shared`"),
+    ],
+)
+def test_an_objective_must_learn_what_has_a_learning_rate(missing: str, mend: str) -> None:
     given = {name: gradient for name, gradient in MOVED.items() if name != missing}
-    with pytest.raises(ConfigError, match=f"trajectory_matching does not learn {missing}: set distill.lr_{missing} to 0"):
+    with pytest.raises(ConfigError, match=f"trajectory_matching does not learn {missing}: {mend}"):
         outer_step(given, {"a": 1.0})
 
 
-MOVED = {"images": torch.zeros(2, 3, 4, 4), "texts": torch.zeros(2, 5)}
+MOVED = {"images": torch.zeros(2, 3, 4, 4), "texts": torch.zeros(2, 5), "log_rates": torch.zeros(2)}
+
+
+def beside(others: dict[str, float]) -> Any:
+    """Two ranks, of which the other returned these terms."""
+    return SimpleNamespace(all_gather=lambda terms: [terms, others])
+
+
+@pytest.mark.parametrize("others", [{"a": 1.01, "b": 2.0}, {"a": 1.0}, {"a": 1.0, "b": math.nan}])
+def test_terms_of_one_rank_are_refused(others: dict[str, float]) -> None:
+    """The gradients of such an objective are wrong, and so is the curve, which is that of rank 0."""
+    with pytest.raises(AssertionError, match=r"trajectory_matching returned the terms .* on rank 0 .* on rank 1: sum over the"):
+        outer_step(MOVED, {"a": 1.0, "b": 2.0}, beside(others))
+
+
+def test_terms_that_are_rounded_otherwise_on_another_rank_are_accepted() -> None:
+    assert outer_step(MOVED, {"a": 1.0}, beside({"a": 1.00001})).losses == [1.0]
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")

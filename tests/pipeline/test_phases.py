@@ -11,12 +11,15 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.distillation.facts import DistillationFacts
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.errors import ConfigError
+from vldd_dist.models.losses import Learned
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
 from vldd_dist.pipeline.stages.publication import facts_of
+from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.reporting.plots import plots
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -148,9 +151,25 @@ def test_invalid_phases_are_refused(phases: str, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
-def test_an_objective_whose_student_starts_untrained_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"distill\.phases: the student of bilevel starts untrained"):
-        experiment("distill.objective={name: bilevel, teacher: 0}", "distill.phases=[{pairs: 2}, {}]")
+@pytest.mark.parametrize("objective", ["{name: bilevel, teacher: 0}", "{name: covariance_matching}"])
+def test_an_objective_without_a_student_that_is_already_trained_is_refused(objective: str) -> None:
+    with pytest.raises(ConfigError, match=r"distill\.phases: \w+ learns no pairs for students that are already trained"):
+        experiment(f"distill.objective={objective}", "distill.phases=[{pairs: 2}, {}]")
+
+
+class Scaled(TrajectoryMatching):
+    """It learns a tensor of its own beside the inner learning rates."""
+
+    name: str = "scaled"
+
+    def learned_shared(self) -> dict[str, Learned]:
+        return super().learned_shared() | {"log_scale": Learned(torch.zeros(1), 0.1)}
+
+
+def test_an_objective_whose_tensors_each_phase_would_learn_anew_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES.entries, "scaled", f"{__name__}:Scaled")
+    with pytest.raises(ConfigError, match=r"distill\.phases: each phase of scaled would learn its own log_scale"):
+        experiment("distill.objective=scaled", "distill.phases=[{pairs: 2}, {}]")
 
 
 @pytest.mark.parametrize(

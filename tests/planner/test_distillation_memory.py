@@ -80,6 +80,9 @@ class LossOfSteps(UnrolledObjective):
     def open(self, context: DistillationContext) -> AbstractContextManager[OuterProblem]:
         raise NotImplementedError
 
+    def allows_finite_differences(self) -> bool:
+        return True
+
 
 def test_an_unrolled_objective_of_a_plug_in_is_planned_with_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what the same unroll takes in trajectory matching, without the snapshots of experts."""

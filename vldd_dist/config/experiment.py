@@ -214,8 +214,8 @@ def _phase_conflicts(experiment: Experiment) -> list[str]:
         conflicts += [prefix + conflict for conflict in objective_conflicts]
     if distill.phases and not distill.objective.in_phases:
         conflicts.append(
-            f"distill.phases: the student of {distill.objective.name} starts untrained, but those of a later phase are trained on the "
-            "pairs of the earlier ones: leave phases out, or choose trajectory_matching"
+            f"distill.phases: {distill.objective.name} learns no pairs for students that are already trained on those of earlier "
+            "phases: leave phases out, or choose trajectory_matching"
         )
     if distill.phases and distill.workers > 1:
         conflicts.append("distill.phases are learned by one process: set distill.workers to 1")
@@ -223,6 +223,12 @@ def _phase_conflicts(experiment: Experiment) -> list[str]:
         conflicts.append(
             f"distill.phases: each phase would learn its own {next(iter(shared))}, but a distilled set has only one: choose a "
             "model.loss that learns none"
+        )
+    of_objective = distill.objective.learned_shared().keys() - distill.objective.restarted
+    if distill.phases and of_objective:
+        conflicts.append(
+            f"distill.phases: each phase of {distill.objective.name} would learn its own {min(of_objective)}, but a distilled set "
+            "has only one: leave phases out"
         )
     return conflicts
 

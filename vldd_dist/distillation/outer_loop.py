@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
+
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.averaging import RunningAverage
 from vldd_dist.distillation.checkpoints import LoopState, OuterLoopCheckpoints
@@ -59,6 +61,7 @@ class Distillation:
     ) -> None:
         self.problem, self.pairs, self.validate, self.should_stop = problem, pairs, validate, should_stop
         self.settings, self.report, self.choices = context.settings, context.report, context.choices
+        self.ranks = context.ranks
         self.outer = OuterOptimiser(pairs, rates, self.settings)
         self.average = RunningAverage(pairs, self.settings.ema)
         self.checkpoints = OuterLoopCheckpoints(writer, context.ranks, context.total) if writer else None
@@ -131,20 +134,41 @@ class Distillation:
         gradient = self.problem.gradient(step, self.pairs)
         # Numbers, also where an objective returned tensors, which would keep the graph of each step.
         terms = {name: float(value) for name, value in gradient.terms.items()}
+        if step == 0:
+            self._refuse_terms_of_a_rank(terms)
         self._refuse_divergence(step, sum(terms.values()))
         self._refuse_missing(gradient)
         self.outer.step(gradient.rows, gradient.row_gradients, gradient.shared_gradients)
         self.average.update(step + 1)
         self.history.add(terms, self.pairs.shared)
 
+    def _refuse_terms_of_a_rank(self, terms: Mapping[str, float]) -> None:
+        """Refuse an outer loss of one rank's pairs or shards, whose gradient is not that of the loss over all ranks."""
+        of_ranks = self.ranks.all_gather(dict(terms))
+        first = torch.tensor(list(of_ranks[0].values()), dtype=torch.float64)
+        for rank, others in enumerate(of_ranks):
+            values = torch.tensor(list(others.values()), dtype=torch.float64)
+            # Different kinds of machines may round differently.
+            same = list(others) == list(of_ranks[0]) and torch.allclose(values, first, rtol=1e-3, atol=1e-6, equal_nan=True)
+            if not same:
+                raise AssertionError(
+                    f"the objective {self.settings.objective.name} returned the terms {of_ranks[0]} on rank 0 and {others} on "
+                    f"rank {rank}: sum over the ranks, parts that depend on this rank's tensors by "
+                    "`context.ranks.all_reduce_of_parts` and constants by `all_reduce`, or set distill.workers to 1"
+                )
+
     def _refuse_missing(self, gradient: OuterGradient) -> None:
         """Refuse a gradient without a tensor that would be published as learned."""
         learned = self.pairs.learned(self.pairs.rows | self.pairs.shared).keys()
         if missing := sorted(learned - gradient.row_gradients.keys() - gradient.shared_gradients.keys()):
-            name = missing[0]
-            has_rate = name in self.settings.rates()
-            mend = f"set distill.lr_{name} to 0" if has_rate else "choose a model.loss that does not learn it"
-            raise ConfigError(f"distill.objective: {self.settings.objective.name} does not learn {name}: {mend}")
+            name, objective = missing[0], self.settings.objective
+            if name in objective.learned_shared():
+                mend = "return its gradient in `shared_gradients`, or give it the learning rate 0 in `learned_shared`"
+            elif name in self.settings.rates():
+                mend = f"set distill.lr_{name} to 0"
+            else:
+                mend = "choose a model.loss that does not learn it"
+            raise ConfigError(f"distill.objective: {objective.name} does not learn {name}: {mend}")
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
         objective = self.settings.objective

@@ -25,12 +25,16 @@ class Objective(Plugin):
     Attributes:
         needs: inputs that it needs: "experts" (`DistillationContext.open_experts`), "real_batches" (real pairs at every step).
         advice: what to change when the loss diverges, for the error message.
-        in_phases: whether its student can go on from one that was trained on the pairs of earlier phases.
+        in_phases: whether it learns pairs for a student that was already trained on the pairs of earlier phases, so that
+            `distill.phases` has a meaning.
+        restarted: names of the shared tensors of `learned_shared` that each phase learns anew, because they only serve its own
+            steps; a distilled set has those of the last phase. With others, phases are refused.
     """
 
     known_needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
-    in_phases: ClassVar[bool] = True
+    in_phases: ClassVar[bool] = False
+    restarted: ClassVar[frozenset[str]] = frozenset()
     max_loss: Annotated[Rate | None, HOW_TO_RUN] = Field(
         None,
         description="The distillation stops as diverged when the mean loss of 20 outer steps exceeds it; null: only at NaN or "

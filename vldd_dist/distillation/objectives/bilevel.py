@@ -44,7 +44,6 @@ class Bilevel(UnrolledObjective):
     """The outer loss is the loss on real pairs of a student that was trained on the synthetic ones."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
-    in_phases: ClassVar[bool] = False
     name: str = "bilevel"
     inner_steps: Positive = Field(15, description="The student's last steps, through which the gradient goes.")
     skipped_steps: NonNegative = Field(
@@ -87,8 +86,7 @@ class Bilevel(UnrolledObjective):
     def conflicts(self, experiment: "Experiment") -> list[str]:
         conflicts = [*super().conflicts(experiment), *self._conflicts_with_evaluation(experiment)]
         key = "distill.objective"
-        gradient = GRADIENTS.load(self.gradient)
-        if gradient.first_order_only or not gradient.update_adjoint:
+        if not GRADIENTS.load(self.gradient).update_adjoint:
             conflicts.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
             loss = experiment.model.loss.name
@@ -113,9 +111,6 @@ class Bilevel(UnrolledObjective):
 
     def needed(self) -> frozenset[str]:
         return self.needs if self.teacher else self.needs - {"experts"}
-
-    def allows_finite_differences(self) -> bool:
-        return False
 
     def costs(self) -> "BilevelCosts":
         return BilevelCosts(self)

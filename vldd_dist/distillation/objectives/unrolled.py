@@ -42,6 +42,7 @@ def _known_gradient(name: str) -> str:
 class UnrolledObjective(Objective):
     """An objective that trains a student on the pairs for a few steps and differentiates through these steps."""
 
+    restarted: ClassVar[frozenset[str]] = frozenset({LOG_RATES})
     advice: ClassVar[str] = "lower distill.lr_images, distill.lr_texts, distill.objective.lr_rates or the inner learning rates"
     inner_steps: Positive = Field(8, description="Inner steps of each outer step: the student's training steps (syn_steps).")
     gradient: Annotated[str, AfterValidator(_known_gradient)] = Field(
@@ -86,6 +87,11 @@ class UnrolledObjective(Objective):
         """Those of `gradient`. An objective with more adds them to these."""
         key, distill, gradient = "distill.objective.gradient", experiment.distill, GRADIENTS.load(self.gradient)
         conflicts = []
+        if gradient.first_order_only and not self.allows_finite_differences():
+            conflicts.append(
+                f"{key}: {self.gradient} is accepted only where it is checked against exact, and distill.objective: "
+                f"{self.name} does not check it: set exact"
+            )
         if gradient.first_order_only and distill.precision == "bf16":
             conflicts.append(
                 f"distill.precision: bf16 with {key}: {self.gradient}: the rounding error of bf16 is larger than the "
@@ -126,9 +132,9 @@ class UnrolledObjective(Objective):
         return {LOG_RATES: result.rates * rates} | dict(zip(names, result.shared, strict=True))
 
     def allows_finite_differences(self) -> bool:
-        """Whether the unroll may be differentiated by finite differences. An objective that allows them refuses a student with
-        kinks, and checks them by `Unroller.check_differences`."""
-        return True
+        """Whether the unroll may be differentiated by finite differences. An objective that allows them must refuse a student
+        with kinks (`refuse_kinked_student`), and check them by `Unroller.check_differences`."""
+        return False
 
     def difference_scheme(self) -> str:
         """The scheme of finite differences, "central" or "forward"."""

@@ -10,7 +10,10 @@ from torch import Tensor
 
 # Tensors in a fixed order: a student's parameters, a batch, or a vector laid out as either.
 Params = Sequence[Tensor]
-# theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower.
+# theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower. With several
+# ranks theta_T is this rank's shards, flat and possibly empty, and the terms are those of all ranks, the same on each, with a
+# gradient to this rank's shards only: sums over elements go through `Ranks.all_reduce_of_parts`, and `all_reduce` if they are
+# constants. `Unroller.loss_of_rows` makes such a loss of features of real rows.
 OuterLoss = Callable[[Params], Tensor]
 
 
@@ -183,7 +186,7 @@ class Gradient:
             autograd graph over all steps instead of a sweep, on one process.
         update_adjoint: whether the sweep updates the adjoint from step to step.
         first_order_only: whether no second derivative is taken. Then any kernel and any sharding can be used, but activations
-            must be smooth, and the result is checked against `exact`.
+            must be smooth, and only an objective that checks the result against `exact` accepts it.
     """
 
     derivatives: Callable[[Passes, DifferenceSettings], StepDerivatives] | None

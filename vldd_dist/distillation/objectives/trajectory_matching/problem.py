@@ -22,7 +22,7 @@ from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
-from vldd_dist.distillation.unroll import EpsilonChoice, Unroll
+from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
 from vldd_dist.models.parameters import TOWERS
@@ -30,7 +30,8 @@ from vldd_dist.seeding import derive_seed
 
 
 class TrajectoryMatchingProblem(OuterProblem):
-    """Each outer step draws an expert and a start, unrolls the student from there and differentiates the matching loss.
+    """Each outer step draws an expert and a start, unrolls the student from there and differentiates the matching loss. A
+    subclass with another `outer_loss` is named by `TrajectoryMatching.problem_class`.
 
     Args:
         seed: every draw of an outer step derives from it and the step.
@@ -133,13 +134,21 @@ class TrajectoryMatchingProblem(OuterProblem):
         self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs
     ) -> StudentUnroll:
         start, target = self.states.at(draw.expert, *self._start_and_target(draw))
-        towers = self.unroller.towers
         shared = [pairs.shared[name] for name in self.shared_of_loss]
-        outer = partial(matching_loss, start=start, target=target, towers=towers, ranks=self.context.ranks)
         blending = self.settings.blend
         blend = None if blending is None else blending.of_step(derive_seed(self.seed, "blend", step))
-        unroll = Unroll(start, rates, exchange.batches, outer, towers, shared)
+        outer = self.outer_loss(start, target)
+        unroll = Unroll(start, rates, exchange.batches, outer, self.unroller.towers, shared)
         return StudentUnroll(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed, blend)
+
+    def outer_loss(self, start: Params, target: Params) -> OuterLoss:
+        """The outer loss of an outer step, with one term for each tower: theta_T -> (2,).
+
+        Args:
+            start: the expert's parameters where the student starts; with several ranks this rank's shards.
+            target: the expert's parameters that the student should reach, likewise.
+        """
+        return partial(matching_loss, start=start, target=target, towers=self.unroller.towers, ranks=self.context.ranks)
 
     def _start_and_target(self, draw: Draw) -> tuple[Epochs, Epochs]:
         """The epochs that the student starts from and should reach."""

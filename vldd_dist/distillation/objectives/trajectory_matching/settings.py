@@ -17,6 +17,7 @@ class TrajectoryMatchingSettings(UnrolledObjective):
     """The settings of `TrajectoryMatching`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"experts"})
+    in_phases: ClassVar[bool] = True
     name: str = "trajectory_matching"
     expert_epochs: Positive = Field(1, description="Epochs of the expert that the student's steps must match.")
     min_start_epoch: NonNegative = Field(0, description="The first epoch of the experts that the student may start from.")
@@ -116,6 +117,9 @@ class TrajectoryMatchingSettings(UnrolledObjective):
 
     def reached_epochs(self) -> frozenset[int]:
         return self.matched_epochs().union(self.shortcut_epochs())
+
+    def allows_finite_differences(self) -> bool:
+        return True
 
     def difference_scheme(self) -> str:
         return self.difference
