@@ -212,6 +212,14 @@ def test_an_objective_that_compares_features(enter, tmp_path: Path) -> None:
     assert all(0 < value < 2 for value in curve.loss)
 
 
+def test_trajectory_matching_with_another_distance(enter, tmp_path: Path) -> None:
+    (override,) = enter("cosine_trajectory")
+    _, graph, store = run(tmp_path, override, "distill.objective.inner_steps=2", "distill.objective.max_start_epoch=1")
+    (curve,) = Reporter(graph, store).collect().distillations
+    assert list(curve.terms) == ["image", "text"]
+    assert all(0 < value < 2 for values in curve.terms.values() for value in values)
+
+
 def test_a_gradient(enter, tmp_path: Path) -> None:
     (override,) = enter("forward_only")
     tolerance = "distill.objective.check_tolerance=0.2"
