@@ -13,6 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from tests.extending_page import EXAMPLES, PAGE
 from tests.studies import load_study
 from vldd_dist import load_distilled, plugins
 from vldd_dist.artifacts.facts import Facts
@@ -41,9 +42,6 @@ from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 
-PAGE = Path("docs/extending.md").read_text()
-SECTION = re.compile(r"`(\w+)\.py`, entered as `(\w+)\[\"(\w+)\"\] = \"([\w:]+)\"`(.*?)```python\n(.*?)```", re.DOTALL)
-EXAMPLES = {name: (file, registry, target, text, code) for file, registry, name, target, text, code in SECTION.findall(PAGE)}
 TINIEST = [
     *TINY,
     "data.train_images=24",

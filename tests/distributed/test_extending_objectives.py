@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.distributed.feature_runs import FIVE_PAIRS, found_gradient, with_inputs
-from tests.test_extending import EXAMPLES
+from tests.extending_page import EXAMPLES
 from vldd_dist.distillation.objectives import OuterGradient
 from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.sharding.ranks import SOLO, Ranks
