@@ -1,11 +1,13 @@
 """A small distilled set, with the recipe of its students, and one with a learned similarity."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
+from vldd_dist.distilled_set.publishing.write import files_of
 from vldd_dist.models.losses.wbce import WeightedBCE
 
 RECIPE = Recipe(
@@ -35,3 +37,11 @@ def with_similarity(similarity: dict[str, Any]) -> DistilledSet:
     shown.rows |= {name: one.start for name, one in loss.learned_rows(range(len(shown)), len(shown)).items()}
     shown.recipe = RECIPE.model_copy(update={"loss": loss.model_dump(mode="json")})
     return shown
+
+
+def save_unchecked(distilled: DistilledSet, folder: str) -> None:
+    """Write a set that `save` refuses, as another program may have written it."""
+    for name, content in files_of(distilled).items():
+        file = Path(folder, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
