@@ -1,6 +1,5 @@
 """A small distilled set, with the recipe of its students, and one with a learned similarity."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.distilled_set.publishing.write import files_of
 from vldd_dist.models.losses.wbce import WeightedBCE
+from vldd_dist.store.store import Store
 
 RECIPE = Recipe(
     image_model="test_nfnet", image_model_args={}, image_weights="random", image_train="full", image_head="none", image_size=16,
@@ -39,9 +39,7 @@ def with_similarity(similarity: dict[str, Any]) -> DistilledSet:
     return shown
 
 
-def save_unchecked(distilled: DistilledSet, folder: str) -> None:
+def save_unchecked(distilled: DistilledSet, url: str) -> None:
     """Write a set that `save` refuses, as another program may have written it."""
     for name, content in files_of(distilled).items():
-        file = Path(folder, name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        Store(url).write(name, content)

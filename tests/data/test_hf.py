@@ -63,6 +63,10 @@ def check_all(source: Source, parts: int, captions: list[list[str]]) -> None:
     assert len({sample.key for sample in found}) == 7
     assert not any(set(sample.key) & set("./") for sample in found)
     assert len(source.parts("train", limit=None, images=2)) == parts
+    # A preparation refuses more samples than a part states.
+    for part in source.parts("train", limit=None, images=2):
+        given = list(source.samples("train", part, image_size=8, seed=0))
+        assert part.samples is None or len(given) <= part.samples
     assert read(source, images=100) == found
     assert read(source, images=2, limit=5) == found[:5]
     assert len(read(source, "val")) == 3

@@ -13,6 +13,7 @@ from vldd_dist import build_towers, load_distilled, plugins, train_on
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.errors import StoreError
+from vldd_dist.models.losses.base import Learned
 from vldd_dist.models.losses.infonce import InfoNCE
 
 
@@ -62,6 +63,10 @@ def test_a_set_is_not_trained_on_by_another_revision_of_its_loss(tmp_path: Path,
         (lambda one: one.rows["images"].fill_(torch.nan), "'images' has values that are infinite or no numbers"),
         (lambda one: one.captions.pop(), "4 captions for 5 pairs"),
         (lambda one: one.shared.update(log_rates=torch.full((2,), torch.inf)), "'log_rates' has values that are infinite"),
+        (
+            lambda one: setattr(one, "recipe", RECIPE.model_copy(update={"image_weights": "in the set"})),
+            "the recipe says that the image tower's weights are in the set, and it has none",
+        ),
         (lambda one: setattr(one, "start_images", torch.zeros(4, 3, 16, 16, dtype=torch.uint8)), "'start_images' must have 5"),
     ],
 )
@@ -80,6 +85,27 @@ def test_pairs_that_lack_columns_of_their_similarity_are_not_trained_on() -> Non
     shown.rows = {name: rows[:4] for name, rows in shown.rows.items()}
     with pytest.raises(ValueError, match=r"'similarity' must be \(4, 4\) float32"):
         losses_on(shown)
+
+
+def test_a_set_without_its_learned_temperature_is_not_trained_on() -> None:
+    shown = distilled_set()
+    shown.recipe = RECIPE.model_copy(update={"loss": {"name": "infonce", "learn_temperature": True}})
+    with pytest.raises(ValueError, match=r"'log_temperature' must be \(1,\) float32"):
+        losses_on(shown)
+
+
+class Biased(InfoNCE):
+    """Learns a tensor of its own, and no temperature."""
+
+    name: str = "biased"
+
+    def learned_shared(self) -> dict[str, Learned]:
+        return {"bias": Learned(torch.zeros(1), 0.1)}
+
+
+def test_a_loss_may_learn_another_tensor_than_its_temperature() -> None:
+    features = torch.randn(4, 6), torch.randn(4, 6)
+    assert Biased()(*features, {}, {"bias": torch.zeros(1)}) == InfoNCE()(*features)
 
 
 def test_frozen_parts_in_evaluation_mode_stay_in_it() -> None:

@@ -80,7 +80,11 @@ class DistilledSet:
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes in bytes, by name, of the floating-point tensors that a student is trained on. Integers such as a pair's
-        phase are not counted."""
+        phase are not counted.
+
+        Raises:
+            StoreError: as `loss`.
+        """
         named = self.rows | self.loss.own_shared(self.shared)
         return {name: tensor.nbytes for name, tensor in named.items() if tensor.is_floating_point()}
 
@@ -190,14 +194,16 @@ class DistilledSet:
         """Check what `load` checks of a set's content, before it is written to `source`.
 
         Raises:
-            StoreError: a tensor has another shape or type, or values that are not finite, the captions have another number, or
-                the loss does not match the tensors.
+            StoreError: a tensor has another shape or type, or values that are not finite, the captions have another number,
+                the image tower's weights are missing, or the loss does not match the tensors.
         """
         start_images = {} if self.start_images is None else {START_IMAGES: self.start_images}
         _check_shapes(self.rows | start_images, len(self), source)
         _check_finite(self.shared, source)
         if len(self.captions) != len(self):
             raise StoreError(f"{source}: {len(self.captions)} captions for {len(self)} pairs: {NOT_A_SET}")
+        if self.image_weights is None and self.recipe.image_weights == "in the set":
+            raise StoreError(f"{source}: the recipe says that the image tower's weights are in the set, and it has none")
         self._check_loss(source, source)
 
     def _check_loss(self, of_rows: str, of_shared: str) -> None:

@@ -27,7 +27,8 @@ def train_on(
     The loss uses what distillation learned for it, such as a temperature or a similarity of the pairs. Parameters with
     `requires_grad` are trained; running statistics of batch-norm layers are not updated, because those of synthetic images
     differ from those of real ones. Parts without such parameters that are in evaluation mode stay in it, so that their dropout
-    is not active. Both towers must be on the same device; they are left in evaluation mode.
+    is not active; call `train()` on a tower first if it should be, also before a second training. Both towers must be on the
+    same device; they are left in evaluation mode.
 
     Args:
         image_tower: images (B, 3, H, W) float32, normalised with `distilled.recipe.mean` and `std`, -> (B, d).
@@ -54,6 +55,7 @@ def train_on(
     recipe, loss = distilled.recipe, distilled.loss
     # Pairs that were taken out of a set may lack columns of its similarity.
     loss.check_rows(rows, len(distilled))
+    loss.check_shared(distilled.shared)
     towers = (image_tower, text_tower)
     fixed = [part for tower in towers for part in _fixed(tower)]
     _materialise(image_tower, images[:1])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from itertools import combinations, islice
@@ -77,7 +78,8 @@ class HuggingFace(Source):
         if limit is not None:
             return [Part(0, rows.positions, limit)]
         files_per_part = 1 if rows.count is None else max(1, rows.positions * images // max(rows.count, 1))
-        return parts_of(rows.positions, files_per_part)
+        # Their positions count files, whose numbers of rows are not known.
+        return [replace(part, samples=None) for part in parts_of(rows.positions, files_per_part)]
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         rows = self._rows[split].content

@@ -38,7 +38,7 @@ class CosineLoss(Loss):
     ) -> Tensor:
         # An objective may have learned a temperature of its own under this name.
         owned = self.own_shared(shared)
-        temperature = owned["log_temperature"].exp() if owned else self.temperature
+        temperature = owned["log_temperature"].exp() if "log_temperature" in owned else self.temperature
         return self.of_logits(cosines(image_features, text_features) / temperature, rows)
 
     def of_real_pairs(self) -> Self:

@@ -48,7 +48,8 @@ class Graph:
         Raises:
             ConfigError: there is no such milestone.
         """
-        if until is None:
+        # Publications are the last results of a run; a stage of a plug-in may come after them.
+        if until in (None, stage_of("publication").milestone):
             return in_dependency_order([unit for wanted in self._wanted.values() for unit in wanted])
         last = stage_until(until)
         return in_dependency_order([unit for unit in self.units() if unit.kind == last.kind])

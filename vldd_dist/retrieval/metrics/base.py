@@ -13,7 +13,8 @@ class Metric(Plugin):
 
     @abstractmethod
     def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:
-        """The value of the metric, a finite number. It is called once for each student, on rank 0.
+        """The value of the metric, a finite number. It is called once for each student and each expert, on rank
+        0.
 
         Args:
             image_features: (N, d) float32, of any norm, without a graph. All three are on the worker's device.
