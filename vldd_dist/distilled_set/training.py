@@ -46,16 +46,17 @@ def train_on(
         DivergenceError: the loss became NaN or infinite.
         StoreError: the set's loss is not known here.
         ValueError: there is nothing to train, `epochs` or `learning_rate` is not positive, the numbers of rows of `inputs` and
-            of pairs differ, or the set's tensors do not match its loss.
+            of pairs differ, or the set has some of the tensors that its loss learned but not all, or of other shapes.
     """
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs is {epochs}: give a positive number")
     images = _image_inputs(distilled, inputs)
     rows = {name: tensor for name, tensor in distilled.rows.items() if name not in ("images", "texts", PHASE)}
     recipe, loss = distilled.recipe, distilled.loss
-    # Pairs that were taken out of a set may lack columns of its similarity.
-    loss.check_rows(rows, len(distilled))
-    loss.check_shared(distilled.shared)
+    # Real pairs in place of a set's have none of these tensors. Pairs that were taken out of a set may lack columns of them.
+    if not (rows.keys() | distilled.shared.keys()).isdisjoint(loss.learned_names()):
+        loss.check_rows(rows, len(distilled))
+        loss.check_shared(distilled.shared)
     towers = (image_tower, text_tower)
     fixed = [part for tower in towers for part in _fixed(tower)]
     _materialise(image_tower, images[:1])
