@@ -33,7 +33,7 @@ def recalls_of_images(student: DualEncoder, split: RetrievalSplit, encode_batch:
     A caption is weighted by N / C, so that the mean over the images is the mean recall of the split."""
     ranks = query_ranks(*joint_features(student, split, encode_batch), split.image_of_caption)
     of_captions = _found(ranks.captions) * len(ranks.images) / len(ranks.captions)
-    return 100 * _found(ranks.images).index_add(0, split.image_of_caption, of_captions) / 2
+    return 100 * _found(ranks.images).index_add(0, split.image_of_caption.to(of_captions.device), of_captions) / 2
 
 
 def _found(ranks: Tensor) -> Tensor:

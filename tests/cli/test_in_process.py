@@ -70,10 +70,10 @@ def test_an_error_of_a_plug_in_is_raised_as_it_is(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--plan"], "--in-process: has no --plan"),
-        (["--max-running", "2"], "--in-process: has no --max-running"),
-        (["--track", "tensorboard=x"], "--in-process: has no --track"),
-        (["--wait-hours", "3"], "--in-process: has no --wait-hours"),
+        (["--plan"], "--in-process: does not work with --plan"),
+        (["--max-running", "2"], "--in-process: does not work with --max-running"),
+        (["--track", "tensorboard=x"], "--in-process: does not work with --track"),
+        (["--wait-hours", "3"], "--in-process: does not work with --wait-hours"),
         (["--set", "distill.workers=2"], "runs on ranks, which are processes of their own: set distill.workers=1"),
         (["--gpus", "1"], "asks for 1 GPU, and torch finds none"),
     ],

@@ -117,7 +117,7 @@ def _check_in_process(plan: bool, options: RunOptions) -> None:
         "--wait-hours": options.wait_hours != DEFAULTS.wait_hours,
     }
     if given := [name for name, value in others.items() if value]:
-        raise ConfigError(f"--in-process: has no {given[0]}: leave one of the two out")
+        raise ConfigError(f"--in-process: does not work with {given[0]}: leave one of the two out")
     if is_job():
         raise ConfigError("--in-process: a job runs its units on the cluster: leave it out")
 

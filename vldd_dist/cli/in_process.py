@@ -9,7 +9,7 @@ from vldd_dist.config.described import Described
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.events import Notice, Progress, Report, UnitReport
 from vldd_dist.monitoring.live.descriptions import describe_figures
-from vldd_dist.pipeline.committed import committed_units
+from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.in_process import run_in_process
 from vldd_dist.pipeline.revisions import check_revisions
@@ -31,14 +31,14 @@ def run_description_in_process(described: Described, store: Store, until: str | 
     """
     units = graph_of(described).units(until)
     check_revisions(units)
-    done = committed_units(store, units)
-    missing = [unit for unit in units if unit.id not in done]
+    missing = missing_units(store, units)
     compare_gpus(missing)
     try:
         run_in_process(units, store, _numbered(len(missing)))
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
-    say(f"{len(missing):,} units done, {len(done):,} found; the same command without --in-process writes the report")
+    found = len(units) - len(missing)
+    say(f"{len(missing):,} units done, {found:,} found; the same command without --in-process writes the report")
 
 
 def _numbered(count: int) -> Callable[[WorkUnit], Report]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Report
-from vldd_dist.pipeline.committed import committed_units
+from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
@@ -24,8 +24,7 @@ def run_in_process(
     Raises:
         ConfigError: a missing unit runs on several ranks. Nothing was run.
     """
-    done = committed_units(store, units)
-    missing = [unit for unit in units if unit.id not in done]
+    missing = missing_units(store, units)
     if group := next((unit for unit in missing if unit.order().is_group), None):
         raise ConfigError(
             f"{group.label} runs on ranks, which are processes of their own: set distill.workers=1, distill.sharding=none, "

@@ -20,7 +20,7 @@ from vldd_dist.monitoring.live.tracking import make_tracking
 from vldd_dist.monitoring.reports.reporters import reporter_of
 from vldd_dist.monitoring.reports.stored_description import write_description
 from vldd_dist.pipeline.advice import advice_on
-from vldd_dist.pipeline.committed import committed_units
+from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.revisions import check_revisions
 from vldd_dist.pipeline.stages.publication import PublicationFacts
@@ -120,8 +120,7 @@ def _refuse_what_cannot_run(units: list[WorkUnit], store: Store) -> None:
     on_cluster = cluster_address() is not None
     if on_cluster and all(unit.sharding == "none" for unit in units):
         return
-    done = committed_units(store, units)
-    missing = [unit for unit in units if unit.id not in done]
+    missing = missing_units(store, units)
     for sharding in sorted({unit.sharding for unit in missing} - {"none"}):
         require_engine(sharding)
     if not on_cluster:

@@ -78,7 +78,7 @@ def _samples(source: Source, group: Group, settings: DataSettings, seed: int) ->
 def _refuse_too_many(source: Source, split: str, part: Part, count: int) -> None:
     """Raises AssertionError if a source, which may be a plug-in, gives more samples of a part than it has said: images of other
     parts would be taken twice."""
-    if count > (most := min(part.limit or math.inf, part.samples or math.inf)):
+    if count > (most := min((bound for bound in (part.limit, part.samples) if bound is not None), default=math.inf)):
         raise AssertionError(
             f"the source {source.name} gave more than the {most:,} samples of {split} that are in a part: its `samples` must "
             f"end at part.stop ({part.stop:,}), and after part.limit samples if that is set"
