@@ -141,9 +141,21 @@ def test_nothing_is_imported_from_modules_of_tests() -> None:
     assert [(file, name) for file, name in sorted(imported) if re.match(r"tests\.(\w+\.)*test_", name)] == []
 
 
+def committed(pattern: str = "*") -> list[str]:
+    """The files that git knows, relative to the root."""
+    listed = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return listed.splitlines()
+
+
+def test_output_of_programs_is_not_committed() -> None:
+    """A store's URL that is read as a path, for example, gives a folder `file:`."""
+    folders = {name.partition("/")[0] for name in committed() if "/" in name}
+    sources = {"benchmarks", "cluster", "docs", "docs_site", "examples", "jobs", "storage_schemas", "tests", "vldd_dist"}
+    assert folders == {".ci", ".github", *sources}
+
+
 def test_no_file_is_long() -> None:
-    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed.splitlines() if (ROOT / name).exists()}
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in committed("*.py") if (ROOT / name).exists()}
     assert len(lengths) > 100
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}, "split these files by topic"
     assert median(lengths.values()) <= MEDIAN_FILE

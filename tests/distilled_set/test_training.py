@@ -102,6 +102,34 @@ def test_unsuitable_arguments_of_train_on_are_one_sentence_errors() -> None:
         train_on(distilled_set(), image_tower, text_tower, epochs=0)
 
 
+class Pooled(nn.Module):
+    """A tower that returns one value of several, as models of transformers do."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"pooler_output": self.tower(inputs)}
+
+
+@pytest.mark.parametrize(
+    ("text_tower", "sentence"),
+    [
+        (nn.Linear(9, 16), r"text_tower does not take inputs of float32 of shape \(\d, 8\) on cpu: mat1 and mat2 shapes"),
+        (nn.Linear(8, 16).double(), "text_tower does not take inputs of float32"),
+        (nn.Linear(8, 16, device="meta"), "text_tower does not take inputs of float32"),
+        (nn.Linear(8, 4), "image_tower returns 16 features and text_tower 4: give towers with the same number of features"),
+        (Pooled(nn.Linear(8, 16)), "text_tower returns dict for inputs of float32 .* give a module that returns a tensor"),
+        # Without the check, the loss would take this for one feature of eight images.
+        (nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (1, 16))), r"text_tower returns \(\d, 1, 16\) .* one that returns"),
+    ],
+)
+def test_towers_that_do_not_suit_the_set_are_named(text_tower: nn.Module, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        train_on(distilled_set(), small_towers()[0], text_tower)
+
+
 @pytest.mark.parametrize(("rates", "chosen"), [([0.1, 0.3, 0.3], 0.3), ([0.3, 0.1, 0.1, 0.2], 0.1), ([0.3, 0.1], 0.1)])
 def test_the_recipe_has_the_rate_that_most_seeds_chose(rates: list[float], chosen: float) -> None:
     assert most_chosen(rates) == chosen

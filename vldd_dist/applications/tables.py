@@ -43,12 +43,13 @@ def merged(results: Sequence[Result]) -> list[Result]:
 
 
 def application_table(application: Application, experiment: str, results: Sequence[Result]) -> Table:
-    """The table, with a section for each setting in the order of the results."""
+    """The table, with a section for each setting in the order of the results. Its title has the settings that differ from their
+    defaults, because the same application may run several times with other settings."""
     settings: dict[str, list[Result]] = {}
     for result in merged(results):
         settings.setdefault(result.setting, []).append(result)
     return Table(
-        title=f"{experiment}: {application.title}",
+        title=" ".join((f"{experiment}: {application.title}", *application.changes())),
         columns=[
             Column(key="method", head="method"),
             *(Column(key=figure.key, head=figure.head, group=figure.group, figures=True) for figure in application.figures),

@@ -10,11 +10,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from vldd_dist.errors import did_you_mean
@@ -213,6 +215,24 @@ def _identity(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else value
 
 
+def _default(field: FieldInfo) -> Any:
+    """The default as it is in a model; PydanticUndefined if there is none."""
+    default = field.get_default(call_default_factory=True)
+    if not field.validate_default:
+        return default
+    annotation: Any = Annotated[field.annotation, *field.metadata]
+    return TypeAdapter(annotation).validate_python(default)
+
+
+def _shown(value: Any) -> str:
+    """A setting's value in a label. Labels are in the ids of publications, so they are the same in every process."""
+    if isinstance(value, Plugin):
+        return value.label
+    if isinstance(value, list) and any(isinstance(item, Plugin) for item in value):
+        return f"[{', '.join(map(_shown, value))}]"
+    return str(_identity(value))
+
+
 class Plugin(Section):
     """A plug-in is its own configuration section: the fields of the class are its settings.
 
@@ -241,15 +261,16 @@ class Plugin(Section):
     @property
     def label(self) -> str:
         """The name, followed by the settings that differ from their defaults, except those that only say how a unit runs."""
-        words = [self.name]
+        return " ".join((self.name, *self.changes()))
+
+    def changes(self) -> list[str]:
+        """KEY=VALUE for each setting that differs from its default, except those that only say how a unit runs."""
+        changes = []
         for key, field in type(self).model_fields.items():
             value = getattr(self, key)
-            if key not in ("name", *self.execution_names()) and _identity(value) != _identity(field.default):
-                shown = value.identity() if isinstance(value, Section) else value
-                # Labels are in the ids of publications, and the order of a set differs from process to process.
-                shown = sorted(shown) if isinstance(shown, set | frozenset) else shown
-                words.append(f"{key}={getattr(value, 'label', shown)}")
-        return " ".join(words)
+            if key not in ("name", *self.execution_names()) and _identity(value) != _identity(_default(field)):
+                changes.append(f"{key}={_shown(value)}")
+        return changes
 
     def needed(self) -> frozenset[str]:
         """Those of `needs` that it needs with these settings, and those of the plug-ins that it combines."""

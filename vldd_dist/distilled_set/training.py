@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.errors import DivergenceError
+from vldd_dist.errors import DivergenceError, first_line
 from vldd_dist.training_loop import PHASE, phases_of, sgd, train_epochs
 
 
@@ -45,8 +45,9 @@ def train_on(
     Raises:
         DivergenceError: the loss became NaN or infinite.
         StoreError: the set's loss is not known here.
-        ValueError: there is nothing to train, `epochs` or `learning_rate` is not positive, the numbers of rows of `inputs` and
-            of pairs differ, or the set has some of the tensors that its loss learned but not all, or of other shapes.
+        ValueError: there is nothing to train, `epochs` or `learning_rate` is not positive, a tower does not take its inputs or
+            does not return features as above, the numbers of rows of `inputs` and of pairs differ, or the set has some of the
+            tensors that its loss learned but not all, or of other shapes.
     """
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs is {epochs}: give a positive number")
@@ -74,8 +75,12 @@ def train_on(
 
     def loss_of(batch: Tensor) -> Tensor:
         of_batch = {name: tensor[batch].to(device) for name, tensor in rows.items()}
-        image_features = image_tower(images[batch.to(images.device)].to(device))
-        value: Tensor = loss(image_features, text_tower(distilled.texts[batch].to(device)), of_batch, shared)
+        image_features = _features("image_tower", image_tower, images[batch.to(images.device)].to(device))
+        text_features = _features("text_tower", text_tower, distilled.texts[batch].to(device))
+        if image_features.shape != text_features.shape:
+            sizes = f"image_tower returns {image_features.shape[1]} features and text_tower {text_features.shape[1]}"
+            raise ValueError(f"{sizes}: give towers with the same number of features")
+        value: Tensor = loss(image_features, text_features, of_batch, shared)
         return value
 
     def update(value: Tensor) -> None:
@@ -97,6 +102,24 @@ def _image_inputs(distilled: DistilledSet, inputs: Tensor | None) -> Tensor:
     if len(inputs) != len(distilled):
         raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
     return inputs.detach()
+
+
+def _features(name: str, tower: nn.Module, inputs: Tensor) -> Tensor:
+    """Features (B, d) of the inputs. Raises ValueError if the tower fails on them or returns something else."""
+    given = f"{inputs.dtype} of shape {tuple(inputs.shape)} on {inputs.device}".removeprefix("torch.")
+    try:
+        features = tower(inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(f"{name} does not take inputs of {given}: {first_line(error)}") from error
+    if not isinstance(features, Tensor):
+        raise ValueError(f"{name} returns {type(features).__name__} for inputs of {given}: give a module that returns a tensor")
+    if features.ndim != 2 or len(features) != len(inputs):
+        raise ValueError(
+            f"{name} returns {tuple(features.shape)} for inputs of {given}: give one that returns ({len(inputs)}, d)"
+        )
+    return features
 
 
 def _fixed(tower: nn.Module) -> list[nn.Module]:

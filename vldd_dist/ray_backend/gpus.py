@@ -26,7 +26,7 @@ def compare_gpus(units: Sequence[WorkUnit]) -> None:
             finds = f"{available} on this machine"
         raise ConfigError(
             f"{lacking.label} asks for {_gpus(lacking.gpus)}, and torch finds {finds}: set its resources.gpus lower, --gpus 0 "
-            "for all stages, or RAY_ADDRESS to run on a cluster"
+            "for all stages, or run it on a cluster (RAY_ADDRESS, without --in-process)"
         )
 
 

@@ -53,7 +53,7 @@ def unit(graph: UnitGraph, number: int, pairs: int | None = None, seed: int | No
         "seed": experiment.seed,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, model)}
-    label = application.name.replace("_", " ")
+    label = " ".join((application.name.replace("_", " "), *application.changes()))
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"
