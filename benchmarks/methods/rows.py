@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from benchmarks.methods.method_runs import MethodRun
 
-KINDS = ("full", "coreset", "published", "ours", "ablation")
+KINDS = ("full", "coreset", "published", "changed", "ours", "ablation")
 BILEVEL = "bilevel"
-# Variants that are not published methods: bilevel, and PTM-ST with another start and more inner steps.
-OURS = (BILEVEL, "ptm-st-k-means")
+# Published methods with changes: PTM-ST with another start and more inner steps.
+CHANGED = ("ptm-st-k-means",)
 
 
 class Row(NamedTuple):
     """A line of the table.
 
     Attributes:
-        kind: full, coreset, published, ours or ablation.
+        kind: one of `KINDS`; "ours" is bilevel alone.
         pairs: number of pairs; 0 for full data.
         budget: number of plain pairs that take as many bytes, with which the row is compared; 0 for full data.
         means: means of six test recalls, percent: one for each distillation (over its students), or one for each student if
@@ -67,7 +67,12 @@ def mean_of_images(of_runs: Sequence[list[float]]) -> list[float]:
 
 def row_of(runs: Sequence[MethodRun]) -> Row:
     first = runs[0]
-    kind = "ours" if first.method in OURS else "ablation" if first.method.startswith(BILEVEL) else "published"
+    if first.method == BILEVEL:
+        kind = "ours"
+    elif first.method in CHANGED:
+        kind = "changed"
+    else:
+        kind = "ablation" if first.method.startswith(BILEVEL) else "published"
     students = statistics.mean(deviation(run.recalls) or 0.0 for run in runs) if len(first.recalls) > 1 else None
     seconds = statistics.median(run.seconds for run in runs)
     means = [run.mean for run in runs]
