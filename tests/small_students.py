@@ -14,7 +14,9 @@ TEXT_DIM = 12
 
 def model(train: str = "full") -> DualEncoder:
     head = HeadSettings(kind="linear") if train == "head" else HeadSettings(kind="none")
-    image = ImageTowerSettings(model="test_nfnet", weights="random", train=train, head=head)  # type: ignore[arg-type]
+    # NFNets have no linear layers for adapters.
+    backbone = {"model": "test_vit", "model_args": {"img_size": 32}} if train == "lora" else {"model": "test_nfnet"}
+    image = ImageTowerSettings.model_validate({**backbone, "weights": "random", "train": train, "head": head})
     return build(ModelSettings(image=image, joint_dim=16 if train == "head" else None), TEXT_DIM, None, 0)
 
 

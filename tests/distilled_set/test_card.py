@@ -154,6 +154,20 @@ def test_weights_that_the_recipe_says_are_in_the_set_must_be_there(tmp_path: Pat
         load_distilled(str(tmp_path / "set"))
 
 
+def test_the_card_says_what_a_student_of_ones_own_must_be() -> None:
+    lora = {"rank": 3, "alpha": 8, "targets": ".*fc1", "dropout": 0.0}
+    shown = of_recipe(image_model="vit_tiny_patch16_224", image_model_args={"depth": 3}, image_train="lora", lora=lora)
+    assert "timm vit_tiny_patch16_224 (depth 3), train lora (rank 3, alpha 8, targets .*fc1, dropout 0.0), head" in render_card(
+        shown
+    )
+
+
+def test_the_card_says_that_pairs_are_those_of_the_start() -> None:
+    shown = of_recipe()
+    shown.facts = {**FACTS, "outer_steps_to_best": 0}
+    assert "| 0; the pairs are those from which the distillation started: no later ones were better (" in render_card(shown)
+
+
 def test_public_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = of_recipe(image_weights="timm", public_weights=public_weights("nfnet_l0"), image_model="nfnet_l0")
     assert "public: timm nfnet_l0.ra2_in1k (https://huggingface.co/timm/nfnet_l0.ra2_in1k, licence " in render_card(shown)

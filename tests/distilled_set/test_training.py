@@ -39,7 +39,7 @@ class ImageSide(nn.Module):
         return self.student.image_features(inputs)
 
 
-@pytest.mark.parametrize("train", ["full", "head"])
+@pytest.mark.parametrize("train", ["full", "lora", "head"])
 def test_train_on_gives_the_same_bits_as_the_evaluation(train: str) -> None:
     """Bit-identical results, for pairs in phases with a learned temperature, and for a frozen backbone on its features."""
     distilled, evaluated = of_two_phases(), model(train)

@@ -9,7 +9,7 @@ from torch import nn
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.backbone import create_backbone, feature_size, refuse_backbone_dropout
+from vldd_dist.models.image.backbone import add_lora, create_backbone, feature_size, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"}
@@ -83,6 +83,13 @@ def test_lora_targets_without_use_are_refused(targets: str, complaint: str) -> N
     image = {**VIT, "train": "lora", "lora": LoraSettings(targets=targets)}
     with pytest.raises(ConfigError, match=rf"lora.targets: '{re.escape(targets)}' {complaint}"):
         build(settings(image), 24, None, 0)
+
+
+def test_adapters_are_in_the_layers_that_the_expression_matches_and_in_no_others() -> None:
+    """peft takes a name in a list as the end of names, so `proj` would also adapt `inner.proj`, and a convolution."""
+    inner = nn.ModuleDict({"proj": nn.Linear(4, 4), "conv": nn.ModuleDict({"proj": nn.Conv2d(3, 4, 1)})})
+    backbone = add_lora(nn.ModuleDict({"proj": nn.Linear(4, 4), "inner": inner}), LoraSettings(targets="proj"))
+    assert [name for name, module in backbone.named_modules() if hasattr(module, "lora_A")] == ["proj"]
 
 
 def test_weights_go_in_without_their_classifier_and_wrong_ones_are_named() -> None:

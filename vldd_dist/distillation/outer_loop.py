@@ -89,6 +89,8 @@ class Distillation:
         if reason_to_end is not None:
             raise reason_to_end
         best_step, best_recall = self.history.best_validation()
+        if best_step == 0:
+            self.report(Notice("no outer step improved the validation recall, so the result is the pairs it started from"))
         return DistillationFacts(
             best_step=best_step,
             best_validation=best_recall,

@@ -26,9 +26,9 @@ def train_on(
 
     The loss uses what distillation learned for it, such as a temperature or a similarity of the pairs. Parameters with
     `requires_grad` are trained; running statistics of batch-norm layers are not updated, because those of synthetic images
-    differ from those of real ones. Parts without such parameters that are in evaluation mode stay in it, so that their dropout
-    is not active; call `train()` on a tower first if it should be, also before a second training. Both towers must be on the
-    same device; they are left in evaluation mode.
+    differ from those of real ones. Parts of which all parameters are frozen stay in evaluation mode if they are in it, so that
+    their dropout is not active; all other dropout is. Call `train()` on such a part first if its dropout should be active, also
+    before a second training. Both towers must be on the same device; they are left in evaluation mode.
 
     Args:
         image_tower: images (B, 3, H, W) float32, normalised with `distilled.recipe.mean` and `std`, -> (B, d).

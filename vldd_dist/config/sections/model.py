@@ -51,7 +51,8 @@ class LoraSettings(Section):
     rank: Positive = Field(4, description="Rank of the adapters.")
     alpha: Positive = Field(4, description="Scale: the adapter's output is multiplied by alpha / rank.")
     targets: str = Field(
-        r".*\.attn\.(qkv|proj)", description="Regular expression for the names of the modules that get an adapter."
+        r".*\.attn\.(qkv|proj)",
+        description="Regular expression for the full names of the linear layers (`nn.Linear` only) that get an adapter.",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout probability before the adapters.")
 

@@ -37,9 +37,9 @@ def render_card(distilled: DistilledSet) -> str:
         measured="" if test is None else f" on {measured_on(test.images, test.captions)}",
         coarse=f" {coarse}" if test and (coarse := coarseness(test.images)) else "",
         recalls=_recall_table(facts.get("recalls", {})),
-        image_model=recipe.image_model,
+        image_model=_with_arguments(recipe.image_model, recipe.image_model_args),
         image_weights=_weights_of(recipe),
-        image_train=recipe.image_train,
+        image_train=_with_arguments(recipe.image_train, recipe.lora or {}),
         image_head=recipe.image_head,
         text_head=recipe.text_head,
         joint_dim=recipe.joint_dim or "the image features' size",
@@ -59,7 +59,7 @@ def render_card(distilled: DistilledSet) -> str:
         weight_decay=f"{recipe.weight_decay:g}",
         objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
         start=_start_of(facts.get("start", {})),
-        best=facts.get("outer_steps_to_best", "unknown"),
+        best=_best_of(facts.get("outer_steps_to_best", "unknown")),
         digest=distilled.digest,
     )
 
@@ -76,6 +76,11 @@ _TRAINING = {
     True: "features = image_tower.features(distilled.images)\n"
     "losses = train_on(distilled, image_tower.head, text_tower, inputs=features)",
 }
+
+
+def _with_arguments(name: str, arguments: Mapping[str, Any]) -> str:
+    """For example `lora (rank 4, alpha 4)`."""
+    return f"{name} ({_in_words(arguments)})" if arguments else name
 
 
 def _weights_of(recipe: Recipe) -> str:
@@ -104,6 +109,11 @@ _SIMILARITY_SHOWN = f"""
 
 The learned similarity of images (rows) and texts (columns): blue is negative, white is zero, red is positive.
 """
+
+
+def _best_of(steps: int | str) -> str:
+    """The outer steps until the published pairs; with none of them, the pairs were not changed."""
+    return "0; the pairs are those from which the distillation started: no later ones were better" if steps == 0 else str(steps)
 
 
 def _start_of(start: dict[str, Any]) -> str:

@@ -184,8 +184,10 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
             f"{', '.join(names[:3])}"
         )
     backbone.requires_grad_(False)
+    # peft takes a list of names as the ends of names, and an expression as `re.fullmatch` does.
+    expression = "|".join(map(re.escape, matching))
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=matching, lora_dropout=settings.dropout, bias="none"
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=expression, lora_dropout=settings.dropout, bias="none"
     )
     return inject_adapter_in_model(config, backbone)
 
