@@ -10,7 +10,7 @@ import reprlib
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,6 @@ from vldd_dist.plugins import STAGES
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
 from vldd_dist.strict_model import StrictModel, first_error
 
-SCHEMA_VERSION = 2
 SEAL = "seal"
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
 
@@ -28,13 +27,14 @@ RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webd
 class Sealed(StrictModel):
     """A record that is stored with a seal. It may contain numbers that are not finite, which `to_json` refuses.
 
-    Attributes:
-        schema_version: the version with which it is written.
-        readable_versions: the versions that `from_json` reads. Version 1 had no seals and no blocks.
+    Each has a field `schema_version`, whose default is the version that is written, and the only one that `from_json` reads.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
-    readable_versions: ClassVar[tuple[int, ...]] = (1, SCHEMA_VERSION)
+
+    @classmethod
+    def own_version(cls) -> int:
+        return int(cls.model_fields["schema_version"].default)
 
 
 Record = TypeVar("Record", bound=Sealed)
@@ -139,19 +139,16 @@ def from_json(model: type[Record], data: bytes, source: str) -> Record:
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
+    own = model.own_version()
     # `type` is compared because True == 1 and 2.0 == 2, and neither is a valid version.
-    if type(version) is not int or version not in model.readable_versions:
-        newer = type(version) is int and version > max(model.readable_versions)
+    if type(version) is not int or version != own:
+        newer = type(version) is int and version > own
         advice = "use a newer vldd_dist" if newer else "make it again, or read it with the version of vldd_dist that wrote it"
-        readable = " and ".join(map(str, model.readable_versions))
-        raise StoreError(f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads {readable}: {advice}")
-    if version == 1:
-        tree["schema_version"] = SCHEMA_VERSION
-    else:
-        seal = tree.pop(SEAL, None)
-        # The bytes are compared too, because a flipped bit does not always change the parsed tree.
-        if seal != seal_of(tree) or data != canonical(tree | {SEAL: seal}):
-            raise DamagedObject(f"{source}: its seal does not match its content: the object is damaged, or was edited by hand")
+        raise StoreError(f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads {own}: {advice}")
+    seal = tree.pop(SEAL, None)
+    # The bytes are compared too, because a flipped bit does not always change the parsed tree.
+    if seal != seal_of(tree) or data != canonical(tree | {SEAL: seal}):
+        raise DamagedObject(f"{source}: its seal does not match its content: the object is damaged, or was edited by hand")
     return _validated(model, tree, source)
 
 

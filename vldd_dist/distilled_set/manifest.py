@@ -11,7 +11,7 @@ and the files that `presentation` adds for people and other tools
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -126,7 +126,6 @@ def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
 class DistilledManifest(Sealed):
     """The commit of a distilled set."""
 
-    readable_versions: ClassVar[tuple[int, ...]] = (4,)
     # Version 3 referred to the unit that made the image weights, which exists only in its own store.
     schema_version: Literal[4] = 4
     kind: Literal["distilled_set"] = "distilled_set"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
-from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, Sealed, UnitManifest
+from vldd_dist.artifacts.manifests import SEAL, CheckpointRecord, Sealed, UnitManifest
 from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
@@ -51,7 +51,7 @@ def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
             "description": "sha256 of this file's JSON without the seal: keys sorted, indented by two, one newline at the end",
         }
         schema["required"] = sorted([*schema["required"], "schema_version", SEAL])
-    version = max(model.readable_versions) if issubclass(model, Sealed) else SCHEMA_VERSION
+    version = (model if issubclass(model, Sealed) else UnitManifest).own_version()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:vldd_dist:{name}:{version}",

@@ -8,13 +8,13 @@ Manifests say which units are done; the status says what is running, how fast, a
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from vldd_dist.artifacts.facts import Count
 from vldd_dist.artifacts.keys import STATUS, status_key
-from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
+from vldd_dist.artifacts.manifests import Sealed, from_json, to_json
 from vldd_dist.artifacts.runs.run_units import RunId
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import PARALLEL_READS
@@ -80,7 +80,6 @@ class UnitStatus(StrictModel):
 class RunStatus(Sealed):
     """The state of a run's driver at one moment."""
 
-    readable_versions: ClassVar[tuple[int, ...]] = (SCHEMA_VERSION,)
     schema_version: Literal[2] = 2
     kind: Literal["run_status"] = "run_status"
     experiment: str

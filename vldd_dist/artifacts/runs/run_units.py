@@ -9,12 +9,12 @@ is the same run, and one with another output is another run.
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from vldd_dist.artifacts.keys import run_units_key
-from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
+from vldd_dist.artifacts.manifests import Sealed, from_json, to_json
 from vldd_dist.store.store import Store
 
 RunId = Annotated[str, Field(pattern="^[0-9a-f]{8}$", description="a hash of all units of the run's graph")]
@@ -23,7 +23,6 @@ RunId = Annotated[str, Field(pattern="^[0-9a-f]{8}$", description="a hash of all
 class RunUnits(Sealed):
     """The units of a run's whole graph, also if the run ends at an earlier stage."""
 
-    readable_versions: ClassVar[tuple[int, ...]] = (SCHEMA_VERSION,)
     schema_version: Literal[2] = 2
     kind: Literal["run_units"] = "run_units"
     experiment: str
