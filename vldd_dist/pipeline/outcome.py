@@ -23,6 +23,7 @@ class Outcome:
         exit_code: the exit code of a command that ends because of this outcome.
         awaits: id of the unit it waits for.
         node: Ray's id of the node it ran on, if known.
+        died: of a lost rank: whether its own process or machine ended, and not that of another rank that it waited for.
         missing: of a rank: the ranks that did not connect when the group was made, itself perhaps included.
     """
 
@@ -31,6 +32,7 @@ class Outcome:
     exit_code: int = 0
     awaits: str = ""
     node: str | None = None
+    died: bool = False
     missing: tuple[int, ...] = ()
 
 

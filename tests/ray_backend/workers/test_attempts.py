@@ -15,7 +15,6 @@ from vldd_dist.ray_backend import executor as executor_module
 from vldd_dist.ray_backend.executor import CHECKPOINT_SECONDS, RayExecutor
 from vldd_dist.ray_backend.workers import attempts as ray_work
 from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt, outcome_of, worst
-from vldd_dist.ray_backend.workers.errors import LOST
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
@@ -76,8 +75,8 @@ def test_a_refused_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_lost_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
-    group.told["rank 1"] = Outcome("lost", f"{LOST}: the node is gone", 1)
-    assert group.outcome() == Outcome("lost", f"rank 1 of 2: {LOST}: the node is gone", 1, node="n1")
+    group.told["rank 1"] = Outcome("lost", "the node is gone", 1, died=True)
+    assert group.outcome() == Outcome("lost", "rank 1 of 2: the node is gone", 1, node="n1", died=True)
 
 
 def test_a_killed_rank_counts_against_its_own_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +98,7 @@ def test_an_exception_from_ray_becomes_the_outcome_of_a_worker_without_an_answer
     monkeypatch.setattr(ray_work.ray, "wait", lambda references, timeout: (references, []))
     for given, outcome in (
         (asdict(REFUSED), REFUSED),
-        (NodeDiedError("the node is gone"), Outcome("lost", "its process or machine ended: the node is gone", 1)),
+        (NodeDiedError("the node is gone"), Outcome("lost", "its process or machine ended: the node is gone", 1, died=True)),
         (WorkerCrashedError(), Outcome("killed", "its process was killed", 1)),
         # The process lives, but Ray could not read its answer.
         ("no fields", Outcome("broken", ANY, 1)),
@@ -114,9 +113,9 @@ def test_the_failure_of_one_rank_is_the_outcome_of_the_group() -> None:
     for status in ("crashed", "broken", "killed"):
         own = Outcome(status, "why", 1, node="n")  # type: ignore[arg-type]
         assert worst({0: missed, 1: own}, {}, timeout) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
-    died = Outcome("lost", f"{LOST}: the node is gone", 1)
-    assert worst({0: missed, 1: died}, {}, timeout) == Outcome("lost", f"rank 1 of 2: {died.cause}", 1)
-    assert worst({0: missed, 1: died}, {2: "n2"}, timeout) == Outcome("lost", f"rank 1 of 3: {died.cause}", 1)
+    died = Outcome("lost", "the node is gone", 1, died=True)
+    assert worst({0: missed, 1: died}, {}, timeout) == Outcome("lost", "rank 1 of 2: the node is gone", 1, died=True)
+    assert worst({0: missed, 1: died}, {2: "n2"}, timeout) == Outcome("lost", "rank 1 of 3: the node is gone", 1, died=True)
     hung = worst({0: missed}, {1: "n1"}, timeout)
     assert hung == Outcome("broken", "rank 1 of 2 took no part in a collective operation for 10 s: it hangs", 1, node="n1")
     assert worst({0: missed, 1: missed}, {}, timeout).status == "broken", "no machine was lost"

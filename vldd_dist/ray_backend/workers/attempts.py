@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.workers import exceptions, start
-from vldd_dist.ray_backend.workers.errors import LOST, outcome_of_error
+from vldd_dist.ray_backend.workers.errors import outcome_of_error
 from vldd_dist.ray_backend.workers.placement import labels_without, placement_options
 from vldd_dist.store.store import Store
 
@@ -172,18 +172,13 @@ class GroupAttempt(Attempt):
         # A rank's own failure and the loss of its machine are final. If ranks failed only because they lost another one, wait
         # for the rest, to learn which rank is gone.
         ended = self._ended.values()
-        only_losses = all(outcome.status in ("lost", "done", "waits") and not _died(outcome) for outcome in ended)
+        only_losses = all(outcome.status in ("lost", "done", "waits") and not outcome.died for outcome in ended)
         return time.monotonic() - self._failed_at > (GRACE_SECONDS if only_losses else 0)
 
     def stop(self) -> None:
         for actor in self.actors:
             ray.kill(actor)
         remove_placement_group(self.group)
-
-
-def _died(outcome: Outcome) -> bool:
-    """Whether Ray lost the rank's process or machine; a rank that only lost another one returns an outcome itself."""
-    return outcome.status == "lost" and outcome.cause.startswith(LOST)
 
 
 def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: timedelta) -> Outcome:
@@ -204,7 +199,7 @@ def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: tim
         # Done or waiting, which is the same on all ranks.
         return next(iter(ended.values()))
     for rank, outcome in lost.items():
-        if _died(outcome):
+        if outcome.died:
             return replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
     if missing := {rank for outcome in lost.values() for rank in outcome.missing}:
         # They connect to rank 0: if no other rank could, it is the one that cannot be reached.

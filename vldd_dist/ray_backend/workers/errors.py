@@ -29,7 +29,7 @@ NODE_ERRORS = (
 )
 # Part of the message of Ray's control service; the exception has no field for this.
 WORKER_DIED = "its worker process has died"
-LOST, KILLED = "its process or machine ended", "its process was killed"
+KILLED = "its process was killed"
 
 
 def outcome_of_error(error: Exception) -> Outcome:
@@ -41,5 +41,5 @@ def outcome_of_error(error: Exception) -> Outcome:
     if isinstance(error, WorkerCrashedError) or (isinstance(error, ActorDiedError) and WORKER_DIED in str(error)):
         return Outcome("killed", KILLED, 1)
     if isinstance(error, (*NODE_ERRORS, ActorDiedError)) and not getattr(error, "actor_init_failed", False):
-        return Outcome("lost", f"{LOST}: {plain(first_line(error))}", 1)
+        return Outcome("lost", f"its process or machine ended: {plain(first_line(error))}", 1, died=True)
     return Outcome("broken", describe(error), 1)
