@@ -70,7 +70,7 @@ class FeatureSpace:
         """A coreset in feature space. A pair that is a mean of real pairs has the mean of their features, as it has the mean of
         their embeddings; it is not the features of a mean of pixels."""
         rows = read_rows(UnitReader(self.store, unit.kind, unit.id), "pairs")
-        if method_of(unit).remark is None:
+        if not method_of(unit).averages:
             return self.of_pixels(rows)
         features = self.split("train").inputs
         means = [features[images].mean(dim=0) for images in select(unit, load_candidates(workspace(self.store, unit)))]

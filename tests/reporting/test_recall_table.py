@@ -22,7 +22,7 @@ def test_summary_has_exactly_the_promised_keys():
     rows = summary(report())["rows"]
     assert [(entry["method"], entry["pairs"], entry.get("image_model")) for entry in rows] == ORDER
     for entry in rows:
-        assert set(entry) - {"image_model", "of_full_data"} == {"method", "pairs", "metrics", "runs", "students", "planned"}
+        assert set(entry) - {"image_model", "of_full_data"} == {"method", "pairs", "metrics", "runs", "students", "planned", "averages"}
         assert list(entry["metrics"]) == list(RECALL_METRICS)
         assert all(set(stat) == {"mean", "std_runs", "std_students"} for stat in entry["metrics"].values())
     assert "image_model" not in rows[0]
@@ -58,11 +58,11 @@ def test_comparisons_name_the_best_coreset_of_the_size():
 
 def test_means_of_pairs_do_not_count_as_the_best_coreset():
     """Means are not marked as the best coreset, and the table says that they are means."""
-    means = row("prototypes", 10, 60.0).model_copy(update={"remark": "means of real pairs"})
+    means = row("prototypes", 10, 60.0).model_copy(update={"averages": True})
     data = report()
     data = data.model_copy(update={"rows": [*data.rows, means]})
     assert comparisons(data.rows)[0].coreset.method == "random"
-    assert "Prototypes: means of real pairs." in recall_table(data).notes
+    assert "Prototypes: means of real pairs, made without distillation." in recall_table(data).notes
     assert not any("means of real pairs" in note for note in recall_table(report()).notes)
 
 

@@ -31,6 +31,14 @@ def test_the_user_is_notified_once_and_the_run_times_out() -> None:
     assert told[1:] == ["no GPU: waiting for another"]
 
 
+def test_a_wait_for_other_programs_has_no_timeout() -> None:
+    now, told = [0.0], list[str]()
+    timeout = CapacityTimeout(told.append, lambda: now[0], TIMEOUT_SECONDS)
+    for now[0] in (0.0, 2 * TIMEOUT_SECONDS):
+        timeout.wait(Shortage("no GPU", "them", "none became free", times_out=False))
+    assert told == ["no GPU: waiting for them"]
+
+
 def test_without_a_wait_for_machines_workers_still_have_time_to_start() -> None:
     now = [0.0]
     timeout, starting = CapacityTimeout(lambda text: None, lambda: now[0], 0.0), Shortage("a", "workers", "none started it")

@@ -97,7 +97,7 @@ def _selects_by_features(methods: list[Coreset]) -> list[Coreset]:
         unavailable = [
             *sorted(method.needed() - {"features"}),
             *(["an expert's joint space"] if method.in_joint_space else []),
-            *(["means of several"] if method.remark else []),
+            *(["means of several"] if method.averages else []),
         ]
         if unavailable:
             raise ValueError(

@@ -75,8 +75,8 @@ def init(
         raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
     loaded = load_experiment(path).data
     if notes := small_splits(loaded):
-        fractions = [f"data.split.{split}" for split in loaded.carved() if any(f"{split} image" in note for note in notes)]
-        say(f"{' '.join(notes)} Use more images{', or raise ' if fractions else ''}{' and '.join(fractions)}.")
+        fractions = [f"data.split.{split}" for split in loaded.carved() if split in notes]
+        say(f"{' '.join(notes.values())} Use more images{', or raise ' if fractions else ''}{' and '.join(fractions)}.")
     if weights is None and is_offline():
         say(f"HF_HUB_OFFLINE is set: a tiny image tower with random weights; for good results see the comment in {path}.")
     say(f"{path} is written. Look at the data, then run it:")
@@ -105,7 +105,7 @@ def data(
             f"`vldd config {config} --variant NAME > one.yaml`"
         )
     source, surveys = settings.data.source, _surveys(settings, limit)
-    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *small_splits(settings.data)]
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *small_splits(settings.data).values()]
     notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
     _print(f"{described.name}: {source.label}", surveys, notes)
     if out is not None:

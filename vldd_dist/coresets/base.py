@@ -20,12 +20,12 @@ class Coreset(Plugin):
         needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "embeddings"
             (caption embeddings by the text encoder), "forgetting" (an expert's forgetting counts).
         in_joint_space: whether it compares images with texts, so that their features must be those of an expert's joint space.
-        remark: a remark that tables print about its pairs if they are not real pairs.
+        averages: whether a pair may be the mean of several real ones: tables say so, and never mark it as the best coreset.
     """
 
     known_needs: ClassVar[frozenset[str]] = frozenset({"features", "embeddings", "forgetting"})
     in_joint_space: ClassVar[bool] = False
-    remark: ClassVar[str | None] = None
+    averages: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
@@ -34,7 +34,7 @@ class Coreset(Plugin):
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
         """For each of `count` pairs the indices (n,) int64 of the training pairs that are averaged: the pixels of their
         images and the embeddings of their captions. Where keys and captions are shown, those of the first are. n may be above
-        1 only for a method with a `remark`."""
+        1 only for a method that `averages`."""
         return [index.reshape(1) for index in self.select(candidates, count, generator)]
 
 
@@ -49,7 +49,7 @@ def groups(method: Coreset, candidates: Candidates, count: int, generator: np.ra
         raise ConfigError(f"distill.pairs ({count}) is more than the training images ({candidates.images}): lower it")
     found = method.groups(candidates, count, generator)
     # A set of another size would be evaluated, and stand in tables, as one of `count` pairs.
-    if not _are_pairs(found, count, candidates.images, several=method.remark is not None):
+    if not _are_pairs(found, count, candidates.images, several=method.averages):
         raise AssertionError(
             f"the coreset {method.name} must choose {count} distinct ones of the {candidates.images} training pairs, by int64 "
             f"indices; it chose {len(found)}: {reprlib.repr(found)}"

@@ -19,7 +19,7 @@ class Prototypes(Coreset):
     """Means of the pairs that a cluster of images and a cluster of texts have in common."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
-    remark: ClassVar[str | None] = "means of real pairs, made without distillation"
+    averages: ClassVar[bool] = True
     dropped: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2,
         description="Fraction of the training pairs that is left out: those whose image and caption are least similar.",

@@ -24,7 +24,7 @@ def advice_on(described: Described) -> list[str]:
 
 def _data(experiment: Experiment) -> Iterable[str]:
     yield from experiment.data.ignored_fractions()
-    yield from (note.removesuffix(".") for note in small_splits(experiment.data))
+    yield from (note.removesuffix(".") for note in small_splits(experiment.data).values())
 
 
 def _normalisation(experiment: Experiment) -> Iterable[str]:

@@ -46,7 +46,7 @@ class Row(StrictModel):
     runs: int = Field(gt=0, description="Number of runs that have an evaluated student.")
     students: int = Field(gt=0, description="Number of evaluated students of all runs.")
     planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
-    remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
+    averages: bool = Field(False, description="Whether the pairs are means of real ones, neither real nor distilled.")
 
 
 class MeasuredSplit(StrictModel):
@@ -200,7 +200,7 @@ def aggregate(
     pairs: int,
     runs: list[list[dict[str, float]]],
     image_model: str | None = None,
-    remark: str | None = None,
+    averages: bool = False,
     planned: int | None = None,
 ) -> Row:
     """The row of a method and size.
@@ -225,7 +225,7 @@ def aggregate(
         runs=len(runs),
         students=len(students),
         planned=planned or len(students),
-        remark=remark,
+        averages=averages,
     )
 
 

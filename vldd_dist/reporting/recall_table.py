@@ -85,12 +85,13 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
 
 
 def _is_of_real_pairs(row: Row) -> bool:
-    return row.method not in (DISTILLED, FULL) and row.remark is None
+    return row.method not in (DISTILLED, FULL) and not row.averages
 
 
-def remarks(rows: list[Row]) -> list[str]:
-    """A sentence for each method whose pairs are neither real nor distilled."""
-    return list(dict.fromkeys(f"{display_name(row.method).capitalize()}: {row.remark}." for row in rows if row.remark))
+def averages_notes(rows: list[Row]) -> list[str]:
+    """A sentence for each method whose pairs are means."""
+    names = dict.fromkeys(display_name(row.method).capitalize() for row in rows if row.averages)
+    return [f"{name}: means of real pairs, made without distillation." for name in names]
 
 
 def full_data_note(rows: list[Row]) -> list[str]:
@@ -178,7 +179,7 @@ def recall_table(data: ReportData) -> Table:
     unfinished = incomplete(("", row) for row in planned)
     coarse = None if data.test_split is None else coarseness(data.test_split.images)
     notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished]
-    notes += [*remarks(data.rows), *full_data_note(data.rows)]
+    notes += [*averages_notes(data.rows), *full_data_note(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(share_cell(row, data.rows) != Text() for row in data.rows):
         columns.insert(metrics.index("mean") + 1, SHARE)

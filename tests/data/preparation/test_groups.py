@@ -15,7 +15,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.data.images import decode
-from vldd_dist.data.preparation.groups import Group, groups_of
+from vldd_dist.data.preparation.groups import Group, groups_of, small_splits
 from vldd_dist.data.preparation.merge import count_duplicates
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, encode_index
 from vldd_dist.data.sources.scenes import Scenes
@@ -48,6 +48,18 @@ def test_splits_that_the_source_lacks_are_taken_out_of_its_training_images(tmp_p
     # Adding images does not change the split of the others.
     more = prepare(store, one_split(tmp_path, 440, split={"val": 0.1, "test": 0.2}))
     assert all(captions <= {given[0] for given in more.captions(split)} for split, captions in found.items())
+
+
+def test_small_splits_are_found_by_their_name(tmp_path: Path) -> None:
+    """`vldd init` names the fractions to raise by them."""
+    for number in range(10):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg())
+        (tmp_path / f"{number}.txt").write_text("a photo")
+    settings = DataSettings(source={"name": "folder", "path": str(tmp_path)}, split={"val": 0.001, "test": 0.3})
+    found = small_splits(settings)
+    assert found.keys() == {"val", "test"}
+    assert found["val"] == "data.split.val: 0.001 of the images probably leaves no val image."
+    assert found["test"].startswith("With about 3 test images, ")
 
 
 def test_limits_hold_for_splits_that_are_taken_out(tmp_path: Path, store: Store) -> None:

@@ -102,16 +102,18 @@ def carved_splits(data: DataSettings) -> list[str]:
     ]
 
 
-def small_splits(data: DataSettings) -> list[str]:
-    """A sentence for each split that probably gets no image, with which the preparation fails, and one if recall will be
-    measured on few images; none if the number of images is not known."""
+def small_splits(data: DataSettings) -> dict[str, str]:
+    """Split -> a sentence, for each split that probably gets no image, with which the preparation fails, and for the test split
+    if recall will be measured on few images; empty if the number of images is not known."""
     expected = expected_images(data)
     if expected is None:
-        return []
+        return {}
     carved = data.carved()
-    notes = [
-        f"data.split.{split}: {fraction:g} of the images probably leaves no {split} image."
+    notes = {
+        split: f"data.split.{split}: {fraction:g} of the images probably leaves no {split} image."
         for split, fraction in carved.items()
         if expected[split] == 0
-    ]
-    return [*notes, *filter(None, [coarseness(expected["test"], "about " if "test" in carved else "")])]
+    }
+    if coarse := coarseness(expected["test"], "about " if "test" in carved else ""):
+        notes["test"] = coarse
+    return notes

@@ -121,9 +121,9 @@ class Measured:
 
     def rows(self, graph: Graph) -> list[Row]:
         """The rows of the recall table that have an evaluated student: full data, coresets, distilled sets."""
-        remarks = {evaluated.method: evaluated.remark for evaluated in evaluated_sets(graph.experiment)}
+        averaging = {evaluated.method for evaluated in evaluated_sets(graph.experiment) if evaluated.averages}
         return [
-            aggregate(method, pairs, recalls, model, remarks.get(method), sum(map(len, runs)))
+            aggregate(method, pairs, recalls, model, method in averaging, sum(map(len, runs)))
             for (method, pairs, model), runs in self._planned(graph).items()
             if (recalls := [of_run for run in runs if (of_run := self._recalls(run))])
         ]

@@ -85,7 +85,7 @@ def run(context: StageContext) -> CoresetFacts:
     indices = [int(group[0]) for group in selected]
     chosen = real_pairs(context.dataset, context.embeddings, indices, candidates.caption_numbers(indices), spec["seed"])
     images, texts, facts = chosen.images, chosen.texts, CoresetFacts(keys=chosen.keys, captions=chosen.captions)
-    if method_of(context.order).remark is not None:
+    if method_of(context.order).averages:
         assert candidates.caption is not None
         images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
         facts = CoresetFacts(keys=facts.keys, captions=facts.captions, means_of=[len(group) for group in selected])

@@ -108,4 +108,4 @@ class Admission:
             return Shortage(problem, f"one machine with that much free{which}", "none started it")
         # Ray also counts what it has given to workers of this run that have not reported yet.
         used = f"of which other programs, or workers that are still starting, use {self.used}"
-        return Shortage(f"{problem}, {used}", "them", None)
+        return Shortage(f"{problem}, {used}", "them", "none became free", times_out=False)

@@ -42,8 +42,8 @@ class CapacityTimeout:
             self._notified = True
             self._notice(shortage.notice)
         # A wait that usually ends by itself, such as that for a worker to start, is not given up before the user is told of it.
-        if shortage.in_vain is not None and waited >= max(self._seconds, notice_after):
-            ended = f"{shortage.problem}, and {shortage.in_vain} within {self._seconds / 60:g} minutes"
+        if shortage.times_out and waited >= max(self._seconds, notice_after):
+            ended = f"{shortage.problem}, and {shortage.nothing_came} within {self._seconds / 60:g} minutes"
             raise InterruptedRun(
                 f"{ended}: finished units are kept in the store; add machines, use larger ones, lower the resources of this "
                 "unit or raise --wait-hours, then run the same command again"

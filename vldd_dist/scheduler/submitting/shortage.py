@@ -10,12 +10,14 @@ class Shortage:
     Attributes:
         problem: what the unit asks for and what the machines have.
         awaited: what the run waits for.
-        in_vain: what has not happened when the time is over, for the error message; None: wait without a timeout.
+        nothing_came: the end of the error message if nothing changes, for example "no others came".
+        times_out: whether the run ends with that error if the shortage lasts for the run's timeout.
     """
 
     problem: str
     awaited: str
-    in_vain: str | None
+    nothing_came: str
+    times_out: bool = True
 
     @property
     def notice(self) -> str:

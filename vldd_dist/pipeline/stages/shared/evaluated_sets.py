@@ -18,7 +18,7 @@ class EvaluatedSet:
         seed: of the distillation, or of the coreset's selection.
         source: (kind, *key) of the unit that makes the pairs.
         evaluation_seeds: one student is trained for each, on each image model.
-        remark: what tables say about a coreset whose pairs are not real pairs; None for other sets.
+        averages: whether it is a coreset whose pairs may be means of several real ones.
     """
 
     method: str
@@ -27,7 +27,7 @@ class EvaluatedSet:
     source: Key
     evaluation_seeds: tuple[int, ...]
     image_models: tuple[str, ...]
-    remark: str | None = None
+    averages: bool = False
 
     def evaluations(self, image_model: str | None = None) -> Iterator[Key]:
         """Keys of the set's evaluations, on one image model or, by default, on all."""
@@ -59,7 +59,7 @@ def _coresets(experiment: Experiment, models: tuple[str, ...]) -> Iterator[Evalu
             for position, seed in enumerate(experiment.evaluation.seeds):
                 expert = position % experiment.experts.count
                 source = "coreset", method, pairs, seed, expert
-                yield EvaluatedSet(method.label, pairs, seed, source, (seed,), models, method.remark)
+                yield EvaluatedSet(method.label, pairs, seed, source, (seed,), models, method.averages)
 
 
 def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[EvaluatedSet]:
