@@ -75,7 +75,7 @@ class DataError(VlddError):
 
 
 class MissingData(DataError):
-    """The data do not exist on this machine. Unlike damaged data, this does not prevent a plan."""
+    """The source does not exist on this machine. Unlike damaged data, this does not prevent a plan."""
 
 
 class OtherOnThisMachine(DataError):

@@ -33,7 +33,7 @@ def coarseness(images: int, about: str = "") -> str | None:
     """A sentence on the steps in which recall changes on this many test images; None if they are small.
 
     Args:
-        about: "about " if the number is an expected one.
+        about: "about " if the number is an expected one, "at most " if it is a bound.
     """
     if not 0 < images < FEW_IMAGES:
         return None

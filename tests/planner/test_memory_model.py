@@ -272,6 +272,7 @@ def test_a_number_of_captions_that_is_not_known_is_noted(store: Store, tmp_path:
     photos = load_experiment("scenes", [*TINY, f"data.source={{name: folder, path: {tmp_path}}}"])
     note = "The number of captions is not known until the data are prepared; 5 per image are assumed"
     assert note in plan(photos, store).notes
+    assert not any("numbers of images are not known" in said for said in plan(photos, store).notes)
     prepare(store, photos.data)
     assert note not in plan(photos, store).notes
     assert note not in plan(load_experiment("scenes", TINY), store).notes, "each scene has five"

@@ -166,7 +166,7 @@ def _distill_conflicts(experiment: Experiment) -> list[str]:
             "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or let "
             "model.loss learn a similarity"
         )
-    train_images = data.source.stated_count("train", data.train_images)
+    train_images = data.source.most_samples("train", data.train_images)
     if train_images is not None:
         conflicts += count_conflicts(experiment, train_images, math.ceil(train_images / data.group_images))
     return conflicts

@@ -1,10 +1,12 @@
 """Notes on settings that are allowed but probably not meant. A plan lists them, and a run says them when it starts."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.preparation.groups import small_splits
+from vldd_dist.errors import MissingData
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.
@@ -12,7 +14,8 @@ ROUNDING = 1e-3
 
 
 def advice_on(described: Described) -> list[str]:
-    """The notes on an experiment or on the variants of a study, each once. Their sources and image models exist."""
+    """The notes on an experiment or on the variants of a study, each once. Their image models exist. Nothing is said of a source
+    that is not here, because a plan says itself that it works without the data."""
     experiments = described.experiments.values()
     # A source may read its whole index to count its images, so each is asked once and not for each variant.
     of_data = {experiment.data.model_dump_json(): experiment for experiment in experiments}
@@ -23,8 +26,9 @@ def advice_on(described: Described) -> list[str]:
 
 
 def _data(experiment: Experiment) -> Iterable[str]:
-    yield from experiment.data.ignored_fractions()
-    yield from (note.removesuffix(".") for note in small_splits(experiment.data).values())
+    with suppress(MissingData):
+        yield from experiment.data.ignored_fractions()
+        yield from (note.removesuffix(".") for note in small_splits(experiment.data).values())
 
 
 def _normalisation(experiment: Experiment) -> Iterable[str]:

@@ -10,6 +10,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.distillation_steps import objectives_without_costs
 from vldd_dist.cost_model.io_model import COMMON_CAPTIONS, DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.data.preparation.groups import limits_as_counts
 from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.advice import advice_on
@@ -194,6 +195,8 @@ def _planned(
     sizes: dict[str, DataSize | None] = {}
     # Text encoder -> assumed size of its embeddings.
     assumed: dict[str, int] = {}
+    # Keys of limits on the images that are assumed to be reached.
+    reached: dict[str, None] = {}
     planned: list[PlannedExperiment] = []
 
     def reader_if_done(unit: WorkUnit) -> UnitReader | None:
@@ -202,7 +205,9 @@ def _planned(
     for graph, units in owners:
         dataset = graph.unit("dataset")
         if dataset.id not in sizes:
-            sizes[dataset.id] = data_size(graph.experiment, reader_if_done(dataset))
+            sizes[dataset.id] = size = data_size(graph.experiment, reader_if_done(dataset))
+            if size is not None and not size.measured:
+                reached |= {f"data.{split}_images": None for split in limits_as_counts(graph.experiment.data)}
         dim, is_known = text_dim(graph.experiment.model.text, reader_if_done(graph.unit("caption_embeddings")))
         if not is_known:
             assumed[graph.experiment.model.text.model] = dim
@@ -210,6 +215,11 @@ def _planned(
         estimator = estimators.setdefault(dim, Estimator(dim))
         planned.append(PlannedExperiment(graph.experiment, to_run, sizes[dataset.id], estimator))
     notes = [f"The size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
+    if reached:
+        notes.append(
+            f"The numbers of images are not known until the data are prepared; the most that they can be, {', '.join(reached)}, "
+            "is assumed"
+        )
     if any(one.data and not one.data.measured and one.experiment.data.source.captions_per_image() is None for one in planned):
         notes.append(
             f"The number of captions is not known until the data are prepared; {COMMON_CAPTIONS} per image are assumed"

@@ -40,10 +40,12 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
 
 def _problem(experiment: Experiment) -> str | None:
     """Why the source is not here; None if it is. A source that is here and damaged raises the same error as in a run."""
-    source = experiment.data.source
+    source: Source = experiment.data.source
     try:
         for split in source.own_splits():
-            source.parts(split, limit=1, images=1)
+            for part in source.parts(split, limit=1, images=1):
+                # Some sources look at their files only here.
+                source.describe(split, part, seed=experiment.seed)
     except MissingData as error:
         return str(error)
     return None

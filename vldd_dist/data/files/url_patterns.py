@@ -8,9 +8,9 @@ import re
 import braceexpand
 
 from vldd_dist.data.files.reading import reading
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, MissingData
 from vldd_dist.store.retry import retried
-from vldd_dist.store.user_files.opening import file_system
+from vldd_dist.store.user_files.opening import file_system, local_path
 
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
@@ -22,7 +22,9 @@ def expand(pattern: str) -> list[str]:
     it stands for folders at any depth. A part that is the path of a file, such as `data[1].tar`, is this file.
 
     Raises:
-        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system is not usable.
+        MissingData: a local part matches nothing.
+        DataError: a part at a URL matches nothing, or a part is malformed, means more than MOST_SHARDS shards, or its file
+            system is not usable.
         StoreError: its file system cannot be reached at the moment.
     """
     urls: list[str] = []
@@ -39,7 +41,8 @@ def expand(pattern: str) -> list[str]:
             with reading(candidate):
                 matches = sorted(set(_glob(candidate))) if glob.has_magic(candidate) else [candidate]
             if not matches:
-                raise DataError(f"{candidate}: matches no shard: correct the pattern")
+                kind = MissingData if local_path(candidate) is not None else DataError
+                raise kind(f"{candidate}: matches no shard: correct the pattern")
             urls.extend(matches)
     return urls
 

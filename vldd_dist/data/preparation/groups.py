@@ -78,8 +78,8 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
 
 
 def expected_images(settings: DataSettings) -> dict[str, int] | None:
-    """Split -> number of images before any is read, where a split that the source lacks has the expected number; None if the
-    source does not know its number of images."""
+    """Split -> number of images before any is read, where a split that the source lacks has the expected number, and those of
+    `limits_as_counts` the largest possible one; None if the source does not know its number of images and no limit bounds it."""
     source: Source = settings.source
     own, carved, limits = source.own_splits(), settings.carved(), settings.limits
     counts = {split: source.count(split, None if carved else limits[split]) for split in own}
@@ -89,6 +89,14 @@ def expected_images(settings: DataSettings) -> dict[str, int] | None:
     from_train = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
     known["train"] -= sum(from_train.values())
     return {split: min(count, limits[split] or count) for split, count in (known | from_train).items()}
+
+
+def limits_as_counts(settings: DataSettings) -> list[str]:
+    """The splits for whose numbers of images `expected_images` takes their limits, because the source does not know them."""
+    source: Source = settings.source
+    if settings.carved():
+        return []
+    return [split for split, limit in settings.limits.items() if limit is not None and source.count(split, None) is None]
 
 
 def carved_splits(data: DataSettings) -> list[str]:
@@ -114,6 +122,7 @@ def small_splits(data: DataSettings) -> dict[str, str]:
         for split, fraction in carved.items()
         if expected[split] == 0
     }
-    if coarse := coarseness(expected["test"], "about " if "test" in carved else ""):
+    qualifier = "about " if "test" in carved else "at most " if "test" in limits_as_counts(data) else ""
+    if coarse := coarseness(expected["test"], qualifier):
         notes["test"] = coarse
     return notes

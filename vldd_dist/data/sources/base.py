@@ -105,8 +105,9 @@ class Source(Plugin):
         """
         return [self.describe(split, part, seed=seed) for part in parts]
 
-    def stated_count(self, split: str, limit: int | None) -> int | None:
-        """The number of samples in a split if the settings alone determine it; no file is opened."""
+    def most_samples(self, split: str, limit: int | None) -> int | None:
+        """The largest number of samples in a split that the settings allow; None: they set no limit. No file is opened. Of a
+        source whose settings determine the number, it is the number itself."""
         return limit
 
     def captions_per_image(self) -> int | None:
@@ -114,14 +115,14 @@ class Source(Plugin):
         return None
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """The number of samples in a split if it is known without reading the samples; otherwise, and if the source cannot be
-        read, which the worker that reads it reports, what the settings alone say."""
+        """The number of samples in a split if it is known without reading the samples. Otherwise, and if the source cannot be
+        read, which the worker that reads it reports, `most_samples`, which may be more than there are."""
         try:
             known = self.known_count(split)
         except (DataError, StoreUnreachable):
             known = None
         if known is None:
-            return self.stated_count(split, limit)
+            return self.most_samples(split, limit)
         return known if limit is None else min(known, limit)
 
     def known_count(self, split: str) -> int | None:

@@ -19,7 +19,7 @@ from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import listing, would_list
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, MissingData
 from vldd_dist.store.user_files.opening import local_path
 
 # Largest number of parts of a split, because the worker of each part lists the whole folder.
@@ -111,6 +111,7 @@ class Folder(Source):
         """Path -> version of each file that is not hidden."""
         local = local_path(self.path)
         if local is not None and not os.path.isdir(local):
-            raise DataError(f"data.source.path: {self.path} is not a folder: correct the path")
+            kind = DataError if os.path.exists(local) else MissingData
+            raise kind(f"data.source.path: {self.path} is not a folder: correct the path")
         with reading(f"data.source.path: {self.path}"):
             return listing(self.path)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.errors import DataError, message_of
+from vldd_dist.errors import DataError, MissingData, message_of
 from vldd_dist.store.user_files.reachability import check_reachable
 
 # A folder with one of these files was written by `save_to_disk`.
@@ -68,7 +68,7 @@ def loading(path: str) -> Iterator[None]:
     except Exception as error:
         if "OfflineMode" in f"{type(error).__name__}: {error}":
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
-            raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
+            raise MissingData(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
         check_reachable(f"data.source: {path}", error, ", or correct data.source.path if it is meant to be a folder")
         reason = f"{type(error).__name__}: {message_of(error)}"
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
@@ -105,7 +105,8 @@ def commit_of(path: str, revision: str | None) -> str:
         StoreError: the hub cannot be reached at the moment.
     """
     if path.startswith(("/", ".", "~")):
-        raise DataError(f"data.source.path: {path} is not a folder: correct the path")
+        kind = DataError if os.path.exists(path) else MissingData
+        raise kind(f"data.source.path: {path} is not a folder: correct the path")
     with loading(path):
         from huggingface_hub import HfApi
 

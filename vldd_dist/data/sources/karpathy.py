@@ -4,7 +4,6 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any
@@ -15,14 +14,13 @@ from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.captions import checked_captions
 from vldd_dist.data.files.image_folder import ImageFolder
-from vldd_dist.data.files.json_files import parse_json
+from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.pinned import Pinned
+from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.versions import sha256_of
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
-from vldd_dist.store.user_files.opening import open_url
-from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 
 class Karpathy(Source):
@@ -50,8 +48,13 @@ class Karpathy(Source):
         """The JSON file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         # Unlike `Path.is_dir`, it does not raise if a folder cannot be entered.
         if not os.path.isdir(self.images):
-            raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
+            kind = DataError if os.path.exists(self.images) else MissingData
+            raise kind(f"data.source.images: {self.images} is not a folder: correct the path")
         return {"annotations": self._file.version}
+
+    @property
+    def _where(self) -> str:
+        return f"data.source.annotations: {self.annotations}"
 
     @cached_property
     def _file(self) -> Pinned[list[Any]]:
@@ -60,7 +63,7 @@ class Karpathy(Source):
 
     def _digest(self) -> str:
         # The same for a file and its copy in a bucket, so that a cluster finds what was prepared from the file.
-        with _reading(self.annotations):
+        with reading(self._where):
             return sha256_of(self.annotations)
 
     def known_count(self, split: str) -> int:
@@ -73,10 +76,7 @@ class Karpathy(Source):
         return Counter(map(_split_of, self._file.read()))
 
     def _entries(self) -> list[Any]:
-        path = self.annotations
-        with _reading(path), open_url(path) as file:
-            data = file.read()
-        tree = parse_json(data, path)
+        path, tree = self.annotations, read_json(self.annotations, self._where)
         if isinstance(tree, dict) and "annotations" in tree:
             raise DataError(f"{path}: this is a COCO file, with `annotations` and without splits: use the source `coco`")
         if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
@@ -117,22 +117,6 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
         checked_captions(captions, f"{where}.sentences"),
         one_line(identity),
     )
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turns exceptions of reading the JSON file into one sentence, except what `check_reachable` raises for faults of the
-    network or the machine."""
-    where = f"data.source.annotations: {path}"
-    try:
-        yield
-    # A missing library or credentials raise exceptions of any class.
-    except Exception as error:
-        check_reachable(where, error)
-        if "://" in path:
-            raise DataError(f"{where} cannot be read ({reason_of(error)}): correct the URL or the access to it") from None
-        kind = DataError if os.path.exists(path) else MissingData
-        raise kind(f"{where} cannot be read: name the JSON file with splits and captions") from None
 
 
 def _field(entry: Any, name: str, where: str) -> Any:

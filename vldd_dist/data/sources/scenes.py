@@ -29,7 +29,7 @@ class Scenes(Source):
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         return {"generator": GENERATOR_VERSION, "seed": seed}
 
-    def stated_count(self, split: str, limit: int | None) -> int | None:
+    def most_samples(self, split: str, limit: int | None) -> int | None:
         return limit or COUNTS[split]
 
     def captions_per_image(self) -> int:

@@ -88,11 +88,13 @@ class TableSource(Source):
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         """Positions are byte offsets in a text file, row numbers in a parquet file."""
+        if split not in self._rows.content:
+            return []
         advice = (
             f"{self.path}: rows of one image are too far apart for a table of this size: sort it by the column "
             f"{self._image_column!r}"
         )
-        return self._rows.content[split].parts(images, limit, advice) if split in self._rows.content else []
+        return self._rows.content[split].parts(images, limit, advice)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         row_names = RowNames(self.table, part.start)

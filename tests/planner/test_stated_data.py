@@ -1,0 +1,45 @@
+"""A plan works without the data on every source, and says what it assumes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vldd_dist.errors import DataError, MissingData
+from vldd_dist.planner.plan import Plan, plan
+from vldd_dist.plugins import SOURCES
+from vldd_dist.testing.experiments.tiny_experiment import experiment
+
+# Source -> its settings, in which `absent` stands for a folder that does not exist.
+ABSENT: dict[str, dict[str, Any]] = {
+    "karpathy": {"annotations": "absent/data.json", "images": "absent"},
+    "coco": {"train": "absent/captions.json", "train_images": "absent"},
+    "table": {"path": "absent/table.parquet", "split_column": "split"},
+    "folder": {"path": "absent"},
+    "shards": {"train": "absent/{0..2}.tar"},
+    "hf": {"path": "absent"},
+}
+
+
+def planned(name: str, folder: Path, *overrides: str) -> Plan:
+    """The plan of a small experiment, whose numbers of images are stated."""
+    source = json.dumps({"name": name} | ABSENT[name]).replace("absent", str(folder / "absent"))
+    return plan(experiment(f"data.source={source}", *overrides), None)
+
+
+def test_every_source_that_reads_files_is_listed() -> None:
+    assert {*ABSENT, "scenes"} == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_a_plan_without_the_data_uses_the_numbers_in_the_description(name: str, tmp_path: Path) -> None:
+    notes = planned(name, tmp_path).notes
+    assert any(note.startswith("The data cannot be read here, so the plan uses the numbers of images") for note in notes)
+    with pytest.raises(DataError, match=r"correct the (path|pattern) \(or set data.train_images, val_images and test_images"):
+        planned(name, tmp_path, "data.val_images=null")
+
+
+def test_a_pattern_that_matches_nothing_is_missing_data(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="matches no shard"):
+        SOURCES.load("shards")(train=f"{tmp_path}/*.tar").parts("train", limit=1, images=1)
