@@ -23,7 +23,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
-from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
+from vldd_dist.pipeline.stages.shared.evaluated_sets import EvaluatedStudent, evaluated_sets
 from vldd_dist.pipeline.stages.shared.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.stages.shared.model_units import (
     expert_model,
@@ -51,16 +51,16 @@ class EvaluationFacts(Facts):
     )
 
 
-def unit(graph: UnitGraph, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
+def unit(graph: UnitGraph, evaluated: Key, student: EvaluatedStudent | None) -> WorkUnit:
     """The unit that evaluates an expert or pairs.
 
     Args:
-        role: "expert": the expert is evaluated; "pairs": a student is trained on the unit's pairs and evaluated.
         evaluated: (kind, *key) of the unit with the expert or the pairs.
+        student: trained on the pairs; None: an expert is evaluated.
     """
     experiment = graph.experiment
     source = graph.unit(*evaluated)
-    model = expert_model(experiment) if role == "expert" else model_named(experiment, image_model)
+    model = expert_model(experiment) if student is None else model_named(experiment, student.image_model)
     if source.kind == "coreset":
         model = on_real_pairs(model)
     label = f"evaluation of {source.label}"
@@ -68,18 +68,19 @@ def unit(graph: UnitGraph, role: str, evaluated: Key, seed: int, image_model: st
         "model": model_spec(model),
         "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
     }
-    if role == "pairs":
-        spec |= {"protocol": protocol_of(experiment, image_model), "seed": seed}
+    if student is not None:
+        spec |= {"protocol": protocol_of(experiment, student.image_model), "seed": student.seed}
+        label += f", {student.image_model}, seed {student.seed}"
     return STAGE.new(
         experiment,
         spec,
-        {"dataset": graph.unit("dataset"), role: source, **model_input_units(graph, model)},
+        {"dataset": graph.unit("dataset"), "expert" if student is None else "pairs": source, **model_input_units(graph, model)},
         {
             "encode_batch": experiment.evaluation.encode_batch,
             "metrics": [metric.model_dump(mode="json") for metric in experiment.evaluation.metrics],
             **model_execution(model),
         },
-        label if role == "expert" else f"{label}, {image_model}, seed {seed}",
+        label,
     )
 
 
@@ -87,7 +88,7 @@ def wanted(graph: UnitGraph) -> Iterable[Key]:
     """Each expert (trained on the full data), then each set of pairs with each of its seeds and image models."""
     experiment = graph.experiment
     for index in range(experiment.experts.count):
-        yield "expert", ("expert", index), 0, experiment.model.image.model
+        yield ("expert", index), None
     for chosen in evaluated_sets(experiment):
         yield from chosen.evaluations()
 

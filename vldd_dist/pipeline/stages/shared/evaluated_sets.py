@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.pipeline.stage import Key
+
+
+class EvaluatedStudent(NamedTuple):
+    """A student that is trained on pairs and evaluated."""
+
+    seed: int
+    image_model: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class EvaluatedSet:
         """Keys of the set's evaluations, on one image model or, by default, on all."""
         for name in self.image_models if image_model is None else (image_model,):
             for seed in self.evaluation_seeds:
-                yield "pairs", self.source, seed, name
+                yield self.source, EvaluatedStudent(seed, name)
 
     def rows(self, own_model: str) -> Iterator[tuple[str, tuple[str, int, str | None]]]:
         """Each image model, and the row of its students in the recall table: (method, pairs, image model), where None stands
