@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -30,9 +31,13 @@ from vldd_dist.applications.one_shot_federated import OneShotFederated
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.distillation.context import DistillationContext
+from vldd_dist.distillation.initialisations.base import Initialisation, Start
+from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.method_names import DISTILLED
+from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.in_process import run_in_process
 from vldd_dist.pipeline.stages.application import inputs_of
@@ -43,6 +48,20 @@ from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, workspace
 
 PAIRS = 100
 FROM_NOISE = f"{DISTILLED} from noise"
+
+
+class NoiseOfFeatures(Initialisation):
+    """Gaussian noise with the mean and standard deviation of the training split's features and embeddings."""
+
+    name: str = "noise_of_features"
+    of_real_pairs: ClassVar[bool] = False
+
+    def start(self, context: DistillationContext) -> Start:
+        assert context.image_features is not None
+        features, texts = context.image_features.of_split("train"), context.embeddings.of_split("train")[0]
+        drawn, embeddings = noise_pairs(context.rows, context.image_shape, texts.mean(dim=0), texts.std(dim=0), context.seed)
+        images = features.mean(dim=0) + features.std(dim=0) * drawn
+        return Start(images.to(context.device), embeddings.to(context.device), {})
 
 
 def applications(quick: bool) -> list[Application]:
@@ -74,7 +93,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
         ],
     )
     graph = Graph(experiment)
-    run_in_process([unit for unit in graph.units() if unit.kind in DATA_KINDS], store)
+    run_in_process(missing_units(store, [unit for unit in graph.units() if unit.kind in DATA_KINDS]), store)
     return replace(inputs_of(workspace(store, graph.wanted("application")[0])), count=PAIRS)
 
 
@@ -82,7 +101,8 @@ def distilled(inputs: Inputs, outer_steps: int, *, noise: bool) -> DistilledPair
     """Pairs distilled from all training pairs."""
     settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
     start = None if noise else select(START, inputs.train, PAIRS, numpy_generator(inputs.seed, "benchmark start"))
-    pairs = settings.run(inputs.students, inputs.train, inputs.validation, start or PAIRS)
+    part = inputs.students, inputs.train, inputs.validation
+    pairs = settings.run_from(*part, NoiseOfFeatures(), PAIRS) if start is None else settings.run(*part, start)
     return DistilledPairs(pairs, start)
 
 

@@ -19,6 +19,7 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.in_process import run_in_process
@@ -51,7 +52,7 @@ class FeatureSpace:
     def prepare(cls, experiment: Experiment, store: Store) -> "FeatureSpace":
         """Run the units that the store lacks."""
         graph = Graph(experiment)
-        run_in_process([unit for unit in graph.units() if unit.kind not in NOT_RUN], store)
+        run_in_process(missing_units(store, [unit for unit in graph.units() if unit.kind not in NOT_RUN]), store)
         (pairs,), (seed, *_) = experiment.distill.pairs, experiment.distill.seeds
         return cls(experiment, store, graph.unit("distillation", pairs, seed))
 

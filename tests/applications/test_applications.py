@@ -187,7 +187,7 @@ def test_parts_are_checked_and_distilled_with_the_batches_of_the_evaluation() ->
     sentence = r"applications\.run, the distillation of a part: .*student_momentum"
     with pytest.raises(ConfigError, match=sentence):
         load_experiment(PRESET, [*described, "evaluation.momentum=0.5"])
-    settings = PartDistillation()._settings(5, 0.1, 20)
+    settings = PartDistillation()._settings(0.1, 20)
     assert settings.batch_size == 20
 
 

@@ -7,6 +7,7 @@ import torch
 from tests.applications.small_inputs import random_split, small_students
 from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
 from vldd_dist.applications.feature_space.part_distillation import PartDistillation
+from vldd_dist.applications.feature_space.students import PairNumbers
 from vldd_dist.applications.membership_inference import MembershipInference, Pairs, confidence, success
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
@@ -75,7 +76,8 @@ def test_pairs_are_encoded_and_scored_in_chunks() -> None:
 def test_the_members_of_a_set_whose_pairs_did_not_start_as_real_ones(half_real: bool, members: str) -> None:
     """Only one setting: no pair counts as its start, and if half of it was real, the members include that half."""
     split, students = random_split(), small_students()
-    pairs = PartDistillation(outer_steps=2, validate_every=2).run(students, split, split, 5)
+    start = PairNumbers(torch.arange(5), torch.arange(5))
+    pairs = PartDistillation(outer_steps=2, validate_every=2).run(students, split, split, start)
     assert pairs.rows["images"].shape == (5, 8)
     given = Inputs(
         train=split,

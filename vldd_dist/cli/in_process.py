@@ -34,7 +34,7 @@ def run_description_in_process(described: Described, store: Store, until: str | 
     missing = missing_units(store, units)
     compare_gpus(missing)
     try:
-        run_in_process(units, store, _numbered(len(missing)))
+        run_in_process(missing, store, _numbered(len(missing)))
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
     found = len(units) - len(missing)

@@ -5,26 +5,24 @@ from collections.abc import Callable, Sequence
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Report
-from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
 
 def run_in_process(
-    units: Sequence[WorkUnit], store: Store, report_of: Callable[[WorkUnit], Report] = lambda unit: lambda event: None
+    missing: Sequence[WorkUnit], store: Store, report_of: Callable[[WorkUnit], Report] = lambda unit: lambda event: None
 ) -> None:
-    """Run the units that the store lacks. None is tried again: an error is raised as it is, and what was committed before it
+    """Run units that the store lacks. None is tried again: an error is raised as it is, and what was committed before it
     stays in the store.
 
     Args:
-        units: inputs first, as `Graph.units` returns them.
+        missing: inputs first, as `missing_units` returns them.
         report_of: called when a unit begins; returns the function that receives the unit's reports.
 
     Raises:
-        ConfigError: a missing unit runs on several ranks. Nothing was run.
+        ConfigError: a unit runs on several ranks. Nothing was run.
     """
-    missing = missing_units(store, units)
     if group := next((unit for unit in missing if unit.order().is_group), None):
         raise ConfigError(
             f"{group.label} runs on ranks, which are processes of their own: set distill.workers=1, distill.sharding=none, "

@@ -2,10 +2,9 @@
 frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
-from torch import Tensor
 
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import PairNumbers, Students, first_captions
@@ -16,7 +15,6 @@ from vldd_dist.data.prepared.in_memory import in_memory
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.initialisations.base import Initialisation, Start
-from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -68,17 +66,27 @@ class PartDistillation(Section):
         students: Students,
         train: RetrievalSplit,
         validation: RetrievalSplit,
-        start: PairNumbers | int,
+        start: PairNumbers,
     ) -> TrainingPairs:
         """Learn pairs from one split; their `images` are features.
 
         Args:
-            start: the pairs of `train` to start from; or a number of pairs to start from Gaussian noise, with the mean and the
-                standard deviation of the features and embeddings.
+            start: the pairs of `train` to start from.
         """
-        count = start if isinstance(start, int) else len(start.images)
+        initialise = _Chosen(images=start.images.tolist(), captions=start.captions.tolist())
+        return self.run_from(students, train, validation, initialise, len(start.images))
+
+    def run_from(
+        self,
+        students: Students,
+        train: RetrievalSplit,
+        validation: RetrievalSplit,
+        initialise: Initialisation,
+        count: int,
+    ) -> TrainingPairs:
+        """`run` with an initialisation on features of this number of pairs."""
         lr_images = self.lr * float(train.inputs.std(dim=0).mean())
-        settings = self._settings(start, lr_images, students.protocol.batch_size)
+        settings = self._settings(lr_images, students.protocol.batch_size).model_copy(update={"initialise": initialise})
         embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
         model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
         context = DistillationContext(
@@ -99,21 +107,20 @@ class PartDistillation(Section):
     def flops(self, planned: Planned, pairs: int, validation: float) -> float | None:
         """Floating-point operations of distilling a part, for a plan: all outer steps, and the validations on this many images.
         None if the objective does not count the operations of its steps."""
-        settings = self._settings(pairs, self.lr, planned.protocol.batch_size)
+        settings = self._settings(self.lr, planned.protocol.batch_size)
         step = self.objective.costs().step_flops(planned.costs, settings, pairs)
         if step is None:
             return None
         return self.outer_steps * step + settings.validations() * planned.on_pairs(pairs, validation)
 
-    def _settings(self, start: PairNumbers | int, lr_images: float, batch_size: int) -> DistillationSettings:
-        """The settings of the outer loop.
+    def _settings(self, lr_images: float, batch_size: int) -> DistillationSettings:
+        """The settings of the outer loop, without the initialisation.
 
         Args:
             batch_size: that of the evaluation, for whose students the pairs are made.
         """
         return DistillationSettings(
             batch_size=batch_size,
-            initialise=_initialise(start),
             objective=self.objective,
             outer_steps=self.outer_steps,
             validate_every=self.validate_every,
@@ -155,10 +162,6 @@ def _training_pairs(learned: SyntheticPairs) -> TrainingPairs:
     return TrainingPairs(learned.rows, len(learned), shared=learned.shared)
 
 
-def _initialise(start: PairNumbers | int) -> Initialisation:
-    return _Noise() if isinstance(start, int) else _Chosen(images=start.images.tolist(), captions=start.captions.tolist())
-
-
 class _Chosen(Initialisation):
     """Features and embeddings of these images and captions of the part."""
 
@@ -167,24 +170,6 @@ class _Chosen(Initialisation):
     captions: list[int]
 
     def start(self, context: DistillationContext) -> Start:
-        features, texts = _real_rows(context)
+        assert context.image_features is not None
+        features, texts = context.image_features.of_split("train"), context.embeddings.of_split("train")[0]
         return Start(features[self.images].to(context.device), texts[self.captions].to(context.device), {})
-
-
-class _Noise(Initialisation):
-    """Gaussian noise with the mean and standard deviation of the part's features and embeddings."""
-
-    name: str = "noise_of_features"
-    of_real_pairs: ClassVar[bool] = False
-
-    def start(self, context: DistillationContext) -> Start:
-        features, texts = _real_rows(context)
-        drawn, embeddings = noise_pairs(context.rows, (features.shape[1],), texts.mean(dim=0), texts.std(dim=0), context.seed)
-        images = features.mean(dim=0) + features.std(dim=0) * drawn
-        return Start(images.to(context.device), embeddings.to(context.device), {})
-
-
-def _real_rows(context: DistillationContext) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and embeddings (C, D) of the part."""
-    assert context.image_features is not None
-    return context.image_features.of_split("train"), context.embeddings.of_split("train")[0]

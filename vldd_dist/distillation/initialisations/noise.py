@@ -22,10 +22,9 @@ class Noise(Initialisation):
         return True
 
     def start(self, context: DistillationContext) -> Start:
-        size, device = context.dataset.image_size, context.device
         mean, std = context.embeddings.mean_and_std("train")
-        images, texts = noise_pairs(context.rows, (3, size, size), mean, std, context.seed)
-        return Start(images.to(device), texts.to(device), {})
+        images, texts = noise_pairs(context.rows, context.image_shape, mean, std, context.seed)
+        return Start(images.to(context.device), texts.to(context.device), {})
 
 
 def noise_pairs(rows: range, shape: tuple[int, ...], mean: Tensor, std: Tensor, seed: int) -> tuple[Tensor, Tensor]:
