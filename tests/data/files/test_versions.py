@@ -7,8 +7,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from vldd_dist.data.files import versions
 from vldd_dist.data.files.versions import content_version, listing, recorded_version
+from vldd_dist.store.user_files import digests
 
 
 def test_files_of_a_remote_folder_are_told_apart_by_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,14 +34,14 @@ def test_a_file_is_read_once_for_its_digest_as_long_as_it_stays_the_same(
 ) -> None:
     path, read = tmp_path / "x.csv", []
     path.write_bytes(b"one")
-    sha256_of = versions.sha256_of
-    monkeypatch.setattr(versions, "sha256_of", lambda url: read.append(url) or sha256_of(url))
+    sha256_of = digests.sha256_of
+    monkeypatch.setattr(digests, "sha256_of", lambda url: read.append(url) or sha256_of(url))
     # Not its own value: a busy machine may stop the test for longer.
-    monkeypatch.setattr(versions, "SETTLED_SECONDS", 3600)
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 3600)
     first = content_version(str(path))
     assert content_version(str(path)) == first
     assert len(read) == 2, "the file was changed a moment ago"
-    monkeypatch.setattr(versions, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 0)
     assert content_version(str(path)) == content_version(str(path)) == first
     assert len(read) == 3
     status = path.stat()

@@ -1,17 +1,15 @@
 """Versions of files: short texts that change with the content, preferably without reading it."""
 
 import os
-import time
 from collections.abc import Iterable
-from functools import lru_cache
-from hashlib import file_digest
 from typing import Any, NamedTuple, NoReturn
 
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.data.files.reading import reading
 from vldd_dist.store.retry import retried
-from vldd_dist.store.user_files.opening import file_info, file_system, local_path, open_url
+from vldd_dist.store.user_files.digests import sha256_of, sha256_of_local
+from vldd_dist.store.user_files.opening import file_info, file_system, local_path
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
 # first; the last ones are times of the last change.
@@ -28,10 +26,6 @@ VERSIONS = (
     "Last-Modified",
     "modificationTime",
 )
-
-# The digest of a local file that was changed less than this many seconds ago is not kept: it may change again without another
-# time of change, because the clock of a file system is coarse.
-SETTLED_SECONDS = 2
 
 # If at least this many files of a remote folder are needed, the folder is listed: a request returns a thousand entries.
 MANY = 10
@@ -109,23 +103,9 @@ def content_version(url: str) -> str:
     """The version of a file that identifies others too: its sha256 if it is local, so that copies agree; else `version_of`."""
     local = local_path(url)
     if local is not None:
-        status = os.stat(local)
-        if time.time() - status.st_ctime < SETTLED_SECONDS:
-            return f"sha256 {sha256_of(url)}"
-        return f"sha256 {_sha256_of_state(url, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)}"
+        return f"sha256 {sha256_of_local(local)}"
     version = version_of(url)
     return f"{version.size} bytes, {version.tag}"
-
-
-@lru_cache(maxsize=16)
-def _sha256_of_state(url: str, *state: int) -> str:
-    """The sha256 of a local file with this state. It is kept, because a process that prepares many groups needs it for each."""
-    return sha256_of(url)
-
-
-def sha256_of(url: str) -> str:
-    with open_url(url) as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def listing(location: str) -> dict[str, str]:

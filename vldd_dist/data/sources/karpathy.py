@@ -17,10 +17,10 @@ from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.files.pinned import Pinned
 from vldd_dist.data.files.reading import reading
-from vldd_dist.data.files.versions import sha256_of
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
+from vldd_dist.store.user_files.digests import sha256_of
 
 
 class Karpathy(Source):

@@ -1,10 +1,8 @@
 """Identifies the weights of an image tower without loading them into a model."""
 
-from hashlib import file_digest
-
 from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.errors import DataError
-from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.digests import sha256_of
 from vldd_dist.store.user_files.reachability import check_reachable, reason_of
 
 
@@ -18,8 +16,7 @@ def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
     if settings.weights == "timm":
         return {"weights": "timm"}
     try:
-        with open_url(settings.weights) as file:
-            return {"sha256": file_digest(file, "sha256").hexdigest()}
+        return {"sha256": sha256_of(settings.weights)}
     except Exception as error:
         # Client libraries of object stores raise exceptions of their own.
         check_reachable(f"model.image.weights: {settings.weights}", error)

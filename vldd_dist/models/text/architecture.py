@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
-from vldd_dist.errors import ConfigError, StoreUnreachable, message_of
+from vldd_dist.errors import ConfigError, UnusableHere, message_of
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
@@ -63,7 +63,7 @@ def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArch
     """
     try:
         config = read_config(settings, ask_hub=ask_hub)
-    except (ConfigError, StoreUnreachable):
+    except (ConfigError, UnusableHere):
         if text_folder(settings) is None:
             return None
         raise

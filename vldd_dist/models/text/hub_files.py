@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from vldd_dist.models.text.identity import ADAPTER, WEIGHTS, sha256_of_file
+from vldd_dist.models.text.identity import ADAPTER, WEIGHTS
+from vldd_dist.store.user_files.digests import sha256_of_local
 
 # The files that transformers reads besides the weights and the vocabulary, which has other names in each family. Chat templates
 # are left out: captions are no chats.
@@ -34,7 +35,7 @@ def hub_files(snapshot: Path, tokenizer: Any, model: nn.Module) -> dict[str, str
     """
     weights = _weights(snapshot)
     names = {*OTHER_FILES, *tokenizer.vocab_files_names.values(), *weights}
-    files = {name: sha256_of_file(snapshot / name) for name in sorted(names) if (snapshot / name).is_file()}
+    files = {name: sha256_of_local(snapshot / name) for name in sorted(names) if (snapshot / name).is_file()}
     return files if weights else files | {WEIGHTS_ELSEWHERE: _sha256_of_parameters(model)}
 
 

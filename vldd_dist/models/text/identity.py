@@ -2,14 +2,14 @@
 
 import importlib.util
 import os
-from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text import tiny_clip
+from vldd_dist.store.user_files.digests import sha256_of_local
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_config.json"
@@ -58,12 +58,6 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
     return Path(settings.model) if os.path.isdir(settings.model) else None
 
 
-def sha256_of_file(path: Path) -> str:
-    """The sha256 of a file. Cached until its size or time changes, because every group of captions asks for it."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
 def _sha256(folder: Path) -> str:
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -74,16 +68,10 @@ def _sha256(folder: Path) -> str:
             f"model.text.model: {folder} has an adapter ({ADAPTER}): save the weights with the adapter merged into them "
             "(merge_and_unload of peft), and remove the adapter's files"
         )
-    return sha256_of_file(weights)
+    return sha256_of_local(weights)
 
 
 def _sha256_of_other_files(folder: Path) -> str:
     """The sha256 of the names and sha256s of the folder's configuration and tokenizer files."""
     files = sorted(path for path in folder.iterdir() if path.suffix in READ_SUFFIXES)
-    return sha256("".join(f"{path.name} {sha256_of_file(path)}\n" for path in files).encode()).hexdigest()
-
-
-@lru_cache
-def _digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    return sha256("".join(f"{path.name} {sha256_of_local(path)}\n" for path in files).encode()).hexdigest()
