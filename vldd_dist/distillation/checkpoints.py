@@ -16,7 +16,7 @@ from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_file_n
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.sharding.checkpoints import checkpoint_to_resume, save_together
+from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
 from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.store.async_writer import AsyncWriter
 
@@ -61,17 +61,14 @@ class OuterLoopCheckpoints:
         """Load the newest complete checkpoint into the state.
 
         Returns:
-            (outer steps done, curves, facts), or None if there is no checkpoint, or only one of an earlier version.
+            (outer steps done, curves, facts), or None if there is no checkpoint.
         """
 
         def is_needed(name: str) -> bool:
             number = row_file_number(ROWS, name)
             return name == SHARED or (number is not None and bool(self._own_rows(*number)))
 
-        def is_current(checkpoint: Checkpoint) -> bool:
-            return any(row_file_number(ROWS, name) for name in checkpoint.listed)
-
-        checkpoint = checkpoint_to_resume(self.writer, self.ranks, is_current, "outer step", is_needed)
+        checkpoint = newest_checkpoint(self.writer, self.ranks, is_needed)
         if checkpoint is None:
             return None
         return checkpoint.step, self._load(checkpoint, state), checkpoint.facts

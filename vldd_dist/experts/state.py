@@ -21,7 +21,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS
-from vldd_dist.sharding.checkpoints import checkpoint_to_resume, save_together
+from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
 from vldd_dist.sharding.engines.sharded_model import ShardedModel
 from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
@@ -90,11 +90,7 @@ class ExpertState:
 
     def restore(self) -> tuple[int, ForgettingCounts, dict[str, Any]] | None:
         """Load the newest checkpoint into the model. Returns (epoch, counts, facts), or None if there is no checkpoint."""
-
-        def is_current(checkpoint: Checkpoint) -> bool:
-            return any(name.startswith(snapshot_stem(checkpoint.step, TOWERS[0])) for name in checkpoint.names)
-
-        checkpoint = checkpoint_to_resume(self.writer, self.ranks, is_current, "epoch")
+        checkpoint = newest_checkpoint(self.writer, self.ranks)
         if checkpoint is None:
             return None
         self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))

@@ -1,6 +1,5 @@
 """Checkpoints that several ranks write together and any number of ranks can read."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +8,6 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.objects import ObjectInfo
-
-logger = logging.getLogger(__name__)
 
 
 def save_together(
@@ -63,26 +60,4 @@ def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], 
             return checkpoint
         if ranks.is_main:
             writer.checkpoints.remove(key)
-    return None
-
-
-def checkpoint_to_resume(
-    writer: UnitWriter,
-    ranks: Ranks,
-    is_current: Callable[[Checkpoint], bool],
-    step_name: str,
-    wanted: Callable[[str], bool] = lambda name: True,
-) -> Checkpoint | None:
-    """The `newest_checkpoint`; None if there is none, or if it is of an earlier version. In that case all are removed.
-
-    Args:
-        is_current: whether a checkpoint has the objects that this version reads.
-        step_name: what its step counts, for the warning.
-    """
-    checkpoint = newest_checkpoint(writer, ranks, wanted)
-    if checkpoint is None or is_current(checkpoint):
-        return checkpoint
-    logger.warning("the checkpoint of %s %d is of an earlier version and is ignored", step_name, checkpoint.step)
-    if ranks.is_main:
-        writer.checkpoints.remove_all()
     return None

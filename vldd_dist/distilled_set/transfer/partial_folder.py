@@ -13,7 +13,6 @@ from vldd_dist.store.objects import ObjectInfo
 
 # Written first into a new partial folder: a folder without this file was not made by this class.
 MARKER = ".vldd-partial"
-# The same as in earlier versions, so that their partial folders can be resumed.
 _MARK = b"An unfinished `vldd fetch` works in this folder: the same command goes on, or remove the folder.\n"
 
 

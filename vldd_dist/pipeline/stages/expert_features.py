@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from vldd_dist.artifacts.facts import Count, Facts
@@ -22,8 +21,7 @@ from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_text
 
 
 class FeaturesFacts(Facts):
-    # Manifests of earlier versions say "pictures".
-    images: Count = Field(validation_alias=AliasChoices("images", "pictures"))
+    images: Count
     dim: Count
 
 
