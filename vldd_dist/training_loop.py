@@ -1,5 +1,5 @@
-"""The training loop of every student: SGD, epochs, phases and the order of the pairs. A distilled set's `train_on` and the
-evaluation use it."""
+"""The training loop of every student that is trained on pairs: SGD, epochs, phases and the order of the pairs. The
+`train_on` of a distilled set and the evaluation use it."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -137,7 +137,7 @@ def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, mon
         for scale in (0, 0.5)
         for step in (2, 3)
     }
-    seeds = {step: derive_seed(derive_seed(0, "distillation", 5), "noise", step) % 2**63 for step in (2, 3)}
+    seeds = {step: derive_seed(derive_seed(0, "distillation", 5), "noise", step) for step in (2, 3)}
     assert calls == [(scale, seeds[step]) for scale, step in loss]
     assert all(abs(loss[0.5, step] - loss[0, step]) > 1e-3 for step in (2, 3))
 

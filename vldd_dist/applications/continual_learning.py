@@ -186,8 +186,7 @@ class ContinualLearning(Application):
         for rate in students.protocol.learning_rates:
             student, history = students.build(), []
             for task, part in enumerate(tasks.train):
-                for _ in students.epochs_on_split(student, part, rate, self.epochs):
-                    pass
+                students.train_on_split(student, part, rate, self.epochs)
                 history.append(tasks.recalls(students, student, task))
             validated = students.recall(student, tasks.given.validation)
             if best is None or validated > best[0]:

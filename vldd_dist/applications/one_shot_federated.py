@@ -171,9 +171,7 @@ def _averaged_round(
     common, average = view.read(), list[Tensor]()
     for client, part in enumerate(parts):
         view.write(common)
-        client_students = students.with_seed(derive_seed(students.seed, "round", round_number, client))
-        for _ in client_students.epochs_on_split(student, part, rate, 1):
-            pass
+        students.with_seed(derive_seed(students.seed, "round", round_number, client)).train_on_split(student, part, rate, 1)
         weighted = [parameter * (len(part.inputs) / total_images) for parameter in view.read()]
         average = [a + b for a, b in zip(average, weighted, strict=True)] if average else weighted
     return average

@@ -277,9 +277,6 @@ class Plugin(Section):
         return self.needs
 
 
-PluginType = TypeVar("PluginType", bound=Plugin)
-
-
 def choose(registry: Registry, chosen: Any, default: str | None = None) -> Any:
     """The plug-in that a description names: `NAME`, or `{name: NAME, SETTING: VALUE}` to change its settings.
 

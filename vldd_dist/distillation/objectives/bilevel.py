@@ -185,7 +185,7 @@ class BilevelProblem(OuterProblem):
 
     def _outer(self, step: int) -> OuterLoss:
         """The outer loss: theta_T -> (1,), the loss on the real pairs of this outer step."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step))
         rows = with_noise(self.real.rows(step), self.settings.noise, generator, self.context.ranks)
         loss, weight, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
         targets = self.teacher.similarities(rows) if self.teacher else None

@@ -33,7 +33,7 @@ from vldd_dist.seeding import numpy_generator
 WINDOW_SHARDS = 4
 BATCHES_AHEAD = 2
 
-Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Entry:
     """A training entry of a shard.
 
     Attributes:
@@ -139,30 +139,30 @@ class EpochStream:
             windows = ([item for shard in window for item in shard] for window in batched(shards, WINDOW_SHARDS))
             yield from self._batches(islice(self._permuted(windows, first), skipped - starts[first], None))
 
-    def _read_shard(self, number: int) -> list[_Item]:
+    def _read_shard(self, number: int) -> list[_Entry]:
         shard = self.info.shards[number]
         texts = self.embeddings.of_shard(shard)
         images = self.images.read_shard(shard) if isinstance(self.images, Dataset) else self.images.of_shard(shard)
         first = self.first[number]
         if self.settings.captions == "one":
-            return [_Item(image, first + position, position, texts, None) for position, image in enumerate(images)]
+            return [_Entry(image, first + position, position, texts, None) for position, image in enumerate(images)]
         return [
-            _Item(image, first + int(texts.first[position]) + caption, position, texts, caption)
+            _Entry(image, first + int(texts.first[position]) + caption, position, texts, caption)
             for position, image in enumerate(images)
             for caption in range(texts.caption_count(position))
         ]
 
-    def _permuted(self, windows: Iterator[list[Item]], first: int) -> Iterator[Item]:
+    def _permuted(self, windows: Iterator[list[Value]], first: int) -> Iterator[Value]:
         """The entries of windows from the one with number `first`, those of each window permuted."""
         for number, window in enumerate(windows, first):
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
                 yield window[position]
 
-    def _batches(self, ordered: Iterator[_Item]) -> Iterator[PairBatch]:
+    def _batches(self, ordered: Iterator[_Entry]) -> Iterator[PairBatch]:
         workers = max(1, torch.get_num_threads(), min(4, (os.cpu_count() or 1) // 2))
         with ThreadPoolExecutor(workers) as decoders:
 
-            def begin(group: list[_Item]) -> tuple[list[int], Iterator[tuple[Tensor, Tensor]]]:
+            def begin(group: list[_Entry]) -> tuple[list[int], Iterator[tuple[Tensor, Tensor]]]:
                 entries, of_rank = [item.entry for item in group], group[slice(*self.rows(len(group)))]
                 # A row of features needs no decoding, and a task for each would take longer than the row itself.
                 has_images = isinstance(self.images, Dataset)
@@ -177,7 +177,7 @@ class EpochStream:
             with closing(in_order(finish, begun, threads=1, ahead=BATCHES_AHEAD)) as batches:
                 yield from batches
 
-    def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
+    def _load(self, item: _Entry) -> tuple[Tensor, Tensor]:
         """The augmented image, or its features, and the embedding of the caption."""
         image = item.image if isinstance(item.image, Tensor) else self._decode(item.image)
         generator = numpy_generator(self.seed, "picture", self.epoch, item.entry)
