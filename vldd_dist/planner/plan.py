@@ -217,8 +217,8 @@ def _planned(
     notes = [f"The size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
     if reached:
         notes.append(
-            f"The numbers of images are not known until the data are prepared; the most that they can be, {', '.join(reached)}, "
-            "is assumed"
+            "The numbers of images are not known until the data are prepared; the most that they can be is assumed: "
+            f"{', '.join(reached)}"
         )
     if any(one.data and not one.data.measured and one.experiment.data.source.captions_per_image() is None for one in planned):
         notes.append(

@@ -27,7 +27,7 @@ from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.files.versions import MANY, versions_of
 from vldd_dist.data.sources.hf_loading import loading
 from vldd_dist.data.sources.tables.parquet import Parquet
-from vldd_dist.errors import DataError, StoreError, StoreOutage, StoreUnreachable, VlddError
+from vldd_dist.errors import DataError, Outage, StoreError, UnusableHere, VlddError
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store import retry
@@ -106,9 +106,9 @@ def test_a_lack_of_memory_is_left_to_the_unit(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), StoreUnreachable),
-        (OSError(errno.ESTALE, "Stale file handle"), StoreOutage),
-        (OSError(errno.EIO, "Input/output error"), StoreOutage),
+        (OSError(errno.EMFILE, "Too many open files"), UnusableHere),
+        (OSError(errno.ESTALE, "Stale file handle"), Outage),
+        (OSError(errno.EIO, "Input/output error"), Outage),
         (MemoryError(), MemoryError),
     ],
     ids=["no descriptors", "a mount that is gone", "a disk's error", "no memory"],
@@ -144,7 +144,7 @@ class NoCredentialsError(Exception):
             DataError,
             r"cannot be read \(NoCredentialsError Unable to locate",
         ),
-        (OSError(errno.EBUSY, "Slow down"), StoreOutage, r"cannot be reached \(Slow down\): start again"),
+        (OSError(errno.EBUSY, "Slow down"), Outage, r"cannot be reached \(Slow down\): start again"),
     ],
     ids=["refused", "throttled"],
 )
@@ -256,8 +256,8 @@ REQUESTS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ConnectionError("reset"), StoreOutage),
-        (Throttled("Too Many Requests"), StoreOutage),
+        (ConnectionError("reset"), Outage),
+        (Throttled("Too Many Requests"), Outage),
         (FileNotFoundError("nothing there"), DataError),
         (PermissionError("Forbidden"), DataError),
     ],
@@ -279,7 +279,7 @@ def test_an_outage_while_a_group_is_prepared_is_no_error_of_its_source(
     with pytest.raises(VlddError, match=r"memory://outages") as caught:
         REQUESTS[asked]()
     assert type(caught.value) is kind
-    assert (len(calls) > 1) == (kind is StoreOutage)
+    assert (len(calls) > 1) == (kind is Outage)
 
 
 def test_an_outage_of_the_hub_is_no_error_of_its_data_set() -> None:
@@ -287,9 +287,9 @@ def test_an_outage_of_the_hub_is_no_error_of_its_data_set() -> None:
     wrapped = datasets.exceptions.DatasetNotFoundError("the data set does not exist on the hub or cannot be accessed")
     wrapped.__cause__ = Throttled("Too Many Requests")
     for error in (Throttled("Too Many Requests"), TimeoutError("no answer"), wrapped):
-        with pytest.raises(StoreOutage, match=r"data\.source: user/photos: cannot be reached"), loading("user/photos"):
+        with pytest.raises(Outage, match=r"data\.source: user/photos: cannot be reached"), loading("user/photos"):
             raise error
     with pytest.raises(DataError, match=r"user/photos cannot be read"), loading("user/photos"):
         raise datasets.exceptions.DatasetNotFoundError("there is none")
-    with pytest.raises(StoreUnreachable, match=r"user/photos: cannot be reached \(No space left"), loading("user/photos"):
+    with pytest.raises(UnusableHere, match=r"user/photos: cannot be reached \(No space left"), loading("user/photos"):
         raise OSError(errno.ENOSPC, "No space left on device")

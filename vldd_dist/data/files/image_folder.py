@@ -13,7 +13,7 @@ from typing import Any
 
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
-from vldd_dist.errors import DataError, StoreUnreachable
+from vldd_dist.errors import DataError, UnusableHere
 from vldd_dist.in_order import in_order
 from vldd_dist.store.retry import retried
 from vldd_dist.store.user_files.opening import file_system, local_path
@@ -115,10 +115,10 @@ class ImageFolder:
         return retried(lambda seconds: filesystem.cat_file(posixpath.join(folder, relative), end=MAX_MEMBER_BYTES + 1))
 
     def require_mounted(self) -> None:
-        """Raises StoreUnreachable if the local folder is missing or has nothing in it: samples whose images lie there are not
+        """Raises UnusableHere if the local folder is missing or has nothing in it: samples whose images lie there are not
         bad."""
         if self._root is not None and _is_empty(self._root):
-            raise StoreUnreachable(
+            raise UnusableHere(
                 f"{self.setting}: {one_line(self.location)} is missing or empty on the machine {platform.node()}: mount it on "
                 "every machine, or correct the path"
             )

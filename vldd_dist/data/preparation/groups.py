@@ -79,7 +79,7 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
 
 def expected_images(settings: DataSettings) -> dict[str, int] | None:
     """Split -> number of images before any is read, where a split that the source lacks has the expected number, and those of
-    `limits_as_counts` the largest possible one; None if the source does not know its number of images and no limit bounds it."""
+    `limits_as_counts` the largest possible one; None if the source does not know its number of images and no limit does."""
     source: Source = settings.source
     own, carved, limits = source.own_splits(), settings.carved(), settings.limits
     counts = {split: source.count(split, None if carved else limits[split]) for split in own}
