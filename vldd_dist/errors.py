@@ -98,14 +98,14 @@ class StoreError(VlddError):
     exit_code = 4
 
 
-class StoreUnreachable(StoreError):
+class UnusableHere(StoreError):
     """The store, a file of the source, the hub or a local disk cannot be used from this machine now: the network, the
     credentials, the clock or the disk. It says nothing about what is stored."""
 
     may_be_of_the_machine = True
 
 
-class StoreOutage(StoreUnreachable):
+class Outage(UnusableHere):
     """The store, a file of the source or the hub did not answer: no connection, a time-out, a server error. Requests to the
     first two have been retried until their deadline. It may answer again after some minutes."""
 

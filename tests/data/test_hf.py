@@ -18,7 +18,7 @@ from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.sources.hf_loading import Rows
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.shards import Shards
-from vldd_dist.errors import DataError, StoreUnreachable
+from vldd_dist.errors import DataError, UnusableHere
 
 ROWS = {"train": 7, "validation": 3}
 
@@ -132,7 +132,7 @@ def test_archives_in_a_folder_that_is_not_mounted_are_no_bad_samples(image_folde
     source = rows_of(tmp_path / "rows", rows).model_copy(update={"image_folder": str(archives)})
     assert [sample.image for sample in read(source)] == [jpeg((20 * number, 0, 0)) for number in range(2)]
     (archives / "train.zip").unlink()
-    with pytest.raises(StoreUnreachable, match=r"data\.source\.image_folder: .*archives is missing or empty on the machine"):
+    with pytest.raises(UnusableHere, match=r"data\.source\.image_folder: .*archives is missing or empty on the machine"):
         read(rows_of(tmp_path / "again", rows).model_copy(update={"image_folder": str(archives)}))
 
 

@@ -11,7 +11,7 @@ from tests.data.sample_files import jpeg
 from tests.data.tables import IMAGES, WRITERS, as_csv, as_jsonl, as_parquet, make_images, name_of, read, rows, said, table
 from vldd_dist.data.sources.sample import UnreadableSample
 from vldd_dist.data.sources.tables import index
-from vldd_dist.errors import DataError, StoreUnreachable
+from vldd_dist.errors import DataError, UnusableHere
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import S3Server
 
@@ -153,7 +153,7 @@ def test_a_missing_image_or_a_wrong_column_is_reported_before_anything_runs(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = as_csv(folder / "x.csv", rows())
-    with pytest.raises(StoreUnreachable, match=r"data\.source\.image_folder: none is missing or empty .*correct the path"):
+    with pytest.raises(UnusableHere, match=r"data\.source\.image_folder: none is missing or empty .*correct the path"):
         table(path, image_folder="none").check("train")
     with pytest.raises(DataError, match=r"file .*/photos/photos/.* cannot be read .*none of the first 12 samples of train can"):
         table(path, image_folder=str(folder / "photos")).check("train")

@@ -11,7 +11,7 @@ import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from vldd_dist.config.sections.model import TextTowerSettings
-from vldd_dist.errors import ConfigError, StoreOutage, StoreUnreachable, VlddError
+from vldd_dist.errors import ConfigError, Outage, UnusableHere, VlddError
 from vldd_dist.models import libraries
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.text.architecture import find_architecture
@@ -36,10 +36,10 @@ def wrapped(cause: Exception) -> Exception:
 
 
 ERRORS: dict[str, tuple[Exception, type[VlddError]]] = {
-    "no connection": (wrapped(httpx.ConnectError("Connection refused")), StoreOutage),
-    "no connection, not wrapped": (httpx.ConnectError("Connection refused"), StoreOutage),
-    "throttling": (wrapped(HfHubHTTPError("429 Too Many Requests", response=answer(429))), StoreOutage),
-    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), StoreUnreachable),
+    "no connection": (wrapped(httpx.ConnectError("Connection refused")), Outage),
+    "no connection, not wrapped": (httpx.ConnectError("Connection refused"), Outage),
+    "throttling": (wrapped(HfHubHTTPError("429 Too Many Requests", response=answer(429))), Outage),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), UnusableHere),
     "offline mode": (wrapped(OfflineModeIsEnabled("offline mode is enabled")), ConfigError),
     "no such model": (wrapped(RepositoryNotFoundError("404 Client Error", response=answer(404))), ConfigError),
 }

@@ -12,7 +12,7 @@ from tests.monitoring.run_at_work import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
 from tests.run_status import RUN
 from vldd_dist.artifacts.runs.run_status import RunStatus, UnitStatus
-from vldd_dist.errors import StoreError, StoreOutage
+from vldd_dist.errors import Outage, StoreError
 from vldd_dist.events import UnitStarted
 from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
 from vldd_dist.monitoring.live.run_state import RunState
@@ -128,7 +128,7 @@ def test_a_store_that_is_away_is_not_waited_for_again(store: Store, monkeypatch:
     assert setting.look(0) == 1
 
     def away(key: str, data: bytes) -> None:
-        raise StoreOutage("given up after 60 s")
+        raise Outage("given up after 60 s")
 
     monkeypatch.setattr(store, "write", away)
     setting.state.end()

@@ -15,7 +15,7 @@ from vldd_dist.scheduler.node_avoidance import NodeAvoidance
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices, ScriptedExecutor, make
 
-OUTAGE = Outcome("unreachable", "s3://bucket/x: given up after 60 s of retries", 4)
+OUTAGE = Outcome("outage", "s3://bucket/x: given up after 60 s of retries", 4)
 HOURS = 3
 STARTS, ENDS = 600, 640
 
@@ -99,7 +99,7 @@ def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:
     avoidance.broken_on("a", "n1")
     assert not avoidance.relax("a")
     for node in ("n1", "n2", "n3"):
-        avoidance.unreachable_on("a", node)
+        avoidance.outage_on("a", node)
     assert avoidance.of("a") == AvoidedNodes(("n1", "n2", "n3"))
     assert avoidance.relax("a")
     assert avoidance.of("a") == AvoidedNodes(("n1",), "n3")
@@ -109,7 +109,7 @@ def test_a_node_that_broke_a_unit_is_avoided_also_after_an_outage() -> None:
 def test_a_slow_node_is_avoided_also_after_an_outage() -> None:
     avoidance = NodeAvoidance()
     avoidance.killed_or_slow_on("a", "slow")
-    avoidance.unreachable_on("a", "n1")
+    avoidance.outage_on("a", "n1")
     assert avoidance.relax("a")
     assert avoidance.of("a") == AvoidedNodes(preferably="slow")
 

@@ -28,7 +28,7 @@ from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, Scripted
 
 KILLED, BROKEN = Outcome("killed", "its process was killed", 1), Outcome("broken", "no module", 1)
 UNREACHABLE = Outcome("broken", "s3://bucket: permission denied at x", 4)
-OUTAGE = Outcome("unreachable", "s3://bucket/x: given up after 60 s of retries", 4)
+OUTAGE = Outcome("outage", "s3://bucket/x: given up after 60 s of retries", 4)
 BUDGET = RetryBudget()
 
 

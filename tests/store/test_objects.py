@@ -16,7 +16,7 @@ from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.errors import ConfigError, StoreError, StoreOutage
+from vldd_dist.errors import ConfigError, Outage, StoreError
 from vldd_dist.store import async_writer, objects
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.cache.node_cache import NodeCache, node_cache
@@ -259,7 +259,7 @@ def test_work_in_the_background_that_meets_an_outage_is_done_again(monkeypatch: 
 
     def write() -> None:
         if outages:
-            raise StoreOutage(f"no answer {outages.pop()}")
+            raise Outage(f"no answer {outages.pop()}")
         written.append("checkpoint")
 
     with AsyncWriter() as background:
@@ -272,7 +272,7 @@ def test_an_outage_that_lasts_is_raised_while_training_goes_on(monkeypatch: pyte
     monkeypatch.setattr(async_writer, "PAUSE_SECONDS", 0.01)
 
     def write() -> None:
-        raise StoreOutage("no answer")
+        raise Outage("no answer")
 
     def train() -> None:
         with AsyncWriter() as background:
@@ -281,13 +281,13 @@ def test_an_outage_that_lasts_is_raised_while_training_goes_on(monkeypatch: pyte
                 time.sleep(0.01)
                 background.check()
 
-    with pytest.raises(StoreOutage, match="no answer"):
+    with pytest.raises(Outage, match="no answer"):
         train()
 
 
 def test_an_error_of_the_training_does_not_wait_for_the_end_of_an_outage() -> None:
     def write() -> None:
-        raise StoreOutage("no answer")
+        raise Outage("no answer")
 
     def train() -> None:
         with AsyncWriter() as background:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from tests.store.new_bucket import new_bucket
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.reading import published_sets, verify
-from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable
+from vldd_dist.errors import Outage, StoreError, UnusableHere
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import faults, objects, retry
 from vldd_dist.store.backends.file_systems import open_file_system
@@ -150,17 +150,17 @@ def test_a_refused_request_is_a_one_sentence_error_without_retries(s3_store: Sto
 
 def test_a_wrong_clock_is_named(s3_store: Store, proxy: FaultyProxy) -> None:
     proxy.faults = ["RequestTimeTooSkewed"]
-    with pytest.raises(StoreUnreachable, match=r"^s3://.*: the server refuses requests because this machine's clock is wrong"):
+    with pytest.raises(UnusableHere, match=r"^s3://.*: the server refuses requests because this machine's clock is wrong"):
         s3_store.write("x", b"1")
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "may_be_of_the_machine"),
     [
-        (PermissionError("Forbidden"), StoreUnreachable, True),
-        (NoCredentialsError(), StoreUnreachable, True),
-        (TimeoutError(), StoreOutage, True),
-        (OSError(errno.ENOSPC, "No space left on device"), StoreUnreachable, True),
+        (PermissionError("Forbidden"), UnusableHere, True),
+        (NoCredentialsError(), UnusableHere, True),
+        (TimeoutError(), Outage, True),
+        (OSError(errno.ENOSPC, "No space left on device"), UnusableHere, True),
         (NotADirectoryError(), StoreError, False),
     ],
 )

@@ -16,7 +16,7 @@ from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.data.files import url_patterns, versions
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.data.files.versions import MANY, listing, version_of, versions_of
-from vldd_dist.errors import StoreError, StoreOutage
+from vldd_dist.errors import Outage, StoreError
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.store import retry
 from vldd_dist.store import store as store_module
@@ -134,7 +134,7 @@ def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent:
 )
 @pytest.mark.usefixtures("once")
 def test_reading_a_users_file_from_a_silent_server_times_out(operation: Callable[[], object], silent: SilentServer) -> None:
-    with pytest.raises((ReadTimeoutError, StoreOutage)):
+    with pytest.raises((ReadTimeoutError, Outage)):
         operation()
     assert silent.count() == 1
 
@@ -159,7 +159,7 @@ def test_a_silent_web_server_times_out(
 ) -> None:
     """It is not told that the file is missing, which fsspec reports of every failed request."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises((TimeoutError, StoreOutage)):
+    with pytest.raises((TimeoutError, Outage)):
         operation(f"{silent.endpoint}/x")
 
 

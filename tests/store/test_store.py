@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.store.new_bucket import new_bucket
-from vldd_dist.errors import StoreError, StoreUnreachable
+from vldd_dist.errors import StoreError, UnusableHere
 from vldd_dist.store import faults, retry
 from vldd_dist.store.backends.local_files import replace_file
 from vldd_dist.store.backends.s3 import PART_BYTES
@@ -112,7 +112,7 @@ def test_an_error_on_the_way_to_a_file_does_not_say_that_there_is_none(store: St
     assert store.exists("x")
     assert not failures
     failures[:] = [PermissionError(errno.EACCES, "Permission denied")]
-    with pytest.raises(StoreUnreachable, match="permission denied at x"):
+    with pytest.raises(UnusableHere, match="permission denied at x"):
         store.exists("x")
     assert not store.exists("y")
 

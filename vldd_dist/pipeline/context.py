@@ -21,7 +21,7 @@ from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.pieces import Pieces
-from vldd_dist.errors import StoreUnreachable
+from vldd_dist.errors import UnusableHere
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
@@ -59,13 +59,13 @@ class StageContext:
         """The committed unit that is the input `role`.
 
         Raises:
-            StoreUnreachable: it is not there, although another machine has committed it.
+            UnusableHere: it is not there, although another machine has committed it.
         """
         kind, unit_id = self.order.inputs[role]
         try:
             return UnitReader(self.store, kind, unit_id)
         except MissingObject as error:
-            raise StoreUnreachable(
+            raise UnusableHere(
                 f"{error} on the machine {platform.node()}, although this input of the unit was committed: give every machine "
                 "the same store, or run the same command again if the input was removed"
             ) from None

@@ -15,7 +15,7 @@ class Outcome:
             crashed: our code, or a library that it called, raised an exception;
             broken: something around the unit failed (imports, the runtime environment, the working directory, Ray's
             messages, the credentials of the store), or the unit stopped reporting;
-            unreachable: the store, or a file of the source, did not answer for as long as requests are retried;
+            outage: the store, or a file of the source, did not answer for as long as requests are retried;
             killed: the worker process died, but its machine is alive;
             lost: the machine died;
             waits: the unit cannot continue without the input `awaits` and has stored a checkpoint.
@@ -27,7 +27,7 @@ class Outcome:
         missing: of a rank: the ranks that did not connect when the group was made, itself perhaps included.
     """
 
-    status: Literal["done", "refused", "crashed", "broken", "unreachable", "killed", "lost", "waits"]
+    status: Literal["done", "refused", "crashed", "broken", "outage", "killed", "lost", "waits"]
     cause: str = ""
     exit_code: int = 0
     awaits: str = ""

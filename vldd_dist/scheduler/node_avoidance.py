@@ -14,7 +14,7 @@ class NodeAvoidance:
     def __init__(self) -> None:
         self._nodes: dict[str, AvoidedNodes] = {}
         # Unit id -> those of its strictly avoided nodes on which it only could not reach the store or a source.
-        self._unreachable: dict[str, set[str]] = defaultdict(set)
+        self._outages: dict[str, set[str]] = defaultdict(set)
 
     def of(self, unit_id: str) -> AvoidedNodes:
         return self._nodes.get(unit_id, NO_NODES)
@@ -22,22 +22,22 @@ class NodeAvoidance:
     def broken_on(self, unit_id: str, node: str) -> None:
         """Never run the unit on this node again while there are others. A broken machine, which ends units at once, is always
         free: it would get the unit again and again while the others work."""
-        self._unreachable[unit_id].discard(node)
+        self._outages[unit_id].discard(node)
         self._avoid_strictly(unit_id, node)
 
-    def unreachable_on(self, unit_id: str, node: str) -> None:
+    def outage_on(self, unit_id: str, node: str) -> None:
         """The same until `relax`: an outage meets all machines, and this one may be as good as the others."""
         if node not in self.of(unit_id).strictly:
-            self._unreachable[unit_id].add(node)
+            self._outages[unit_id].add(node)
         self._avoid_strictly(unit_id, node)
 
     def relax(self, unit_id: str) -> bool:
         """Let the unit run again where it only could not reach the store; the latest of these nodes only if others are busy,
         unless it was killed or slow on another one. Returns whether there are any."""
-        avoid, unreachable = self.of(unit_id), self._unreachable.pop(unit_id, set())
-        relaxed = [node for node in avoid.strictly if node in unreachable]
+        avoid, outages = self.of(unit_id), self._outages.pop(unit_id, set())
+        relaxed = [node for node in avoid.strictly if node in outages]
         if relaxed:
-            strictly = tuple(node for node in avoid.strictly if node not in unreachable)
+            strictly = tuple(node for node in avoid.strictly if node not in outages)
             self._nodes[unit_id] = AvoidedNodes(strictly, avoid.preferably or relaxed[-1])
         return bool(relaxed)
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_when_event_set, wait_fixed
 from tenacity.nap import sleep_using_event
 
-from vldd_dist.errors import StoreOutage
+from vldd_dist.errors import Outage
 
 # How long a function is called again after an outage of the store, and the pause before each call. What it writes is in memory,
 # and training goes on meanwhile.
@@ -20,7 +20,7 @@ OUTAGE_SECONDS, PAUSE_SECONDS = 600.0, 10.0
 class AsyncWriter:
     """Runs at most `at_once` functions in threads; `submit` waits while that many are running.
 
-    A function that ends with StoreOutage is called again for `OUTAGE_SECONDS`, so it must write the same again. An exception of
+    A function that ends with Outage is called again for `OUTAGE_SECONDS`, so it must write the same again. An exception of
     a function is raised by the next `check` or `submit` or at the end of the `with` block, so that nothing is committed after a
     failure. If `at_once` is 1, the functions run in the order of their submission, so that a killed process loses only
     the running function and those after it.
@@ -47,7 +47,7 @@ class AsyncWriter:
 
     def _through_outages(self, work: Callable[[], Any]) -> Any:
         retrying = Retrying(
-            retry=retry_if_exception_type(StoreOutage),
+            retry=retry_if_exception_type(Outage),
             stop=stop_after_delay(OUTAGE_SECONDS) | stop_when_event_set(self._ending),
             wait=wait_fixed(PAUSE_SECONDS),
             sleep=sleep_using_event(self._ending),

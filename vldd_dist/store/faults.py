@@ -7,7 +7,7 @@ Errors are recognised by their names and texts, because the libraries of the fil
 import errno
 from collections.abc import Iterator
 
-from vldd_dist.errors import StoreError, StoreOutage, StoreUnreachable, message_of
+from vldd_dist.errors import Outage, StoreError, UnusableHere, message_of
 
 # s3fs turns a 500 InternalError into EREMOTEIO (into EIO on macOS, which has no EREMOTEIO).
 TRANSIENT_ERRNOS = {
@@ -92,7 +92,7 @@ def store_error(error: Exception, store_url: str, key: str, seconds: float) -> S
             f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
         )
     # Of what else may go wrong, a misconfigured or broken machine can be the cause.
-    kind = StoreOutage if is_transient(error) else StoreUnreachable
+    kind = Outage if is_transient(error) else UnusableHere
     return kind(_why_unreachable(error, store_url, key, seconds))
 
 
@@ -119,7 +119,8 @@ def _why_unreachable(error: Exception, store_url: str, key: str, seconds: float)
 
 
 def _texts(error: BaseException) -> Iterator[str]:
-    """Type and text of the error, of its cause, of the cause of that, and so on."""
+    """Type and text of the error, of its cause, of the cause of that, and so on. Not of an error during whose handling it was
+    raised, as of an earlier attempt: that one says nothing about this one."""
     cause: BaseException | None = error
     while cause is not None:
         yield f"{type(cause).__name__} {cause}"

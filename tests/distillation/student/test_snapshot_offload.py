@@ -11,7 +11,7 @@ import torch
 
 from vldd_dist.distillation.student.snapshot_offload import SnapshotDisk, snapshot_stack
 from vldd_dist.distillation.unroll import OnDisk
-from vldd_dist.errors import StoreUnreachable
+from vldd_dist.errors import UnusableHere
 
 
 def test_snapshots_are_on_the_disk_that_the_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_snapshots_are_on_the_disk_that_the_variable_names(tmp_path: Path, monke
 def test_a_scratch_folder_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLDD_SCRATCH_DIR", str(tmp_path / "absent"))
     with (
-        pytest.raises(StoreUnreachable, match=r"^VLDD_SCRATCH_DIR: /.*/absent: no such folder: create it or name another$"),
+        pytest.raises(UnusableHere, match=r"^VLDD_SCRATCH_DIR: /.*/absent: no such folder: create it or name another$"),
         snapshot_stack("nvme"),
     ):
         pass
@@ -43,5 +43,5 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(OnDisk, "push", push)
     with snapshot_stack("nvme") as stack:
         assert stack is not None
-        with pytest.raises(StoreUnreachable, match=r"nvme: /.*: No space left on device: set VLDD_SCRATCH_DIR to a folder"):
+        with pytest.raises(UnusableHere, match=r"nvme: /.*: No space left on device: set VLDD_SCRATCH_DIR to a folder"):
             stack.push([torch.arange(3.0)])

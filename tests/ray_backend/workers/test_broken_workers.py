@@ -37,7 +37,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment
 pytestmark = pytest.mark.ray
 
 PACKAGE = Path(__file__).parents[3] / "vldd_dist"
-NO_RETRY = RetryBudget(lost=0, crashed=0, broken=0, unreachable=0, killed=0)
+NO_RETRY = RetryBudget(lost=0, crashed=0, broken=0, outage=0, killed=0)
 
 
 @pytest.fixture(scope="module")

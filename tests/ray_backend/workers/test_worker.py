@@ -16,7 +16,7 @@ from tests.ray_backend.workers.dropped_reports import Reports
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.errors import DataError, OtherVersion, StoreOutage, StoreUnreachable
+from vldd_dist.errors import DataError, OtherVersion, Outage, UnusableHere
 from vldd_dist.events import Progress, Report
 from vldd_dist.pipeline.execute import check_version
 from vldd_dist.pipeline.stage import stage_of
@@ -35,8 +35,8 @@ from vldd_dist.testing.scripted_executor import make
     [
         (DataError("a.jpg: damaged"), "refused", 4),
         # Another machine may be able to.
-        (StoreUnreachable("s3://bucket: no credentials"), "broken", 4),
-        (StoreOutage("s3://bucket/x: given up after 60 s"), "unreachable", 4),
+        (UnusableHere("s3://bucket: no credentials"), "broken", 4),
+        (Outage("s3://bucket/x: given up after 60 s"), "outage", 4),
         (LostRank("connection closed"), "lost", 1),
         (ImportError("no module"), "broken", 1),
         (ValueError("a bug"), "crashed", 1),

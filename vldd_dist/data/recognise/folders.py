@@ -14,7 +14,7 @@ from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.tables import table_names
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
-from vldd_dist.errors import DataError, StoreUnreachable
+from vldd_dist.errors import DataError, UnusableHere
 
 # Largest number of files in a folder that are examined.
 MOST_FILES = 100_000
@@ -158,7 +158,7 @@ def hub_data_set(name: str) -> Found:
     try:
         with loading(name):
             names = split_names(name)
-    except (DataError, StoreUnreachable):
+    except (DataError, UnusableHere):
         return Found({"name": "hf", "path": name}, f"{what}, whose splits cannot be read: name them in data.source.splits")
     return _library_data_set(name, names, what)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from vldd_dist.config.base import Plugin
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError, StoreUnreachable
+from vldd_dist.errors import DataError, UnusableHere
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Source(Plugin):
         read, which the worker that reads it reports, `most_samples`, which may be more than there are."""
         try:
             known = self.known_count(split)
-        except (DataError, StoreUnreachable):
+        except (DataError, UnusableHere):
             known = None
         if known is None:
             return self.most_samples(split, limit)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from vldd_dist.distillation.unroll import OnDisk, OnHost, Params, SnapshotStack
-from vldd_dist.errors import StoreUnreachable
+from vldd_dist.errors import UnusableHere
 
 
 class SnapshotDisk(OnDisk):
@@ -17,7 +17,7 @@ class SnapshotDisk(OnDisk):
         try:
             super().push(tensors)
         except OSError as error:
-            raise StoreUnreachable(
+            raise UnusableHere(
                 f"distill.objective.offload_snapshots: nvme: {self.folder}: {error.strerror or error}: set "
                 "VLDD_SCRATCH_DIR to a folder with enough space"
             ) from None
@@ -31,13 +31,13 @@ def snapshot_stack(offload: str) -> Iterator[SnapshotStack | None]:
         offload: "none" (yields None: snapshots stay on the student's device), "cpu" or "nvme".
 
     Raises:
-        StoreUnreachable: the folder that VLDD_SCRATCH_DIR names does not exist, or its disk is full.
+        UnusableHere: the folder that VLDD_SCRATCH_DIR names does not exist, or its disk is full.
     """
     if offload != "nvme":
         yield OnHost() if offload == "cpu" else None
         return
     scratch = os.environ.get("VLDD_SCRATCH_DIR")
     if scratch and not Path(scratch).is_dir():
-        raise StoreUnreachable(f"VLDD_SCRATCH_DIR: {scratch}: no such folder: create it or name another")
+        raise UnusableHere(f"VLDD_SCRATCH_DIR: {scratch}: no such folder: create it or name another")
     with closing(SnapshotDisk(Path(scratch or gettempdir()))) as stack:
         yield stack

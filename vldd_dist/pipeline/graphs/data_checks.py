@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment, count_conflicts
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.sources.base import Source
-from vldd_dist.errors import ConfigError, DataError, StoreUnreachable
+from vldd_dist.errors import ConfigError, DataError, UnusableHere
 
 # Expected images of a split below which at least nine of ten draws leave it empty.
 FEWEST_EXPECTED = 0.1
@@ -65,7 +65,7 @@ def _check_limits(data: DataSettings, source: Source) -> None:
     for split in source.own_splits():
         if (limit := data.limits[split]) is None:
             continue
-        with suppress(DataError, StoreUnreachable):
+        with suppress(DataError, UnusableHere):
             # What cannot be read is reported by the worker that reads it.
             if (known := source.known_count(split)) is not None and known < limit:
                 raise ConfigError(f"data.{split}_images ({limit}) is more than the source has ({known}): lower it or remove it")

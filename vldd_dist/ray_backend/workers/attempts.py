@@ -190,7 +190,7 @@ def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: tim
         timeout: of collective operations, for the message.
     """
     world = len(ended) + len(silent)
-    for status in ("refused", "crashed", "broken", "unreachable", "killed"):
+    for status in ("refused", "crashed", "broken", "outage", "killed"):
         for rank, outcome in sorted(ended.items()):
             if outcome.status == status:
                 return outcome if status == "refused" else replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")

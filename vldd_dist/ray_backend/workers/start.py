@@ -34,7 +34,7 @@ def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
         events: the executor's queue.
     """
     answer = run(payload, unit_id, events)
-    if answer["status"] in ("crashed", "broken", "unreachable"):
+    if answer["status"] in ("crashed", "broken", "outage"):
         # Partly imported modules, or a GPU context after an error, would make the next task fail too.
         leave(answer, unit_id, events)
     return answer

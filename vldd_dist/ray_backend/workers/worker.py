@@ -17,7 +17,7 @@ import vldd_dist.data.prepared.batches.real_batches
 import vldd_dist.distilled_set.publishing.presentation
 import vldd_dist.sharding.engines.fsdp_model  # noqa: F401
 from vldd_dist.artifacts.units import is_store
-from vldd_dist.errors import OtherOnThisMachine, StoreOutage, StoreUnreachable, VlddError, first_line
+from vldd_dist.errors import OtherOnThisMachine, Outage, UnusableHere, VlddError, first_line
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import check_version, execute
@@ -100,17 +100,17 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
 
 
 def _ended_by(error: VlddError) -> Outcome:
-    if isinstance(error, StoreOutage):
-        return Outcome("unreachable", str(error), error.exit_code)
+    if isinstance(error, Outage):
+        return Outcome("outage", str(error), error.exit_code)
     where = f" (on the machine {platform.node()})" if isinstance(error, OtherOnThisMachine) else ""
     return Outcome("broken" if error.may_be_of_the_machine else "refused", f"{error}{where}", error.exit_code)
 
 
 def _require_marked(store: Store) -> None:
-    """Raises StoreUnreachable if the run has not marked this store. A folder that is not mounted on this machine looks like an
+    """Raises UnusableHere if the run has not marked this store. A folder that is not mounted on this machine looks like an
     empty store, and what is committed there would be lost."""
     if not is_store(store):
-        raise StoreUnreachable(
+        raise UnusableHere(
             f"{store.url}: on the machine {platform.node()} this is not the store of the run: mount the same folder on every "
             "machine, or use a store in a bucket (s3://...)"
         )

@@ -19,20 +19,20 @@ class RetryBudget:
     Attributes:
         pauses: seconds before the first, second, ... retry of a unit whose status is killed or broken; the last value is used
             for all further retries.
-        outage_pauses: the same for unreachable; with the attempts themselves about an hour.
+        outage_pauses: the same after an outage; with the attempts themselves about an hour.
     """
 
     lost: int = 20
     crashed: int = 1
     broken: int = 3
-    unreachable: int = 10
+    outage: int = 10
     killed: int = 3
     pauses: tuple[float, ...] = (1.0, 5.0, 30.0)
     outage_pauses: tuple[float, ...] = (1.0, 5.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 # Failures that the node may have caused: the unit is retried after a pause, on another node if there is one.
-AVOID_NODE = ("broken", "unreachable", "killed")
+AVOID_NODE = ("broken", "outage", "killed")
 
 
 def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> bool:
@@ -41,7 +41,7 @@ def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget)
         "lost": budget.lost,
         "crashed": budget.crashed,
         "broken": budget.broken,
-        "unreachable": budget.unreachable,
+        "outage": budget.outage,
         "killed": budget.killed,
     }
     return _count(outcome, earlier) < limit.get(outcome.status, 0)
@@ -49,7 +49,7 @@ def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget)
 
 def pause_before_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> float:
     """Seconds to wait before deciding whether and where to retry the unit; 0: decide at once."""
-    pauses = budget.outage_pauses if outcome.status == "unreachable" else budget.pauses
+    pauses = budget.outage_pauses if outcome.status == "outage" else budget.pauses
     if outcome.status not in AVOID_NODE or not pauses:
         return 0.0
     return pauses[min(_count(outcome, earlier), len(pauses) - 1)]
@@ -82,7 +82,7 @@ def final_outcome(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Ou
             f"its machine was lost {attempts} times without a new checkpoint in between; run the same command again to go on"
         )
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
-    if outcome.status in ("broken", "unreachable"):
+    if outcome.status in ("broken", "outage"):
         advice = f"tried {attempts} times"
         if outcome.exit_code == 1:
             # Errors with other exit codes, those of the store, say themselves what to do.

@@ -90,8 +90,8 @@ class Retries:
             match outcome.status:
                 case "killed":
                     self._avoidance.killed_or_slow_on(unit.id, outcome.node)
-                case "unreachable":
-                    self._avoidance.unreachable_on(unit.id, outcome.node)
+                case "outage":
+                    self._avoidance.outage_on(unit.id, outcome.node)
                 case _:
                     self._avoidance.broken_on(unit.id, outcome.node)
         return Decision(again=True, outcome=outcome)

@@ -8,10 +8,11 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vldd_dist.errors import StoreOutage, StoreUnreachable, message_of
+from vldd_dist.errors import Outage, UnusableHere, message_of
 from vldd_dist.store.faults import is_transient, token_expired
 
-# The machine lacks file descriptors, memory or space on a disk.
+# The machine lacks file descriptors, memory or space on a disk. Not EIO, which is transient. The module
+# `ray_backend.workers.exceptions` has a list of its own, because it may import none of ours.
 OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -23,8 +24,8 @@ def check_reachable(what: str, error: Exception, or_else: str = "") -> None:
         or_else: what the user may do where it can never be reached; follows "start again".
 
     Raises:
-        StoreOutage: the error is a fault of the network.
-        StoreUnreachable: the error is a fault of the machine, or expired credentials.
+        Outage: the error is a fault of the network.
+        UnusableHere: the error is a fault of the machine, or expired credentials.
         MemoryError: the error is one, for which the unit has its own sentence.
     """
     if isinstance(error, MemoryError):
@@ -33,11 +34,11 @@ def check_reachable(what: str, error: Exception, or_else: str = "") -> None:
     if any("OfflineMode" in type(one).__name__ for one in errors):
         return
     if any(map(token_expired, errors)):
-        raise StoreUnreachable(f"{reason}: renew the credentials and start again") from None
+        raise UnusableHere(f"{reason}: renew the credentials and start again") from None
     if any(map(is_transient, errors)):
-        raise StoreOutage(f"{reason}: start again{or_else}") from None
+        raise Outage(f"{reason}: start again{or_else}") from None
     if any(isinstance(one, OSError) and one.errno in OF_THE_MACHINE for one in errors):
-        raise StoreUnreachable(f"{reason}: start again{or_else}") from None
+        raise UnusableHere(f"{reason}: start again{or_else}") from None
 
 
 @contextmanager
