@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.data.small_sources import shards
 from vldd_dist.data.files.url_patterns import expand
 from vldd_dist.errors import DataError, MissingData
 from vldd_dist.planner.plan import Plan, plan
@@ -39,6 +40,19 @@ def test_a_plan_without_the_data_uses_the_numbers_in_the_description(name: str, 
     assert any(note.startswith("The data cannot be read here, so the plan uses the numbers of images") for note in notes)
     with pytest.raises(DataError, match=r"correct the (path|pattern) \(or set data.train_images, val_images and test_images"):
         planned(name, tmp_path, "data.val_images=null")
+
+
+def test_limits_that_stand_for_unknown_numbers_of_images_are_named(tmp_path: Path) -> None:
+    """The number of samples in tars is known only when they are read."""
+    source = json.dumps(shards(tmp_path).source.model_dump(mode="json"))
+    beginning = "The numbers of images are not known until the data are prepared; the most that they can be is assumed: "
+    for change, named in (
+        ([], ["data.train_images, data.val_images, data.test_images"]),
+        # No size of the data is assumed.
+        (["data.test_images=null"], []),
+    ):
+        notes = plan(experiment(f"data.source={source}", *change), None).notes
+        assert [note.removeprefix(beginning) for note in notes if note.startswith(beginning)] == named
 
 
 def test_a_pattern_that_matches_nothing_is_missing_data(tmp_path: Path) -> None:
