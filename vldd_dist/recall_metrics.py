@@ -17,7 +17,7 @@ RECALL_METRICS: tuple[RecallMetric, ...] = (*RECALLS, "mean")
 RECALL_AT = tuple(int(name.removeprefix("tr")) for name in RECALLS if name.startswith("tr"))
 DISPLAY_NAMES: dict[RecallMetric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
 
-# With fewer test images than this, one image changes the recall of texts by more than a percentage point.
+# With fewer images than this, one image changes the recall of texts by more than a percentage point.
 FEW_IMAGES = 100
 
 # Keys of the other columns of a recall table.
@@ -29,16 +29,20 @@ def measured_on(images: int, captions: int) -> str:
     return f"{images:,} image{'s' * (images != 1)} with {captions:,} caption{'s' * (captions != 1)}"
 
 
-def coarseness(images: int, about: str = "") -> str | None:
-    """A sentence on the steps in which recall changes on this many test images; None if they are small.
+def coarseness(images: int, about: str = "", split: str = "test") -> str | None:
+    """A sentence on what recall can be on this many images: the steps in which it changes, and the IR@K that is 100 % whatever
+    the features, because there are no K wrong images. None if they are enough.
 
     Args:
         about: "about " if the number is an expected one, "at most " if it is a bound.
+        split: the images' split, as it is to be called.
     """
     if not 0 < images < FEW_IMAGES:
         return None
-    counted = f"{about}{images} test image{'s' * (images != 1)}"
-    return f"With {counted}, a student's TR@K changes in steps of {100 / images:.1f} percentage points."
+    counted = f"{about}{images} {split} image{'s' * (images != 1)}"
+    of_texts, of_images = (" and ".join(f"{task}@{k}" for k in RECALL_AT if images <= k) for task in ("TR", "IR"))
+    always = f", and any student has 100 % in {of_images} (with one caption per image in {of_texts} too)" if of_images else ""
+    return f"With {counted}, a student's TR@K changes in steps of {100 / images:.1f} percentage points{always}."
 
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:

@@ -135,6 +135,7 @@ def test_a_tower_that_is_trained_whole_gets_smaller_images_and_fewer_pairs(
     code, out, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
     assert (code, err) == (0, "")
     assert "With about 15 test images, a student's TR@K changes in steps of 6.7 percentage points. Use more images, or" in out
+    assert "or raise data.split.val and data.split.test." in out
     assert ("HF_HUB_OFFLINE is set: a tiny image tower with random weights" in out) == (offline == "1")
     written = (tmp_path / "first" / "experiment.yaml").read_text()
     assert "# No val and no test split is read from the source: these fractions of its training images are used." in written
@@ -261,7 +262,7 @@ def test_splits_taken_from_the_training_images_are_reported(tmp_path: Path, caps
     _, out, _ = vldd("data", str(path), *sets, capsys=capsys)
     assert "val: 0.05 of the training images, about 1, by a hash of their names (data.split.val)" in out
     assert "test: 0.2 of the training images, about 2, by a hash" in out
-    assert "With about 2 test images, a student's TR@K changes in steps of 50.0 percentage points." in out
+    assert "With about 2 test images, a student's TR@K changes in steps of 50.0 percentage points, and any" in out
     for fraction, sentence in (("0.1", "With about 1 test image, a"), ("0.02", ": 0.02 of the images probably leaves no test")):
         _, out, _ = vldd("data", str(path), *sets, "--set", f"data.split.test={fraction}", capsys=capsys)
         assert sentence in out

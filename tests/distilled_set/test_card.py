@@ -64,7 +64,7 @@ def test_the_card_names_the_size_of_the_test_split() -> None:
     shown.facts = {"data": {"splits": {"test": {"images": 6, "captions": 30, "shards": 1}}}}
     card = render_card(shown)
     assert "the test recall, in percent on 6 images with 30 captions, of dual encoders" in card
-    assert "(`prototypes`). With 6 test images, a student's TR@K changes in steps of 16.7 percentage points." in card
+    assert "(`prototypes`). With 6 test images, a student's TR@K changes in steps of 16.7 percentage points" in card
 
 
 @pytest.mark.parametrize(

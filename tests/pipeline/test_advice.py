@@ -63,6 +63,12 @@ def test_fewer_experts_than_selections_are_noted() -> None:
     assert notes("coresets.methods=[random]") == notes("experts.count=5", "coresets.methods=[herding]") == []
 
 
-def test_a_small_test_split_is_noted() -> None:
-    (note,) = advice_on(load_experiment("scenes", ["data.test_images=6"]))
-    assert note == "With 6 test images, a student's TR@K changes in steps of 16.7 percentage points"
+def test_small_splits_on_which_recall_is_measured_are_noted() -> None:
+    """Also val, by which pairs and learning rates are chosen."""
+    of_test, of_val = (advice_on(load_experiment("scenes", [f"data.{split}_images=6"])) for split in ("test", "val"))
+    coarse = (
+        "With 6 {} images, a student's TR@K changes in steps of 16.7 percentage points, and any student has 100 % in IR@10 "
+        "(with one caption per image in TR@10 too)"
+    )
+    assert of_test == [coarse.format("test")]
+    assert of_val == [coarse.format("val")]

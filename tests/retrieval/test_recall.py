@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vldd_dist.recall_metrics import RECALL_AT, RECALL_METRICS
+from vldd_dist.recall_metrics import RECALL_AT, RECALL_METRICS, coarseness
 from vldd_dist.retrieval import recall as recall_module
 from vldd_dist.retrieval.recall import recall
 
@@ -55,6 +55,16 @@ def test_diverged_features_score_nothing() -> None:
     broken, sound = torch.full((40, 3), torch.nan), torch.eye(40, 3) + 1
     assert recall(broken, broken, torch.arange(40)).mean == 0
     assert recall(broken, sound, torch.arange(40)).mean == 0
+
+
+def test_among_ten_images_any_features_find_an_image_within_ten() -> None:
+    """The size of a split's gallery alone then decides a recall, and the notes of plans and tables say so."""
+    for images, (each, note) in {11: (0, ""), 10: (100, "in IR@10 ("), 5: (100, "in IR@5 and IR@10 (")}.items():
+        ones, owner = torch.ones(5 * images, 3), torch.arange(images).repeat_interleave(5)
+        assert recall(ones[:images], ones, owner).ir[-1] == each
+        said = coarseness(images) or ""
+        assert ("any student has 100 %" in said) == bool(note)
+        assert note in said
 
 
 def test_perfect_features_score_all() -> None:

@@ -57,7 +57,8 @@ def query_ranks(image_features: Tensor, text_features: Tensor, image_of_caption:
     """The ranks of all queries, with candidates ranked by cosine similarity.
 
     A wrong candidate whose score equals that of the right one, or is NaN, is ranked ahead of it, so that collapsed or diverged
-    features get 0 % instead of 100 %.
+    features get 0 % instead of 100 % at each K for which there are K wrong candidates. Among K or fewer images, IR@K is 100 %
+    for any features (see `recall_metrics.coarseness`).
 
     Args:
         image_features: (N, d).

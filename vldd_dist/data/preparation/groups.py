@@ -111,18 +111,20 @@ def carved_splits(data: DataSettings) -> list[str]:
 
 
 def small_splits(data: DataSettings) -> dict[str, str]:
-    """Split -> a sentence, for each split that probably gets no image, with which the preparation fails, and for the test split
-    if recall will be measured on few images; empty if the number of images is not known."""
+    """Split -> a sentence, for each split that probably gets no image, with which the preparation fails, and for each split on
+    which recall will be measured on few images: pairs and learning rates are chosen by that on val. Empty if the number of
+    images is not known."""
     expected = expected_images(data)
     if expected is None:
         return {}
-    carved = data.carved()
+    carved, limits = data.carved(), limits_as_counts(data)
     notes = {
         split: f"data.split.{split}: {fraction:g} of the images probably leaves no {split} image."
         for split, fraction in carved.items()
         if expected[split] == 0
     }
-    qualifier = "about " if "test" in carved else "at most " if "test" in limits_as_counts(data) else ""
-    if coarse := coarseness(expected["test"], qualifier):
-        notes["test"] = coarse
+    for split in ("val", "test"):
+        qualifier = "about " if split in carved else "at most " if split in limits else ""
+        if coarse := coarseness(expected[split], qualifier, split):
+            notes[split] = coarse
     return notes
