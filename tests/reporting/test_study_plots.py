@@ -7,6 +7,8 @@ import pytest
 
 from tests.reporting.legends import looks_in_legends
 from tests.reporting.study_results import RESULTS, row
+from vldd_dist.reporting.data import Row
+from vldd_dist.reporting.plots import recall_plot
 from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
 from vldd_dist.reporting.study_tables import Layout
 
@@ -77,6 +79,29 @@ def test_numbers_of_pairs_of_one_budget_are_bars() -> None:
         assert plot is not None
         heights[len(budgets)] = "ptm-st: 29 %" in [text for _, _, text in plot.values]
     assert heights == {0: False, 1: True}
+
+
+def without_error_bar(rows: list[Row]) -> int:
+    """The number of rows without an error bar, which is the same in the figures of a study and of a report."""
+    study = study_plot(Layout("T", ["only"], ["random", "distilled"]), {"only": rows})
+    assert study is not None
+    found = []
+    for plot in (study, recall_plot(rows)):
+        assert plot.caption.count("rows of one student have none") == 1
+        # matplotlib writes an error bar that is not a number as a path without a line.
+        paths = [one for one in ElementTree.fromstring(plot.svg).iter() if one.tag.endswith("}path")]
+        found.append(sum(path.get("d") is None for path in paths))
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_a_row_of_one_student_has_no_error_bar() -> None:
+    """One of length zero would say that its students do not differ."""
+    single = [row("random", 10, (5.0,)), row("distilled", 10, (9.0,))]
+    several = [row("random", 10, (5.0,), (7.0,)), row("distilled", 10, (9.0, 9.0))]
+    larger = [row("random", 20, (5.0,), (7.0,)), row("distilled", 20, (9.0,))]
+    assert [without_error_bar(rows) for rows in (several, single)] == [0, 2]
+    assert [without_error_bar([*rows, *larger]) for rows in (several, single)] == [1, 3]
 
 
 def test_tables_of_other_figures_have_plots_of_their_own() -> None:

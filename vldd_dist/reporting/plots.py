@@ -24,7 +24,7 @@ from vldd_dist.reporting.drawing import (
     legend_below,
     line_looks,
 )
-from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines
+from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Colours of coresets, in the order of the description; after the last they repeat in another line style. There is one for each
@@ -91,7 +91,7 @@ def _recall_bars(plot: Plot, own: list[Row]) -> None:
         Bar(
             _full_data_name(row) if row.method == FULL else display_name(row.method),
             row.metrics["mean"].mean,
-            row.metrics["mean"].spread or 0.0,
+            error_bar(row.metrics["mean"]),
             colour_of(row.method),
         )
         for row in sorted(own, key=lambda row: (row.method != FULL, row.method == DISTILLED))
@@ -105,7 +105,7 @@ def _recall_lines(plot: Plot, own: list[Row], limited: list[Row], pair_counts: l
     looks, lines = line_looks(CORESET_COLOURS, LINES), []
     for method in methods:
         stats = [(row.pairs, row.metrics["mean"]) for row in limited if row.method == method]
-        points = [(pairs, stat.mean, stat.spread or 0.0) for pairs, stat in stats]
+        points = [(pairs, stat.mean, error_bar(stat)) for pairs, stat in stats]
         is_main = method == DISTILLED
         look = {"color": BLUE, "marker": "o"} if is_main else next(looks)
         lines.append(Line(display_name(method), points, look, is_main))

@@ -1,5 +1,6 @@
 """The figures of mean recall that reports and studies have in common: lines over the numbers of pairs, and bars."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vldd_dist.method_names import DISTILLED, FULL
+from vldd_dist.reporting.data import Stat
 from vldd_dist.reporting.drawing import BLUE, GREY, INK, ORANGE, Plot, columns, drawing, legend_below
 
 # What the error bars show.
-SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
+SPREAD = (
+    "the standard deviation over experts, selections or distillations or, where there is only one, over its students; rows of "
+    "one student have none"
+)
 MEAN_RECALL = "mean recall, %"
 # Inches.
 LINES_HEIGHT, BAR_HEIGHT, FRAME_HEIGHT = 3.9, 0.26, 0.9
@@ -21,7 +26,7 @@ class Line:
     """A line with error bars.
 
     Attributes:
-        points: (number of pairs, mean, spread) in ascending order.
+        points: (number of pairs, mean, `error_bar`) in ascending order.
         look: one of `line_looks`.
         is_main: whether it is drawn thicker than the others.
     """
@@ -49,12 +54,17 @@ class Level:
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar, as long as its mean, with the spread at its end."""
+    """A horizontal bar, as long as its mean, with the `error_bar` at its end."""
 
     name: str
     mean: float
     spread: float
     colour: str
+
+
+def error_bar(stat: Stat) -> float:
+    """The length of a row's error bar; NaN, with which none is drawn, if the row has a single student."""
+    return math.nan if stat.spread is None else stat.spread
 
 
 def colour_of(method: str) -> str:

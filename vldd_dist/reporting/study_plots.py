@@ -16,7 +16,7 @@ from vldd_dist.reporting.drawing import (
     Plot,
     line_looks,
 )
-from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines
+from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
@@ -70,7 +70,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[RowMean], full: Sequenc
     # Distilled pairs get the first colours, as in the report of an experiment.
     looks = dict(zip(sorted(of_name, key=lambda name: not is_main[name]), line_looks(COLOURS, LINES), strict=False))
     lines = [
-        Line(name, [(key.pairs, stat.mean, stat.spread or 0.0) for key, stat in measured], looks[name], is_main[name])
+        Line(name, [(key.pairs, stat.mean, error_bar(stat)) for key, stat in measured], looks[name], is_main[name])
         for name, measured in of_name.items()
     ]
     # More lines than there are styles would not be distinguished in the legend.
@@ -85,7 +85,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[RowMean], full: Sequenc
 
 def _bars(plot: Plot, layout: Layout, measured: Sequence[RowMean]) -> None:
     """One bar for each row of the table, in the order of the rows."""
-    bars = [Bar(_name(key, layout), stat.mean, stat.spread or 0.0, colour_of(key.method)) for key, stat in measured]
+    bars = [Bar(_name(key, layout), stat.mean, error_bar(stat), colour_of(key.method)) for key, stat in measured]
     draw_bars(plot, bars)
 
 
