@@ -26,10 +26,12 @@ from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import Gallery, ValidationRecall
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 
 
 def rows_of(store: Store, tree: Experiment) -> dict[str, Any]:
@@ -60,6 +62,21 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["full"]["metrics"]["tr1"]["std_students"] is None
     assert rows["random"]["metrics"]["tr1"]["std_students"] is None
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
+
+
+def test_selections_of_the_same_images_are_counted(store: Store) -> None:
+    """Herding makes no random choice, so that there are as many different selections as experts."""
+    tree = experiment("evaluation.seeds=[0, 1, 2]", "coresets.methods=[random, herding]", "experts.count=2")
+    commit_evaluations(store, tree, itertools.repeat(10.0))
+    assert "selections" not in rows_of(store, tree)["herding"], "the selections are not in the store"
+    graph = Graph(tree)
+    selections = [graph.unit(*chosen.source) for chosen in evaluated_sets(tree) if chosen.method != "distilled"]
+    run(store, in_dependency_order(selections))
+    rows = rows_of(store, tree)
+    assert rows["herding"]["selections"] == 2
+    assert not any("selections" in rows[method] for method in ("full", "random", "distilled"))
+    note = "± counts selections of the same images one by one. Different selections: herding 2 of 3 (4 pairs)."
+    assert note in read_tables(store, tree.name)["recall"].notes
 
 
 @pytest.mark.parametrize(("bad", "said"), [(0, ""), (1, "; left out: 1 image that"), (1200, "; left out: 1,200 images that")])

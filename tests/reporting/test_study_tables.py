@@ -45,6 +45,15 @@ def test_the_notes_name_the_size_of_the_test_split() -> None:
     )
 
 
+def test_the_notes_name_coresets_whose_selections_are_repeated() -> None:
+    repeats = [row("herding", pairs, (5.0,), (5.0,), (7.0,)).model_copy(update={"selections": 2}) for pairs in (20, 1000)]
+    results = {"a": [*repeats, row("random", 20, (5.0,), (7.0,))], "b": repeats}
+    table = study_table(Layout("T", ["a", "b"], ["random", "herding"], metrics=["tr1"]), results, nothing)
+    assert [note for note in table.notes if "selections:" in note] == [
+        "± counts selections of the same images one by one. Different selections: herding 2 of 3 (20, 1,000 pairs)."
+    ]
+
+
 def test_no_value_is_the_best_of_different_test_splits() -> None:
     layout = Layout("T", ["nfnet", "vit"], ["random", "distilled"], metrics=["tr1"])
     small, large = MeasuredSplit(images=50, captions=250), MeasuredSplit(images=1000, captions=5000)

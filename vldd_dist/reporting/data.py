@@ -47,6 +47,7 @@ class Row(StrictModel):
     students: int = Field(gt=0, description="Number of evaluated students of all runs.")
     planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
     averages: bool = Field(False, description="Whether the pairs are means of real ones, neither real nor distilled.")
+    selections: int | None = Field(None, description="Number of different selections; None if no two are of the same images.")
 
 
 class MeasuredSplit(StrictModel):
@@ -202,11 +203,13 @@ def aggregate(
     image_model: str | None = None,
     averages: bool = False,
     planned: int | None = None,
+    selections: int | None = None,
 ) -> Row:
     """The row of a method and size.
 
     Args:
         planned: the number of students that the experiment plans; None: those that are given.
+        selections: as in `Row`.
         runs: for each run, its students; for each student, the recalls, their mean and further metrics. The row has the
             recalls, their mean, and those further metrics that every student has.
 
@@ -226,6 +229,7 @@ def aggregate(
         students=len(students),
         planned=planned or len(students),
         averages=averages,
+        selections=selections,
     )
 
 

@@ -94,6 +94,17 @@ def averages_notes(rows: list[Row]) -> list[str]:
     return [f"{name}: means of real pairs, made without distillation." for name in names]
 
 
+def repeated(rows: list[Row]) -> list[str]:
+    """A sentence that names the coresets of which some selections are of the same images, if there are any."""
+    pairs_of: dict[str, set[int]] = {}
+    for row in rows:
+        if row.selections is not None:
+            counted = f"{display_name(row.method)} {row.selections} of {row.runs}"
+            pairs_of.setdefault(counted, set()).add(row.pairs)
+    named = [f"{counted} ({', '.join(f'{one:,}' for one in sorted(pairs))} pairs)" for counted, pairs in pairs_of.items()]
+    return [f"± counts selections of the same images one by one. Different selections: {'; '.join(named)}."] if named else []
+
+
 def full_data_note(rows: list[Row]) -> list[str]:
     """A sentence that says what full data are, if they have a row."""
     return [FULL_DATA_NOTE] if any(row.method == FULL for row in rows) else []
@@ -179,7 +190,7 @@ def recall_table(data: ReportData) -> Table:
     unfinished = incomplete(("", row) for row in planned)
     coarse = None if data.test_split is None else coarseness(data.test_split.images)
     notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished]
-    notes += [*averages_notes(data.rows), *full_data_note(data.rows)]
+    notes += [*repeated(data.rows), *averages_notes(data.rows), *full_data_note(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(share_cell(row, data.rows) != Text() for row in data.rows):
         columns.insert(metrics.index("mean") + 1, SHARE)

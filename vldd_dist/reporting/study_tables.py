@@ -14,6 +14,7 @@ from vldd_dist.reporting.recall_table import (
     averages_notes,
     full_data_note,
     incomplete,
+    repeated,
     share_cell,
     spread_note,
 )
@@ -276,7 +277,7 @@ def _notes(
     rows = list(row_of.values())
     unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    return [*_measured_notes(rows, splits), *unfinished, *averages_notes(rows), *shared, *full_data_note(rows)]
+    return [*_measured_notes(rows, splits), *unfinished, *repeated(rows), *averages_notes(rows), *shared, *full_data_note(rows)]
 
 
 def _measured_notes(rows: list[Row], splits: Mapping[str, MeasuredSplit]) -> list[str]:

@@ -16,6 +16,7 @@ from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.stages.application import ApplicationFacts, keys_of
+from vldd_dist.pipeline.stages.coreset import CoresetFacts
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
@@ -123,7 +124,7 @@ class Measured:
         """The rows of the recall table that have an evaluated student: full data, coresets, distilled sets."""
         averaging = {evaluated.method for evaluated in evaluated_sets(graph.experiment) if evaluated.averages}
         return [
-            aggregate(method, pairs, recalls, model, method in averaging, sum(map(len, runs)))
+            aggregate(method, pairs, recalls, model, method in averaging, sum(map(len, runs)), self._selections(runs))
             for (method, pairs, model), runs in self._planned(graph).items()
             if (recalls := [of_run for run in runs if (of_run := self._recalls(run))])
         ]
@@ -182,6 +183,15 @@ class Measured:
                     table = table.model_copy(update={"notes": [*table.notes, incomplete]})
                 tables[name] = table
         return tables
+
+    def _selections(self, runs: list[list[WorkUnit]]) -> int | None:
+        """See `Row`; of the runs of a row that have an evaluated student. A selection that is no longer in the store counts as
+        different from all others."""
+        evaluated = [run[0] for run in runs if any(unit.id in self.done for unit in run)]
+        sources = [source for unit in evaluated if (source := unit.inputs.get("pairs")) and source.kind == "coreset"]
+        facts = [self.facts(source, CoresetFacts) for source in sources]
+        different = {source.id if found is None else found.chosen() for source, found in zip(sources, facts, strict=True)}
+        return len(different) if len(different) < len(sources) else None
 
     def _validation_recalls(self, evaluations: list[WorkUnit]) -> list[float]:
         """Of the students whose evaluations are committed, each at the learning rate that it chose."""

@@ -1,5 +1,7 @@
 """A coreset: M real pairs, or means of real pairs, chosen by one of the methods in `plugins.CORESETS`."""
 
+from itertools import zip_longest
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -23,6 +25,10 @@ class CoresetFacts(Facts):
     keys: list[str] = Field(description="keys of the real pairs; for a mean of several pairs, of the pair that represents it")
     captions: list[str]
     means_of: list[Count] = Field(default=[], description="number of real pairs averaged into each pair; empty for real pairs")
+
+    def chosen(self) -> frozenset[tuple[str, int | None]]:
+        """The chosen images, each with the number of pairs of its mean, to find selections of the same images."""
+        return frozenset(zip_longest(self.keys, self.means_of))
 
 
 def unit(graph: UnitGraph, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
