@@ -9,12 +9,14 @@ import yaml
 from tests.studies import load_study
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.descriptions import LoadedStudy, read_description
+from vldd_dist.config.study import TableSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import check_published, published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
@@ -100,6 +102,16 @@ def test_figures_are_those_of_the_variants_evaluations(finished: tuple[LoadedStu
         assert cell.mean == pytest.approx(UnitReader(store, unit.kind, unit.id).manifest.facts["test"]["tr1"])
 
 
+def test_sets_of_one_budget_have_the_sizes_of_the_published_sets(finished: tuple[LoadedStudy, Store]) -> None:
+    study, store = finished
+    graph = StudyGraph(study.experiments)
+    (unit,) = graph.graphs["nfnet"].wanted("publication")
+    size = UnitReader(store, unit.kind, unit.id).facts_as(PublicationFacts).size_bytes
+    compared = study.study.model_copy(update={"tables": {"one": TableSettings(title="T", budgets={4: 5})}})
+    (table,) = StudyReporter(compared, graph, store).write()
+    assert f"the pairs: 4 pairs with 5: at most {size:,} bytes with {size * 5 // 4:,}." in " ".join(table.notes)
+
+
 def test_adding_a_variant_keeps_existing_units(tmp_path: Path) -> None:
     first = StudyGraph(written(tmp_path, {"nfnet": {}, "vit": VIT}).experiments)
     later = StudyGraph(written(tmp_path, {"nfnet": {}, "vit": VIT, "noise": {"distill.initialise": "noise"}}).experiments)
@@ -133,7 +145,7 @@ def test_published_figures_stand_beside_the_variants_of_the_published_methods() 
                 RowKey("vldd", "distilled", 100, None),
                 RowKey("vldd", "random", 200, None),
                 RowKey("lors-100", "distilled", 99, None),
-                RowKey("ptm-st-500", "distilled", 499, None),
+                RowKey("ptm-st-500", "distilled", 498, None),
                 RowKey("apm", "distilled", 100, None),
             )
             if (figure := published(key, "mean"))
@@ -142,7 +154,7 @@ def test_published_figures_stand_beside_the_variants_of_the_published_methods() 
             ("vldd", 100, 20.4),
             ("vldd", 200, 8.6),
             ("lors-100", 99, 27.4),
-            ("ptm-st-500", 499, 40.6),
+            ("ptm-st-500", 498, 40.6),
         ]
 
 

@@ -92,14 +92,16 @@ def test_rows_of_one_budget_are_compared() -> None:
         "ptm-st": [row("full", 800, (40.0,)), row("distilled", 99, (29.0,))],
     }
     layout = Layout("T", ["vldd", "ptm-st"], ["full", "random", "distilled"], budgets={99: 100, 199: 200}, metrics=["mean"])
-    table = study_table(layout, results, nothing)
+    table = study_table(replace(layout, sizes={99: {2000: 1999}, 199: {4000: 3999}}), results, nothing)
     assert [len(section.rows) for section in table.sections] == [1, 3]
     assert lines(table)[3:] == [
         ["100", "vldd", "random", "8.0", "20.0"],
         ["", "", "distilled", "27.0", "67.5"],
         ["99", "ptm-st", "distilled", "**29.0**", "72.5"],
     ]
-    assert "Compared as equal in size: 99 pairs with 100." in table.notes
+    start = "Compared, counting what a loss learns of the pairs: 99 pairs with 100"
+    assert f"{start}: at most 1,999 bytes with 2,000." in table.notes
+    assert f"{start}." in study_table(layout, results, nothing).notes, "where the sizes are not known"
     columns = study_table(replace(layout, across="variant", methods=["distilled"]), results, nothing)
     assert lines(columns)[2:] == [["100", "27.0", ""], ["99", "", "**29.0**"]]
 

@@ -68,6 +68,7 @@ def run(
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     # Not before the line on the terminal, because these imports take seconds.
     from vldd_dist.monitoring.live.tracking import check_tracking
+    from vldd_dist.monitoring.reports.budgets import check_budgets
     from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.store.store import Store
 
@@ -78,6 +79,7 @@ def run(
             check_tracker_of_job(tracker)
     if isinstance(described, LoadedStudy):
         check_published(described)
+        check_budgets(described)
     if store is not None:
         _refuse_store_in_data(described, Store(store))
     if plan:

@@ -55,7 +55,7 @@ class TableSettings(Section):
     budgets: dict[Positive, Positive] = Field(
         default_factory=dict,
         description="PAIRS: PAIRS. Rows with the first number of pairs are compared with those that have the second, because a learned "
-        "similarity takes the bytes of the others: {99: 100}.",
+        "similarity takes the bytes of the others: {99: 100}. Such a set must not have more bytes than those plain pairs.",
     )
     image_models: Literal["own", "all"] = Field(
         "own",

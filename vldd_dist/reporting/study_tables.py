@@ -45,7 +45,9 @@ class Layout:
     Attributes:
         variants, methods: names, in the order of the table.
         pairs: the numbers of pairs to show; None: all.
-        budgets: number of pairs -> the number with which it is compared, because it has the same size.
+        budgets: number of pairs -> the number with which it is compared.
+        sizes: number of pairs of `budgets` -> bytes of the plain pairs with which it is compared -> bytes of the largest set of
+            so many pairs. There are several if variants have images of several sizes, and none where they are not known.
         other_image_models: whether to show students with other image towers than the variant's.
         across: whether each method, or each variant, has its own column under each metric; None: each has its own rows.
         metrics: names, in the order of the table.
@@ -56,6 +58,7 @@ class Layout:
     methods: list[str]
     pairs: list[int] | None = None
     budgets: Mapping[int, int] = field(default_factory=dict)
+    sizes: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
     other_image_models: bool = False
     across: Literal["method", "variant"] | None = None
     metrics: list[str] = field(default_factory=list)
@@ -297,6 +300,10 @@ def _measured_notes(rows: list[Row], splits: Mapping[str, MeasuredSplit]) -> lis
 
 
 def _budget_note(layout: Layout, shown: set[int]) -> list[str]:
-    """A sentence on the numbers of pairs that are compared with another; none if no row has such a number."""
-    equal = [f"{pairs:,} pairs with {budget:,}" for pairs, budget in sorted(layout.budgets.items()) if pairs in shown]
-    return [f"Compared as equal in size: {', '.join(equal)}."] if equal else []
+    """A sentence on the numbers of pairs that are compared with another, with the sizes of both, so that readers see how far
+    they are equal; none if no row has such a number."""
+    compared = []
+    for pairs, budget in sorted(layout.budgets.items()):
+        sizes = [f"at most {size:,} bytes with {plain:,}" for plain, size in layout.sizes.get(pairs, {}).items()]
+        compared += [": ".join([f"{pairs:,} pairs with {budget:,}", *sizes])] if pairs in shown else []
+    return [f"Compared, counting what a loss learns of the pairs: {'; '.join(compared)}."] if compared else []

@@ -1,8 +1,11 @@
 """Writes the report of a study: its tables, from the committed units of all variants."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from vldd_dist.config.study import Study
+from vldd_dist.config.study import Study, TableSettings
+from vldd_dist.data.facts import CaptionEmbeddingsFacts
+from vldd_dist.monitoring.reports.budgets import compared_sizes
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of, write_tables
@@ -13,7 +16,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import ReportData, RunProgress
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.study_plots import study_plots
-from vldd_dist.reporting.study_tables import study_table
+from vldd_dist.reporting.study_tables import Layout, study_table
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -28,6 +31,7 @@ class StudyReporter:
     def __init__(self, study: Study, graph: StudyGraph, store: Store) -> None:
         self.study, self.graph, self.store = study, graph, store
         self._units = graph.units()
+        self._experiments = {variant: of_variant.experiment for variant, of_variant in graph.graphs.items()}
         self._measured = Measured(store)
         self._published = {name: published_of(study, name) for name in study.table_settings()}
 
@@ -40,8 +44,7 @@ class StudyReporter:
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
         missing = {variant: self._measured.missing(graph) for variant, graph in self.graph.graphs.items()}
-        settings = self.study.table_settings()
-        layouts = {name: layout_of(of_table, list(self.graph.graphs)) for name, of_table in settings.items()}
+        layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
         splits = self._measured.test_splits(self.graph.graphs)
         tables = {name: study_table(layout, rows, self._published[name], missing, splits) for name, layout in layouts.items()}
         applications = {
@@ -78,6 +81,15 @@ class StudyReporter:
             distilled_sets=[one for graph in self.graph.graphs.values() for one in self._measured.published(graph)],
             costs=self._measured.costs(self._units),
         )
+
+    def _layout(self, settings: TableSettings) -> Layout:
+        sizes = compared_sizes(settings, self._experiments, self._text_dim)
+        return replace(layout_of(settings, list(self._experiments)), sizes=sizes)
+
+    def _text_dim(self, variant: str) -> int | None:
+        """Size of the variant's caption embeddings; None before they are committed."""
+        facts = self._measured.facts(self.graph.graphs[variant].unit("caption_embeddings"), CaptionEmbeddingsFacts)
+        return None if facts is None else facts.dim
 
     def _changes(self, variant: str) -> str:
         """The settings in which the variant differs from the base, as text."""

@@ -30,7 +30,7 @@ def check_models(experiment: Experiment) -> None:
         ConfigError: a model cannot be built; the message names the key and says what to change.
     """
     _refuse_unused_revision(experiment.model.text)
-    own, text_dim = experiment.model.image.model, _text_dim(experiment.model.text)
+    own, text_dim = experiment.model.image.model, known_text_dim(experiment.model.text)
     for name in experiment.image_models():
         try:
             check_backbone_name(name)
@@ -52,7 +52,7 @@ def _refuse_unused_revision(text: TextTowerSettings) -> None:
 
 # The next two functions are cached, because the many experiments of a study use few different models.
 @cache
-def _text_dim(settings: TextTowerSettings) -> int | None:
+def known_text_dim(settings: TextTowerSettings) -> int | None:
     """Size of the caption embeddings. None for a model on a hub that this machine cannot reach; the workers, which may be able
     to reach it, check the model again."""
     architecture = find_architecture(settings, ask_hub=False) or find_architecture(settings, ask_hub=True)
