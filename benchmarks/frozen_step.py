@@ -1,10 +1,10 @@
-"""An outer step on a frozen image tower, with an earlier implementation and with the current one.
+"""An outer step on a frozen image backbone, with an earlier implementation and with the current one.
 
     python -m benchmarks.frozen_step [--quick]
 
 MobileNetV2 with random weights at 128 pixels, 100 pairs, eight inner steps on all of them, `exact`, only the heads are trained.
 Before: the unchanged backbone computes the features, and computes them once more for the gradients of the pixels, in chunks
-of 64 images; this reference is in this file. Now: `FrozenTower`, which computes them once. Times are median CPU seconds of
+of 64 images; this reference is in this file. Now: `FrozenBackbone`, which computes them once. Times are median CPU seconds of
 one thread; the two alternate in one process. The last line is JSON: frozen_outer_step_speedup, the seconds of both by part,
 and the relative l2 error of each gradient of the pixels compared with float64.
 """
@@ -27,7 +27,7 @@ from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.models.losses.infonce import InfoNCE
 
 TOWER, IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = "mobilenetv2_100", 128, 100, 8, 384
@@ -66,10 +66,10 @@ class Now:
     """The package's implementation, with the default limit on kept graphs."""
 
     def __init__(self, model: DualEncoder) -> None:
-        self.tower, self.limit = FrozenTower(model.image_backbone), DistillationSettings().tower_graph_mib << 20
+        self.frozen_backbone, self.limit = FrozenBackbone(model.image_backbone), DistillationSettings().tower_graph_mib << 20
 
     def forward(self, images: Tensor) -> Tensor:
-        self.encoded = self.tower.features_with_graph(images, self.limit)
+        self.encoded = self.frozen_backbone.features_with_graph(images, self.limit)
         return self.encoded.features
 
     def backward(self, gradients: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def measure(repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An outer step on a frozen image tower: before and now.")
+    parser = argparse.ArgumentParser(description="An outer step on a frozen image backbone: before and now.")
     parser.add_argument("--quick", action="store_true", help="three repetitions")
     figures = measure(3 if parser.parse_args().quick else 9)
     table = Table("CPU s", *PARTS, "step", title=f"{TOWER}, {IMAGE_SIZE} px, {PAIRS} pairs, {STEPS} inner steps")

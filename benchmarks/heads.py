@@ -1,4 +1,4 @@
-"""Frozen towers: an outer step in feature space compared with the general path, where pixels pass the tower in every inner
+"""Frozen backbones: an outer step in feature space compared with the general path, where pixels pass the tower in every inner
 step.
 
     python -m benchmarks.heads
@@ -25,7 +25,7 @@ from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unro
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.models.losses.infonce import InfoNCE
 
 TOWERS = {"vit_tiny_patch16_224": {"img_size": 64}, "nf_regnet_b1": {}, "mobilenetv2_100": {}}
@@ -41,7 +41,7 @@ class Frozen:
         )
         text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
         self.model = build(ModelSettings(image=image, text=text, joint_dim=256), TEXT_DIM, None, 0)
-        self.tower = FrozenTower(self.model.image_backbone)
+        self.frozen_backbone = FrozenBackbone(self.model.image_backbone)
         self.student = Student(self.model, InfoNCE(), dropout=False, fused_attention=False)
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
@@ -51,7 +51,7 @@ class Frozen:
 
     def in_feature_space(self) -> Tensor:
         """The gradient of the images, (PAIRS, 3, H, W)."""
-        encoded = self.tower.features_with_graph(self.images, limit=1 << 30)
+        encoded = self.frozen_backbone.features_with_graph(self.images, limit=1 << 30)
         return encoded.pixel_gradients(self._unrolled(self.student, encoded.features))
 
     def by_the_general_path(self) -> Tensor:
@@ -81,7 +81,7 @@ class ThroughTheTower:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Feature space against the general path, for frozen towers.")
+    parser = argparse.ArgumentParser(description="Feature space against the general path, for frozen backbones.")
     parser.add_argument("--quick", action="store_true", help="one tower, two repeats")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

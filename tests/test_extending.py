@@ -241,7 +241,7 @@ def test_a_metric(enter, tmp_path: Path) -> None:
 
 def test_an_application(enter, tmp_path: Path) -> None:
     (override,) = enter("shuffled")
-    with pytest.raises(ConfigError, match=r"applications.run: students are trained on features of a frozen image tower"):
+    with pytest.raises(ConfigError, match=r"applications.run: students are trained on features of a frozen image backbone"):
         load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override])
     _, graph, store = run(tmp_path, override, *FROZEN)
     planned = plan_document(plan(graph.experiment, None))

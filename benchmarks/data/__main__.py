@@ -1,4 +1,4 @@
-"""The costs of a data set before distillation: scaling with workers, memory by size, and frozen towers.
+"""The costs of a data set before distillation: scaling with workers, memory by size, and frozen backbones.
 
     python -m benchmarks.data [--quick] [--photographs FOLDER [--whole]]
 
@@ -6,8 +6,8 @@
 - The memory (largest resident set) of a worker that prepares, embeds, or trains an expert for one epoch, on data sets of 1,000,
   10,000 and 123,000 images with five captions each (`--quick`: 200 and 20,000); the growth is that of the largest worker.
 - `vldd run --plan` for 100 million pairs in 10,000 tars.
-- The outer step on a frozen tower (`benchmarks.frozen_step`).
-- A whole experiment on a frozen tower, with an earlier version of the code and with today's: the Flickr8k preset if its files
+- The outer step on a frozen backbone (`benchmarks.frozen_step`).
+- A whole experiment on a frozen backbone, with an earlier version of the code and with today's: the Flickr8k preset if its files
   are given with `--photographs` (shortened, unless `--whole`), else scenes.
 
 The last line is JSON: prepare_scaling_2_workers, embed_scaling_2_workers, memory_growth_100x, frozen_outer_step_speedup,
@@ -72,7 +72,7 @@ def memory(encoder: Path, sizes: tuple[int, ...], table: Table) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data", description="The costs of a data set: workers, memory, frozen towers."
+        prog="python -m benchmarks.data", description="The costs of a data set: workers, memory, frozen backbones."
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, few repetitions")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k/ and weights/")

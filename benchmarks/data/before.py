@@ -1,4 +1,4 @@
-"""A whole experiment on a frozen tower, with the code before features became units and with today's, each from an empty
+"""A whole experiment on a frozen backbone, with the code before features became units and with today's, each from an empty
 store."""
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.photographs import overrides_of as photographs_overrides
 
-# The last commit in which every unit passed each image through the frozen tower.
+# The last commit in which every unit passed each image through the frozen backbone.
 BEFORE = "446acba"
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.image.backbone import feature_size
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -64,7 +64,7 @@ class FeatureSpace:
     def of_pixels(self, rows: Mapping[str, Tensor]) -> TrainingPairs:
         """Pairs in feature space from pairs with images (M, 3, H, W), values 0 to 255."""
         model = self.context.build_model(0)
-        features = FrozenTower(model.image_backbone).features(model.normalise(rows["images"]))
+        features = FrozenBackbone(model.image_backbone).features(model.normalise(rows["images"]))
         return TrainingPairs({"images": features, "texts": rows["texts"]}, len(features))
 
     def of_coreset(self, unit: WorkUnit) -> TrainingPairs:
@@ -106,7 +106,7 @@ class FeatureSpace:
         context, settings, seed = self.context, self.experiment.distill.distillation_settings(), self.unit.spec["seed"]
         pixels = context.build_model(derive_seed(seed, "student"))
         pairs, rates = starting_pairs(distillation_context(context, settings, pixels))
-        features = FrozenTower(pixels.image_backbone).features(pairs.images)
+        features = FrozenBackbone(pixels.image_backbone).features(pairs.images)
         pairs = replace(pairs, rows=pairs.rows | {"images": features})
         # The outer learning rate of images is chosen for normalised pixels, whose standard deviation is about one.
         rates = rates | {"images": rates["images"] * float(self.split("train").inputs.std(dim=0).mean())}

@@ -225,7 +225,7 @@ def test_kendall_tau_by_counting_pairs() -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("model.image.weights=random", r"applications.run: students are trained on features of a frozen image tower"),
+        ("model.image.weights=random", r"applications.run: students are trained on features of a frozen image backbone"),
         (
             "applications.run=[{name: continual_learning, tasks: 8, pairs_per_task: 2}]",
             r"continual_learning needs 88 val images \(11 for each task\), more than data\.val_images \(80\): lower tasks",

@@ -92,7 +92,7 @@ class OnlyPasses:
     """Costs with which operations are training passes of pairs."""
 
     training, encoding, text_encoding, pixels, joint_dim = 1.0, 0.0, 0.0, 0.0, 0
-    frozen_backbone = has_features = True
+    freezes_backbone = has_features = True
 
     def second_order(self, fixed: frozenset[str]) -> float:
         raise AssertionError("no student is unrolled")

@@ -1,4 +1,4 @@
-"""Students on the features of a frozen tower: how they are trained on a whole split."""
+"""Students on the features of a frozen backbone: how they are trained on a whole split."""
 
 from dataclasses import replace
 

@@ -45,7 +45,7 @@ def outer_gradient(inputs: Inputs, store: Store, **changes: Any) -> dict[str, Te
 def test_fixing_images_or_texts_does_not_change_the_gradient_of_the_other(
     fixed: str, learned: str, gradient: str, inputs: Inputs, store: Store
 ) -> None:
-    """With a frozen image tower."""
+    """With a frozen image backbone."""
     both, one = (outer_gradient(inputs, store, gradient=gradient, **rates) for rates in ({}, {RATES[fixed]: 0.0}))
     assert set(both) == {"images", "texts"}
     assert set(one) == {learned}
@@ -78,10 +78,10 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     assert not torch.equal(one.terms, ends), "the student was trained"
 
 
-def test_a_frozen_tower_encodes_fixed_images_once_a_run(inputs: Inputs, store: Store) -> None:
+def test_a_frozen_backbone_encodes_fixed_images_once_a_run(inputs: Inputs, store: Store) -> None:
     run = distillation(inputs, store, lr_images=0.0, batch_size=3, outer_steps=4)
     assert isinstance(run.problem, TrajectoryMatchingProblem)
-    tower, passed = run.problem.unroller.tower, []
+    tower, passed = run.problem.unroller.frozen_backbone, []
     assert tower is not None
     # The first image of a size is also encoded to choose the layout.
     tower.features(run.pairs.images[:1])

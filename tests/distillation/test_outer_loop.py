@@ -75,7 +75,7 @@ def test_the_limit_of_kept_graphs_does_not_change_the_result(inputs: Inputs, pla
     assert torch.equal(run.pairs.images, kept.pairs.images)
 
 
-def test_bf16_is_the_precision_of_a_frozen_towers_passes(inputs: Inputs) -> None:
+def test_bf16_is_the_precision_of_a_frozen_backbones_passes(inputs: Inputs) -> None:
     """The forward and backward pass of the pairs through the tower is near to fp32, but not equal. Heads and gradients stay
     fp32."""
     found = []

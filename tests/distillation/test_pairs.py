@@ -11,7 +11,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import match
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.testing.unroll_cases import dual_encoder_case, flat, relative
 
 
@@ -129,11 +129,11 @@ def test_unrolling_on_features_gives_the_gradient_of_unrolling_on_images() -> No
     image = {"train": "head", "head": HeadSettings(kind="linear")}
     general = dual_encoder_case(steps=3, dtype=torch.float64, **image)
     images = [batch[0] for batch in general.batches]
-    general.student.model.frozen_backbone = False
+    general.student.model.freezes_backbone = False
     wanted = flat(general.gradient("full"))
     model = general.student.model
-    model.frozen_backbone = True
-    tower = FrozenTower(model.image_backbone)
+    model.freezes_backbone = True
+    tower = FrozenBackbone(model.image_backbone)
     encoded = [tower.features_with_graph(pictures, limit=0) for pictures in images]
     general.batches = [[one.features, batch[1]] for one, batch in zip(encoded, general.batches, strict=True)]
     result = general.gradient("exact")

@@ -16,7 +16,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.work_unit import in_dependency_order
@@ -216,8 +216,8 @@ def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytes
         return Evaluator(lambda: model("head"), settings, InfoNCE(), seed=3).choose(pairs(), validation)
 
     alone = [judge([rate]).validation[rate] for rate in rates]
-    features = FrozenTower.features
-    monkeypatch.setattr(FrozenTower, "features", lambda self, rows: (passed.append(len(rows)), features(self, rows))[1])
+    features = FrozenBackbone.features
+    monkeypatch.setattr(FrozenBackbone, "features", lambda self, rows: (passed.append(len(rows)), features(self, rows))[1])
     together = judge(rates)
     assert passed == [10]
     assert [together.validation[rate] for rate in rates] == alone

@@ -19,7 +19,7 @@ from vldd_dist.events import Progress, Report, UnitReport
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.seeding import derive_seed
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_names_the_setting_to_lower(store: Store) -> N
 
 
 @pytest.mark.parametrize("captions", ["one", "all"])
-def test_a_frozen_tower_is_not_run_where_its_features_are_known(
+def test_a_frozen_backbone_is_not_run_where_its_features_are_known(
     captions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = ["model.image.weights=attributes", "pretrain.images=32", "pretrain.epochs=1"]
@@ -218,7 +218,7 @@ def test_a_frozen_tower_is_not_run_where_its_features_are_known(
     unit = units_of(tree.model_copy(update={"experts": tree.experts.model_copy(update={"captions": captions})}), "expert")[0]
     by_images = replace(unit, inputs={role: given for role, given in unit.inputs.items() if role != "image_features"})
     run(store, [by_images])
-    monkeypatch.setattr(FrozenTower, "features", None)
+    monkeypatch.setattr(FrozenBackbone, "features", None)
     run(store, [unit])
     with_features, computed = (ends(UnitReader(store, "expert", one.id)) for one in (unit, by_images))
     torch.testing.assert_close(with_features, computed, rtol=1e-4, atol=1e-5)

@@ -98,16 +98,16 @@ def test_a_check_holds_up_to_its_limit(found: float, holds: bool, tmp_path: Path
     assert bool(kept["problems"]) is not holds
 
 
-def test_a_frozen_tower_is_checked_up_to_its_pixels_in_each_precision(tmp_path: Path) -> None:
+def test_a_frozen_backbone_is_checked_up_to_its_pixels_in_each_precision(tmp_path: Path) -> None:
     """Its backbone is no part of the student, whose heads run in fp32 whatever the backbone's precision."""
     place, notes = Place(torch.device("cpu"), tiny=True), Notes(tmp_path / "one.json")
-    gradients.check_frozen_tower(place, ["fp32", "bf16"], notes)
+    gradients.check_frozen_backbone(place, ["fp32", "bf16"], notes)
     assert notes.problems == []
     found = {row["what"]: row["found"] for row in notes.rows}
     for graphs in ("kept", "dropped"):
-        fp32, bf16 = (found[f"frozen tower: to its pixels, graphs {graphs}, {precision}"] for precision in ("fp32", "bf16"))
+        fp32, bf16 = (found[f"frozen backbone: to its pixels, graphs {graphs}, {precision}"] for precision in ("fp32", "bf16"))
         assert bf16 > 100 * fp32
-    measured = [gradients._is_measured("frozen tower", "exact", precision, place) for precision in ("fp32", "bf16")]
+    measured = [gradients._is_measured("frozen backbone", "exact", precision, place) for precision in ("fp32", "bf16")]
     assert measured == [True, False]
 
 

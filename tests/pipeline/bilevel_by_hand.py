@@ -95,7 +95,7 @@ def by_hand(store: Store, tree: Experiment, step: int, of_features: Any = plain)
     velocity = {name: torch.zeros_like(p) for name, p in theta.items()}
 
     def features(theta: dict[str, Tensor], images: Tensor, texts: Tensor) -> Any:
-        inputs = model.image_backbone(images) if model.frozen_backbone else images
+        inputs = model.image_backbone(images) if model.freezes_backbone else images
         return torch.func.functional_call(model, theta, (inputs, texts))
 
     for number in range(skip + 3):

@@ -37,7 +37,7 @@ def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with the data set, its captions' embeddings and the features of the frozen tower, without experts."""
+    """A store with the data set, its captions' embeddings and the features of the frozen backbone, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     run(store, [unit for unit in Graph(described("")).units() if unit.kind in DATA_KINDS])
     return store

@@ -35,7 +35,7 @@ def test_features_of_an_expert(without: Callable[[str], Store], threads: set[thr
     assert threading.main_thread() not in threads
 
 
-def test_features_of_a_frozen_tower(tmp_path: Path, threads: set[threading.Thread]) -> None:
+def test_features_of_a_frozen_backbone(tmp_path: Path, threads: set[threading.Thread]) -> None:
     store, weights = Store(str(tmp_path / "store")), tmp_path / "weights.safetensors"
     weights.write_bytes(tensors.encode(create_backbone("test_nfnet", {}, pretrained=False, seed=7).state_dict()))
     tree = experiment(

@@ -1,4 +1,4 @@
-"""Memory estimates of a distillation: with fixed rows, frozen towers, a model trained beside the pairs, or moments of real
+"""Memory estimates of a distillation: with fixed rows, frozen backbones, a model trained beside the pairs, or moments of real
 pairs."""
 
 from contextlib import AbstractContextManager
@@ -28,7 +28,7 @@ from vldd_dist.distillation.unroll.finite_difference import FINITE_DIFFERENCE
 from vldd_dist.distillation.unroll.protocol import leaves
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -40,7 +40,7 @@ MIB = 2**20
 TEXT_DIM = 384
 
 
-def test_graphs_of_a_frozen_tower_are_discarded_first() -> None:
+def test_graphs_of_a_frozen_backbone_are_discarded_first() -> None:
     frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "distill.pairs=[300]"]
     kept, none = (load_experiment("jobs/presets/scenes.yaml", [*frozen, f"distill.tower_graph_mib={mib}"]) for mib in (2048, 0))
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
@@ -52,7 +52,7 @@ def test_graphs_of_a_frozen_tower_are_discarded_first() -> None:
 
 @pytest.mark.parametrize("train", ["full", "head"])
 def test_images_that_keep_their_start_take_less(train: str) -> None:
-    """They need no pixel gradients, no moments and no copies of images; with a frozen tower, no graph either."""
+    """They need no pixel gradients, no moments and no copies of images; with a frozen backbone, no graph either."""
     towers = {"full": [], "head": ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]}[train]
     both, texts = (
         load_experiment(
@@ -206,9 +206,9 @@ def bilevel(train: str, pairs: int, real: int, skipped: int, **distill: Any) -> 
 def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, real: int, skipped: int, gradient: str) -> None:
     """Batches, a start and noisy real pairs, through the unroll and its outer loss."""
     experiment, terms = bilevel(train, pairs, real, skipped, objective={"gradient": gradient})
-    # The pass of the pairs through a frozen tower comes before the step that is measured.
+    # The pass of the pairs through a frozen backbone comes before the step that is measured.
     assert (terms["kept graphs"] > 0) == (train == "head")
-    held = {name: size for name, size in terms.items() if name not in ("student", "frozen tower", "pairs", "kept graphs")}
+    held = {name: size for name, size in terms.items() if name not in ("student", "frozen backbone", "pairs", "kept graphs")}
     image = experiment.model.image.model_copy(update={"weights": "random"})
     unroller = LocalUnroller(
         build(experiment.model.model_copy(update={"image": image}), TEXT_DIM, None, 0),
@@ -282,7 +282,7 @@ def test_snapshots_that_are_merged_on_the_host_take_no_device_memory() -> None:
 
 @pytest.mark.parametrize("moves", [True, False])
 def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool) -> None:
-    """Its batch norms keep what a frozen tower has folded, and it holds no weights of its own."""
+    """Its batch norms keep what a frozen backbone has folded, and it holds no weights of its own."""
     described = Experiment.model_validate(
         {
             "name": "x",
@@ -298,8 +298,8 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     estimator = Estimator(TEXT_DIM)
     terms, trace = estimator.memory(described, stage), estimator.trace(described.model, 64)
-    tower = FrozenTower(build(described.model, TEXT_DIM, None, 0).image_backbone, moves=moves)
-    assert terms["frozen tower"] == tower.own_bytes
+    tower = FrozenBackbone(build(described.model, TEXT_DIM, None, 0).image_backbone, moves=moves)
+    assert terms["frozen backbone"] == tower.own_bytes
     images = torch.randn(32, 3, 64, 64)
     tower.features(images)
 
@@ -310,7 +310,7 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
     assert measured > 30 * MIB
     pixels = 32 * 3 * 64**2 * 4
     assert measured / 1.2 < terms["activations"] + pixels < measured * 1.2
-    assert trace.tower(32, moves=True).graph > 1.4 * trace.tower(32).graph
+    assert trace.backbone_pass(32, moves=True).graph > 1.4 * trace.backbone_pass(32).graph
 
 
 def test_features_of_fixed_images_are_computed_anew_for_each_teacher() -> None:

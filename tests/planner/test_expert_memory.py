@@ -1,4 +1,4 @@
-"""The memory of an expert with a frozen image tower, compared with the CPU's allocator."""
+"""The memory of an expert with a frozen image backbone, compared with the CPU's allocator."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator
 from vldd_dist.testing.allocated import allocated_peak
@@ -39,7 +39,7 @@ def estimated(weights: str, augment: dict[str, Any] | None) -> tuple[int, DualEn
 def test_images_without_stored_features_pass_the_tower(weights: str, augment: dict[str, Any] | None, images: int) -> None:
     """Those of a step if they are augmented, and those of the validation split if no features are stored."""
     estimate, model = estimated(weights, augment)
-    tower, pixels = FrozenTower(model.image_backbone), torch.randint(0, 256, (images, 3, SIZE, SIZE), dtype=torch.uint8)
+    tower, pixels = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (images, 3, SIZE, SIZE), dtype=torch.uint8)
     tower.features(model.normalise(pixels))
     measured = allocated_peak(lambda: tower.features(model.normalise(pixels)))
     assert measured / 1.2 < estimate < measured * 1.2

@@ -37,7 +37,7 @@ from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.frozen_tower import FrozenTower, largest_chunk
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone, largest_chunk
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.text.encoder import FrozenTextEncoder
@@ -86,19 +86,19 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
+def test_a_frozen_backbone_takes_what_the_estimate_says(kept: int) -> None:
     """The forward and backward pass of two chunks of images."""
     images, size = 40, 96
     image = ImageTowerSettings(model="mobilenetv2_100", weights="random", train="head", head=HeadSettings(kind="linear"))
     settings = ModelSettings(image=image)
     trace = MemoryTrace(settings, TEXT_DIM, size)
-    passed = trace.tower(largest_chunk(images))
+    passed = trace.backbone_pass(largest_chunk(images))
     mib = -(-kept * passed.graph // MIB)
     graphs, back = tower_memory(passed, images, DistillationSettings(tower_graph_mib=mib))
     assert graphs == kept * passed.graph
     pixels = images * 3 * size**2 * 4
 
-    tower = FrozenTower(build(settings, TEXT_DIM, None, 0).image_backbone)
+    tower = FrozenBackbone(build(settings, TEXT_DIM, None, 0).image_backbone)
     given = torch.randn(images, 3, size, size)
     tower.features(given)
 
@@ -111,7 +111,7 @@ def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
     assert measured > 30 * MIB
     assert measured / 1.2 < back + pixels < measured * 1.2
     # Folded weights and biases replace those of the convolutions, and the norms have no tensors.
-    assert 0.9 * trace.frozen_bytes < trace.tower_bytes < trace.frozen_bytes
+    assert 0.9 * trace.frozen_bytes < trace.frozen_backbone_bytes < trace.frozen_bytes
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("minilm", "mean"), ("tiny-clip", "projected")])
@@ -146,7 +146,7 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
     estimate = Estimator(TEXT_DIM).memory(experiment, stage)
     given = experiment.model.model_copy(update={"image": experiment.model.image.model_copy(update={"weights": "random"})})
     model = build(given, TEXT_DIM, None, 0)
-    tower, images = FrozenTower(model.image_backbone), torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
+    tower, images = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
     tower.features(model.normalise(images))
     measured = allocated_peak(lambda: tower.features(model.normalise(images)))
     assert measured > 30 * MIB
@@ -160,7 +160,7 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
 
 
 @pytest.mark.parametrize("encode_batch", [4, 256])
-def test_pairs_pass_a_frozen_tower_in_chunks_that_no_setting_changes(encode_batch: int) -> None:
+def test_pairs_pass_a_frozen_backbone_in_chunks_that_no_setting_changes(encode_batch: int) -> None:
     """The estimate of a student with stored features of the real images, which do not pass the tower again."""
     head = HeadSettings(kind="linear")
     image = ImageTowerSettings(model="mobilenetv2_100", weights="given.safetensors", train="head", head=head)
@@ -209,7 +209,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert max(stages[2:]) < stages[1] < stages[0]
 
 
-def test_traced_memory_reflects_checkpointing_batch_size_and_frozen_towers() -> None:
+def test_traced_memory_reflects_checkpointing_batch_size_and_frozen_backbones() -> None:
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": 64, "depth": 12}, weights="random")
 
     def trace(**changes: object) -> MemoryTrace:
@@ -228,7 +228,7 @@ def test_traced_memory_reflects_checkpointing_batch_size_and_frozen_towers() -> 
     frozen = trace(train="head", head=head)
     assert frozen.input_bytes < plain.input_bytes / 10
     assert pass_of(frozen, 32) < pass_of(plain, 32) / 10
-    assert frozen.tower(32).peak > pass_of(plain, 32) / 4
+    assert frozen.backbone_pass(32).peak > pass_of(plain, 32) / 4
 
 
 def planned(experiment: Experiment, store: Store) -> str:

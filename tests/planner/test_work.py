@@ -25,7 +25,7 @@ from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatc
 from vldd_dist.distillation.unroll import Unroll, full_gradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -246,7 +246,7 @@ def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_featu
 def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:
     described, trace = traced("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
     flops, model = FlopTrace(trace), build(described.model, TEXT_DIM, None, 0)
-    tower, images = FrozenTower(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
+    tower, images = FrozenBackbone(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
     tower.features(images)
     with FlopCount() as there:
         tower.features(images)

@@ -1,6 +1,6 @@
 """Architecture search: rank candidates by training them on few pairs instead of all (Zhao et al. 2006.05929, section 4).
 
-A candidate is a pair of heads on the frozen towers and the size of their joint space.
+A candidate is a pair of heads on the frozen backbones and the size of their joint space.
 """
 
 import itertools
@@ -87,7 +87,7 @@ class ArchitectureSearch(Application):
 
     def notes(self) -> list[str]:
         return [
-            f"{self.candidates} heads and sizes of the joint space on frozen towers, ranked by validation recall of students "
+            f"{self.candidates} heads and sizes of the joint space on frozen backbones, ranked by validation recall of students "
             f"trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
             "Tau is the rank correlation with full data, 1 for equal orders; full data, another seed, shows how well two "
             "rankings by the same data agree.",

@@ -20,7 +20,7 @@ MOST_IMAGES = 20_000
 MOST_EVALUATED = 1_000
 # A limit below the expected number of images by this fraction is reached, although the split of each image is a draw.
 MARGIN = 0.05
-# The same for pairs: with a frozen tower, and with a tiny one that is trained whole.
+# The same for pairs: with a frozen backbone, and with a tiny one that is trained whole.
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 # The image tower of a first run.
 IMAGE_MODEL = "mobilenetv2_100"

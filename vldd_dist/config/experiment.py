@@ -197,7 +197,7 @@ def _application_conflicts(experiment: Experiment) -> list[str]:
     applications = experiment.applications.run
     if applications and not experiment.model.has_features:
         return [
-            "applications.run: students are trained on features of a frozen image tower with pretrained weights: set model.image.train to "
+            "applications.run: students are trained on features of a frozen image backbone with pretrained weights: set model.image.train to "
             "head and model.image.weights to anything but random"
         ]
     return [conflict for application in applications for conflict in application.conflicts(experiment)]

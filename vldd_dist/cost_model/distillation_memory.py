@@ -13,10 +13,10 @@ from vldd_dist.cost_model.memory_model import (
     per_rank,
     student_memory,
 )
-from vldd_dist.cost_model.memory_trace import FullGraph, SecondOrder, TowerPass
+from vldd_dist.cost_model.memory_trace import BackbonePass, FullGraph, SecondOrder
 from vldd_dist.distillation.inner_batches import inner_batch_size
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
-from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
+from vldd_dist.models.image.frozen_backbone import chunks_of, kept_chunks
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PairSize:
         whole: its pixels and its text.
         learned: the part of it that is learned.
         used: what an outer step uses of it: its text, and its pixels or, if the images are not learned, the features that a
-            frozen tower computed from them.
+            frozen backbone computed from them.
         kept: what a distillation keeps besides these: the features of images that are not learned.
     """
 
@@ -60,7 +60,7 @@ class UnrolledStep:
             differentiated twice; for finite differences the peak of a forward and backward pass.
         learned: the part of the batch that has a gradient; None: all of it.
         check: an inner step of the check of finite differences.
-        tower: a frozen backbone's pass over a chunk of images, and back to their pixels.
+        backbone: a frozen backbone's pass over a chunk of images, and back to their pixels.
         real: of an outer loss on real pairs.
     """
 
@@ -68,7 +68,7 @@ class UnrolledStep:
     passes: FullGraph | SecondOrder | int
     learned: int | None = None
     check: SecondOrder | None = None
-    tower: TowerPass | None = None
+    backbone: BackbonePass | None = None
     real: RealPass | None = None
 
     @property
@@ -83,13 +83,13 @@ class FeatureMatchingStep:
 
     Attributes:
         real: this rank's real pairs as they are read.
-        tower: the image tower's pass over a chunk of synthetic images, and back to their pixels.
+        backbone: the image tower's pass over a chunk of synthetic images, and back to their pixels.
         kept: what an objective keeps of all real pairs.
         training: peak of a forward and backward pass of the model's training on the real pairs; None: it is not trained.
     """
 
     real: int
-    tower: TowerPass
+    backbone: BackbonePass
     kept: int = 0
     training: int | None = None
 
@@ -181,7 +181,7 @@ def distillation_memory(
     costs, workers, steps = objective.costs(), settings.workers, objective.inner_steps
     p = per_rank(sizes.trainable, workers)
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
-    kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
+    kept, back = backbone_memory(step.backbone, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
     working = resident | {"expert": held * p, "batches": costs.longest_run() * step.batch + used}
     if step.real is not None:
@@ -219,18 +219,18 @@ def used_pairs(pairs: int, settings: DistillationSettings) -> int:
     return min(pairs, objective.costs().longest_run() * per_rank(batch, settings.workers))
 
 
-def tower_memory(tower: TowerPass | None, images: int, settings: DistillationSettings) -> tuple[int, int]:
+def backbone_memory(backbone: BackbonePass | None, images: int, settings: DistillationSettings) -> tuple[int, int]:
     """For a rank's images: the bytes of the graphs that are kept until the backward pass to the pixels, and the peak of that
     pass, including the graphs. Images that are not learned have no backward pass; their features are computed once."""
-    if tower is None:
+    if backbone is None:
         return 0, 0
     if "images" in settings.fixed():
-        return 0, tower.without_graph
+        return 0, backbone.without_graph
     chunks = chunks_of(images)
-    kept = kept_chunks(chunks, tower.graph, settings.tower_graph_mib << 20)
+    kept = kept_chunks(chunks, backbone.graph, settings.tower_graph_mib << 20)
     # The backward pass first uses the kept graphs, one by one. Then it runs the forward pass of the other chunks again.
-    with_kept, recomputed = kept * tower.graph + tower.peak - tower.graph, tower.peak
-    return kept * tower.graph, max(with_kept if kept else 0, recomputed if kept < chunks else 0)
+    with_kept, recomputed = kept * backbone.graph + backbone.peak - backbone.graph, backbone.peak
+    return kept * backbone.graph, max(with_kept if kept else 0, recomputed if kept < chunks else 0)
 
 
 def other_distillation_memory(
@@ -244,7 +244,7 @@ def other_distillation_memory(
     """
     objective, workers = settings.objective, settings.workers
     drawn = per_rank(objective.used_pairs(pairs), workers)
-    learned, (_, back) = drawn * pair.learned, tower_memory(step.tower, drawn, settings)
+    learned, (_, back) = drawn * pair.learned, backbone_memory(step.backbone, drawn, settings)
     snapshots = int(objective.trains_model()) * sizes.trainable
     resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
     working = resident | {"real batch": step.real, "real moments": step.kept}

@@ -22,7 +22,7 @@ from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.student.unroller import CHECKED_PAIRS
 from vldd_dist.distillation.unroll import Gradient
-from vldd_dist.models.image.frozen_tower import largest_chunk
+from vldd_dist.models.image.frozen_backbone import largest_chunk
 from vldd_dist.plugins import GRADIENTS
 
 IMAGES = frozenset({"images"})
@@ -47,8 +47,8 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
         unrolled = _unrolled_step(experiment, objective, trace)
         held = objective.costs().held_snapshots(experiment.experts.count)
         return distillation_memory(sizes_of(trace), unrolled, pairs, pair, settings, validation, held)
-    moves = objective.moves_tower(trace.frozen_backbone)
-    sizes = replace(sizes_of(trace), tower=0 if moves else trace.tower_bytes)
+    moves = objective.moves_backbone(trace.freezes_backbone)
+    sizes = replace(sizes_of(trace), frozen_backbone=0 if moves else trace.frozen_backbone_bytes)
     step = _feature_matching_step(experiment, objective, trace, moves=moves)
     return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
 
@@ -68,7 +68,7 @@ def objectives_without_costs(experiment: Experiment) -> list[str]:
 
 
 def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
-    features = trace.frozen_backbone and "images" in fixed
+    features = trace.freezes_backbone and "images" in fixed
     used = trace.input_bytes if features else trace.pair_bytes
     kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
     return PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
@@ -88,7 +88,7 @@ def _feature_matching_step(
     return FeatureMatchingStep(
         real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
         training=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
-        tower=trace.tower(largest_chunk(rows), moves=moves),
+        backbone=trace.backbone_pass(largest_chunk(rows), moves=moves),
         kept=4 * costs.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
     )
 
@@ -118,7 +118,7 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
         passes,
         learned=rows * trace.learned_input_bytes(fixed),
         check=check,
-        tower=trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None,
+        backbone=trace.backbone_pass(largest_chunk(used_pairs(pairs, settings))) if trace.freezes_backbone else None,
         real=_real_pass(experiment, objective, trace) if objective.costs().real_rows() else None,
     )
 
@@ -129,7 +129,7 @@ def _real_pass(experiment: Experiment, objective: UnrolledObjective, trace: Memo
     costs = objective.costs()
     real, given = costs.real_rows(), experiment.model.has_features
     part = per_rank(real, experiment.distill.workers)
-    first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
-    copies = max(costs.real_copies(), int(trace.frozen_backbone and not given))
+    first = trace.first_order(real if trace.freezes_backbone else part, training=True, of_batch=False, keep=True)
+    copies = max(costs.real_copies(), int(trace.freezes_backbone and not given))
     one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
     return RealPass(part * one, first)

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import flop_registry
 
 from vldd_dist.cost_model.memory_trace import META, MemoryTrace
 from vldd_dist.distillation.unroll import DoubleBackward
-from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
+from vldd_dist.models.inputs import frozen_backbone
 
 # The operations of a step are counted for this many pairs, and divided by it. The scores of a batch are quadratic in its size,
 # but negligible beside the towers.
@@ -43,12 +43,12 @@ class FlopTrace:
 
     def __init__(self, trace: MemoryTrace) -> None:
         self._trace = trace
-        self.frozen_backbone, self.has_features = trace.frozen_backbone, trace.has_features
+        self.freezes_backbone, self.has_features = trace.freezes_backbone, trace.has_features
         self.joint_dim = trace.joint_dim
 
     @property
     def training(self) -> float:
-        """One pair in a forward and backward pass of the trainable part; the features of a frozen image tower are inputs."""
+        """One pair in a forward and backward pass of the trainable part; the features of a frozen image backbone are inputs."""
         return self._once("training", self._training)
 
     def second_order(self, fixed: frozenset[str]) -> float:
@@ -66,7 +66,7 @@ class FlopTrace:
 
     @property
     def pixels(self) -> float:
-        """One image through a frozen tower, and back to its pixels."""
+        """One image through a frozen backbone, and back to its pixels."""
         return self._once("pixels", self._pixels)
 
     @property
@@ -92,22 +92,22 @@ class FlopTrace:
     def _encoding(self) -> Counted:
         model, images = self._trace.model(), self._images()
         # Its first pass decides on the layout of such images.
-        if tower := frozen_tower(model):
-            tower.features(images)
+        if backbone := frozen_backbone(model):
+            backbone.features(images)
 
         @torch.no_grad()
         def encode() -> None:
-            model.image_features(tower.features(images) if tower else images)
+            model.image_features(backbone.features(images) if backbone else images)
 
         return encode
 
     def _pixels(self) -> Counted:
         images = self._images()
-        tower = FrozenTower(self._trace.model().image_backbone)
-        tower.features(images)
+        backbone = FrozenBackbone(self._trace.model().image_backbone)
+        backbone.features(images)
 
         def there_and_back() -> None:
-            passed = tower.chunk_with_graph(images)
+            passed = backbone.chunk_with_graph(images)
             passed.pixel_gradients(torch.empty_like(passed.features))
 
         return there_and_back

@@ -32,14 +32,14 @@ class Sizes:
         trainable: P, the trainable parameters; a snapshot has the same size.
         frozen: F, the frozen parameters.
         module: the parameters of the largest single module.
-        tower: what a frozen image tower holds besides the model; None if the tower is trained.
+        frozen_backbone: what a frozen image backbone holds besides the model; None if the tower is trained.
         block, outside: the largest of the blocks that FSDP gathers one by one, and the parameters outside these blocks.
     """
 
     trainable: int
     frozen: int
     module: int
-    tower: int | None = None
+    frozen_backbone: int | None = None
     block: int = 0
     outside: int = 0
 
@@ -75,7 +75,7 @@ def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
     - student: P + F on each rank. With zero3: (P + F) / W, one whole module (the largest), and two prefetched buckets. With
       fsdp: (P + F) / W, the parameters outside the blocks, the present block, the prefetched next block, and the buffer into
       which that was gathered.
-    - frozen tower: what it holds besides the student. If the parameters are in shards, the student has no whole copy of the
+    - frozen backbone: what it holds besides the student. If the parameters are in shards, the student has no whole copy of the
       tower, so it is counted here.
     - engine: for ZeRO, a master copy P / W (which newer DeepSpeed does not need with zero3), gradients P / W, and a bucket of
       gradients, which with zero1 and zero2 is not larger than P. For FSDP, gradients P / W, those outside the blocks, and the
@@ -83,17 +83,21 @@ def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
     """
     whole, part = sizes.trainable + sizes.frozen, per_rank(sizes.trainable, workers)
     bucket = FP32 * bucket_elements(whole // FP32)
-    tower = {} if sizes.tower is None else {"frozen tower": sizes.tower + (sizes.frozen if is_in_shards(sharding) else 0)}
+    backbone = (
+        {}
+        if sizes.frozen_backbone is None
+        else {"frozen backbone": sizes.frozen_backbone + (sizes.frozen if is_in_shards(sharding) else 0)}
+    )
     if sharding == "none":
-        return {"student": whole} | tower
+        return {"student": whole} | backbone
     if sharding == "fsdp":
         student = per_rank(whole, workers) + sizes.outside + 3 * sizes.block
         engine = part + sizes.outside + max(2 * sizes.block, sizes.outside)
-        return {"student": student, "engine": engine} | tower
+        return {"student": student, "engine": engine} | backbone
     if not is_in_shards(sharding):
-        return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)} | tower
+        return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)} | backbone
     student = per_rank(whole, workers) + sizes.module + min(whole, 2 * bucket)
-    return {"student": student, "engine": 2 * part + bucket} | tower
+    return {"student": student, "engine": 2 * part + bucket} | backbone
 
 
 def first_order_memory(sizes: Sizes, first: int, workers: int, sharding: Sharding) -> int:
@@ -151,7 +155,7 @@ def evaluation_memory(sizes: Sizes, step: TrainingStep, settings: EvaluationProt
 
 def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, workers: int) -> Terms:
     """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes. Before it is trained, the
-    pairs pass a frozen tower; when its recall is measured, images are encoded or, if they are stored, features of images."""
+    pairs pass a frozen backbone; when its recall is measured, images are encoded or, if they are stored, features of images."""
     measured = on_features(trace, trace.settings) if trace.has_features else trace
     rows = per_rank(min(settings.batch_size, pairs), workers)
     step = TrainingStep(
@@ -164,12 +168,12 @@ def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs:
 
 def sizes_of(trace: MemoryTrace) -> Sizes:
     """The sizes of the traced dual encoder."""
-    tower = trace.tower_bytes if trace.frozen_backbone else None
+    backbone = trace.frozen_backbone_bytes if trace.freezes_backbone else None
     return Sizes(
         sum(trace.trainable_bytes.values()),
         trace.frozen_bytes,
         trace.module_bytes,
-        tower,
+        backbone,
         trace.block_bytes,
         trace.outside_bytes,
     )

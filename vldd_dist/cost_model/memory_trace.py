@@ -16,7 +16,7 @@ from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower, largest_chunk
+from vldd_dist.models.image.frozen_backbone import CHUNK, FrozenBackbone, largest_chunk
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
@@ -60,8 +60,8 @@ class FullGraph:
 
 
 @dataclass(frozen=True)
-class TowerPass:
-    """Memory of a chunk of images that passes a frozen tower and back to its pixels, in bytes, without parameters and images.
+class BackbonePass:
+    """Memory of a chunk of images that passes a frozen backbone and back to its pixels, in bytes, without parameters and images.
 
     Attributes:
         graph: what the forward pass keeps for the backward pass, including the features.
@@ -123,7 +123,7 @@ class MemoryTrace:
         self.trainable = view.count
         self.trainable_bytes = {tower: sum(p.nbytes for p in view.parameters_of(tower)) for tower in TOWERS}
         self.frozen_bytes = sum(p.nbytes for p in model.parameters()) - sum(self.trainable_bytes.values())
-        self.frozen_backbone, self.joint_dim = model.frozen_backbone, model.joint_dim
+        self.freezes_backbone, self.joint_dim = model.freezes_backbone, model.joint_dim
 
     @cached_property
     def pair_bytes(self) -> int:
@@ -222,22 +222,24 @@ class MemoryTrace:
         return memory.peak
 
     @_cached
-    def tower(self, images: int, *, moves: bool = False) -> TowerPass:
-        """The memory of the image tower as a frozen tower, for a chunk of images; `moves` as in `FrozenTower`."""
-        tower, chunk = FrozenTower(self.model().image_backbone, moves=moves), self.images(images)
+    def backbone_pass(self, images: int, *, moves: bool = False) -> BackbonePass:
+        """The memory of the image tower as a frozen backbone, for a chunk of images; `moves` as in `FrozenBackbone`."""
+        backbone, chunk = FrozenBackbone(self.model().image_backbone, moves=moves), self.images(images)
         with fused_attention_on_meta():
-            graph = tower.chunk_with_graph(chunk).graph_bytes
+            graph = backbone.chunk_with_graph(chunk).graph_bytes
             with LiveMemory() as memory:
-                passed = tower.chunk_with_graph(chunk)
+                passed = backbone.chunk_with_graph(chunk)
                 passed.pixel_gradients(torch.empty_like(passed.features))
             with LiveMemory() as forward:
-                tower.features(chunk)
-        return TowerPass(graph, memory.peak, forward.peak)
+                backbone.features(chunk)
+        return BackbonePass(graph, memory.peak, forward.peak)
 
     def inputs_of_pairs(self, pairs: int) -> int:
-        """The peak of `model_inputs` of this many pairs, in bytes, without parameters and images. A frozen tower takes chunks
+        """The peak of `model_inputs` of this many pairs, in bytes, without parameters and images. A frozen backbone takes chunks
         whose size no setting changes."""
-        return self.tower_bytes + self.tower(largest_chunk(pairs)).without_graph if self.frozen_backbone else 0
+        return (
+            self.frozen_backbone_bytes + self.backbone_pass(largest_chunk(pairs)).without_graph if self.freezes_backbone else 0
+        )
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """The value of `make`, which is called once for each key. What others derive from this trace is kept here too."""
@@ -247,9 +249,9 @@ class MemoryTrace:
         return made
 
     @cached_property
-    def tower_bytes(self) -> int:
-        """Bytes that a frozen tower holds besides the model's parameters, unless these change between uses."""
-        return FrozenTower(self.model().image_backbone).own_bytes
+    def frozen_backbone_bytes(self) -> int:
+        """Bytes that a frozen backbone holds besides the model's parameters, unless these change between uses."""
+        return FrozenBackbone(self.model().image_backbone).own_bytes
 
     def model(self) -> DualEncoder:
         """The dual encoder on the meta device, in evaluation mode. It is built once, because drawing initial weights takes long

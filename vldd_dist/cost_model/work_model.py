@@ -17,9 +17,9 @@ def training_entries(settings: ExpertSettings, data: DataSize) -> float:
 
 def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> float:
     """The operations of training one expert: each training entry in each epoch, and encoding the validation images after each
-    epoch. Images pass a frozen tower only if they are augmented."""
+    epoch. Images pass a frozen backbone only if they are augmented."""
     settings, flops = experiment.experts, FlopTrace(trace)
-    augmented = flops.encoding if trace.frozen_backbone and settings.augment is not None else 0
+    augmented = flops.encoding if trace.freezes_backbone and settings.augment is not None else 0
     validated = 0 if experiment.model.has_features else (settings.epochs + 1) * data.images["val"] * flops.encoding
     return settings.epochs * training_entries(settings, data) * (flops.training + augmented) + validated
 
@@ -28,7 +28,7 @@ def student_flops(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, 
     """The operations of training a student on M pairs for each learning rate, each of which encodes `validation` images."""
     flops = FlopTrace(trace)
     one = settings.epochs * pairs * flops.training + validation * flops.encoding
-    tower = pairs * flops.encoding if trace.frozen_backbone else 0
+    tower = pairs * flops.encoding if trace.freezes_backbone else 0
     return len(settings.learning_rates) * one + tower
 
 

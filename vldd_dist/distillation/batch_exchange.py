@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
 
@@ -40,12 +40,12 @@ class ImageInputs:
     """Turns the images of pairs into what a batch needs of them.
 
     Args:
-        tower: the frozen backbone of the student; None: the student takes the images themselves.
-        moves: whether the tower's weights change between outer steps.
+        backbone: the frozen backbone of the student; None: the student takes the images themselves.
+        moves: whether the backbone's weights change between outer steps.
     """
 
-    def __init__(self, tower: FrozenTower | None, *, moves: bool = False) -> None:
-        self.tower, self.moves = tower, moves
+    def __init__(self, backbone: FrozenBackbone | None, *, moves: bool = False) -> None:
+        self.frozen_backbone, self.moves = backbone, moves
         self._features: Tensor | None = None
 
     def exchange(
@@ -56,20 +56,20 @@ class ImageInputs:
         Args:
             pairs: this rank's rows of the pairs.
             batches: for each inner step the indices (B,) of its pairs.
-            keep_graphs: whether graphs of the tower are kept for `BatchExchange.gradients`, up to `tower_graph_mib`.
+            keep_graphs: whether graphs of the backbone are kept for `BatchExchange.gradients`, up to `tower_graph_mib`.
         """
-        pairs, tower = self._pairs_and_tower(pairs)
+        pairs, backbone = self._pairs_and_backbone(pairs)
         graph_limit = context.settings.tower_graph_mib << 20 if keep_graphs else 0
-        return BatchExchange(context.ranks, tower, pairs, context.total, batches, graph_limit)
+        return BatchExchange(context.ranks, backbone, pairs, context.total, batches, graph_limit)
 
-    def _pairs_and_tower(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
-        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass through, if any. The
-        features of fixed images (this rank's rows) replace the images; they are computed once, unless the tower's weights
+    def _pairs_and_backbone(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenBackbone | None]:
+        """The pairs as `BatchExchange` takes them, and the backbone that their images still have to pass through, if any. The
+        features of fixed images (this rank's rows) replace the images; they are computed once, unless the backbone's weights
         change."""
-        if self.tower is None or "images" not in pairs.fixed:
-            return pairs, self.tower
+        if self.frozen_backbone is None or "images" not in pairs.fixed:
+            return pairs, self.frozen_backbone
         if self._features is None or self.moves:
-            self._features = self.tower.features(pairs.images)
+            self._features = self.frozen_backbone.features(pairs.images)
         return pairs.with_inputs(self._features), None
 
 
@@ -77,10 +77,10 @@ class BatchExchange:
     """One rank's rows of the inner batches, and the way back from their gradients to those of the pairs, which is used once.
 
     Args:
-        tower: the frozen backbone that the images have to pass through; None if `pairs` already holds model inputs.
+        backbone: the frozen backbone that the images have to pass through; None if `pairs` already holds model inputs.
         pairs: this rank's rows of the `total` pairs.
         batches: for each inner step the indices (B,) of its pairs, distinct and ascending.
-        graph_limit: bytes of the tower's autograd graphs that may be kept until `gradients`.
+        graph_limit: bytes of the backbone's autograd graphs that may be kept until `gradients`.
 
     Attributes:
         batches: for each inner step the model inputs (b, ...) of its images, its texts (b, D) and the loss's row tensors
@@ -91,7 +91,7 @@ class BatchExchange:
     def __init__(
         self,
         ranks: Ranks,
-        tower: FrozenTower | None,
+        backbone: FrozenBackbone | None,
         pairs: SyntheticPairs,
         total: int,
         batches: Sequence[Tensor],
@@ -106,7 +106,7 @@ class BatchExchange:
         self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
         self.learned = list(pairs.learned(used))
         # With a frozen backbone, the features of each used pair are computed once for an outer step.
-        self.encoded = tower.features_with_graph(used["images"], graph_limit) if tower else None
+        self.encoded = backbone.features_with_graph(used["images"], graph_limit) if backbone else None
         if self.encoded:
             used["images"] = self.encoded.features
         self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.own.places]

@@ -26,7 +26,7 @@ from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.inputs import frozen_backbone
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView
@@ -108,7 +108,7 @@ class ExpertTraining:
         )
         inputs.model.bf16_backbone = settings.precision == "bf16"
         # Both are made before the model is sharded.
-        self.tower, skeleton = frozen_tower(inputs.model), Skeleton(inputs.model)
+        self.frozen_backbone, skeleton = frozen_backbone(inputs.model), Skeleton(inputs.model)
         self.model = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
@@ -188,7 +188,7 @@ class ExpertTraining:
             images = batch.images.to(inputs.device)
             if inputs.features is None:
                 images = inputs.model.normalise(images)
-                images = images if self.tower is None else self.tower.features(images)
+                images = images if self.frozen_backbone is None else self.frozen_backbone.features(images)
             yield images, batch.texts.to(inputs.device), batch.entries
 
     def _count_forgetting(self, image_features: Tensor, text_features: Tensor, entries: Tensor) -> None:

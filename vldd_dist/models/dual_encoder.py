@@ -48,15 +48,15 @@ class DualEncoder(nn.Module):
                 )
         self.image_settings = settings.image
         self.image_backbone = backbone
-        self.frozen_backbone = settings.image.freezes_backbone
-        self.recomputes = settings.image.grad_checkpointing and not self.frozen_backbone
+        self.freezes_backbone = settings.image.freezes_backbone
+        self.recomputes = settings.image.grad_checkpointing and not self.freezes_backbone
         self.image_head = build_head(settings.image.head, image_dim, self.joint_dim)
         self.text_head = build_head(settings.text.head, text_dim, self.joint_dim)
         if settings.image.train == "frozen":
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
-        # Whether `forward`, or the `FrozenTower` of a frozen backbone, runs the backbone in bfloat16 by autocast. Parameters
+        # Whether `forward`, or the `FrozenBackbone` of a frozen backbone, runs the backbone in bfloat16 by autocast. Parameters
         # and heads stay in fp32.
         self.bf16_backbone = False
         # This rank's rows -> the rows of all ranks, differentiable. The identity for a single process.
@@ -67,14 +67,14 @@ class DualEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         freeze_norm_statistics(self)
-        if self.frozen_backbone:
+        if self.freezes_backbone:
             # No dropout in a frozen backbone: the features of an image must not depend on when they are computed.
             self.image_backbone.eval()
         return self
 
     def image_features(self, inputs: Tensor) -> Tensor:
         """Model inputs -> (B, d)."""
-        return self.image_head(inputs if self.frozen_backbone else self.image_backbone(inputs))
+        return self.image_head(inputs if self.freezes_backbone else self.image_backbone(inputs))
 
     def text_features(self, embeddings: Tensor) -> Tensor:
         """Caption embeddings (B, D) -> (B, d)."""
@@ -94,7 +94,7 @@ class DualEncoder(nn.Module):
         """
         # Autocast is entered only if needed, because the meta device on which the planner traces has none.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
-            features = inputs if self.frozen_backbone else self.image_backbone(inputs)
+            features = inputs if self.freezes_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)
         all_features, all_embeddings = self.gather_rows(features), self.gather_rows(embeddings)
         if mix is not None:

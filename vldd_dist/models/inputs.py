@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 
 
-def frozen_tower(model: DualEncoder) -> FrozenTower | None:
-    """The tower of a model with a frozen backbone, in the model's precision; None if the backbone is trained, so that the
+def frozen_backbone(model: DualEncoder) -> FrozenBackbone | None:
+    """The backbone of a model with a frozen backbone, in the model's precision; None if the backbone is trained, so that the
     model's inputs are images."""
-    return FrozenTower(model.image_backbone, bf16=model.bf16_backbone) if model.frozen_backbone else None
+    return FrozenBackbone(model.image_backbone, bf16=model.bf16_backbone) if model.freezes_backbone else None
 
 
 def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
     """The model inputs of normalised images (M, 3, H, W), without a graph: the images, or features (M, F) by a frozen
     backbone."""
-    tower = frozen_tower(model)
-    return tower.features(images) if tower else images
+    backbone = frozen_backbone(model)
+    return backbone.features(images) if backbone else images
 
 
 def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

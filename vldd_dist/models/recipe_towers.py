@@ -35,7 +35,7 @@ class RecipeImageTower(nn.Module):
         super().train(mode)
         # As of the student: statistics of synthetic images differ from those of real ones.
         freeze_norm_statistics(self)
-        if self._student[0].frozen_backbone:
+        if self._student[0].freezes_backbone:
             self.backbone.eval()
         return self
 

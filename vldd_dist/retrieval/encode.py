@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.inputs import frozen_backbone
 from vldd_dist.retrieval.recall import Recall, recall
 from vldd_dist.sharding.ranks import SOLO, Ranks
 
@@ -32,7 +32,7 @@ def retrieval_split(
     model: DualEncoder, images: Tensor, texts: Tensor, image_of_caption: Tensor, batch_size: int
 ) -> RetrievalSplit:
     """Prepare a split for models like `model`: images (N, 3, H, W) uint8, the rest as in `RetrievalSplit`."""
-    inputs = torch.cat(list(image_inputs(model, images.split(batch_size)))) if model.frozen_backbone else images
+    inputs = torch.cat(list(image_inputs(model, images.split(batch_size)))) if model.freezes_backbone else images
     return RetrievalSplit(inputs, texts, image_of_caption)
 
 
@@ -40,10 +40,10 @@ def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tens
     """The model inputs of uint8 images (B, 3, H, W), batch by batch, on the model's device, in evaluation mode and without a
     graph."""
     model.eval()
-    tower = frozen_tower(model)
+    backbone = frozen_backbone(model)
     for batch in batches:
         images = model.normalise(batch.to(model.mean.device))
-        yield tower.features(images) if tower else images
+        yield backbone.features(images) if backbone else images
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def joint_features(model: DualEncoder, split: RetrievalSplit, batch_size: int, r
     """Joint features of the images (N, d) and of the captions (C, d) of a split, on every rank."""
     model.eval()
     inputs, captions = (rows[slice(*ranks.rows_to_compute(len(rows)))] for rows in (split.inputs, split.texts))
-    if model.frozen_backbone:
+    if model.freezes_backbone:
         images = encode_inputs(model, inputs.split(batch_size))
     else:
         images = encode_images(model, inputs.split(batch_size))

@@ -1,4 +1,4 @@
-"""The four gradients and a frozen tower on the device, in each precision, compared with the same in fp64."""
+"""The four gradients and a frozen backbone on the device, in each precision, compared with the same in fp64."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image.backbone import create_backbone, feature_size
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.testing.unroll_cases import Case, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
@@ -25,9 +25,9 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "ViT, LoRA": {**VIT, "train": "lora"},
     "ResNet with ReLU": {"model": "test_resnet"},
     # Its pairs are features, so that only the heads are part of the student.
-    "frozen tower": {"train": "head", "head": HeadSettings(kind="linear")},
+    "frozen backbone": {"train": "head", "head": HeadSettings(kind="linear")},
 }
-FROZEN = "frozen tower"
+FROZEN = "frozen backbone"
 # The tower whose features and pixels are checked: it has batch norms, which are folded. Its images make two chunks.
 TOWER, IMAGES, IMAGE_SIZE = "test_efficientnet", 40, 32
 # Row of the table -> gradient and kind of finite difference.
@@ -70,12 +70,12 @@ def run(place: Place, notes: Notes) -> None:
                 reference = references["tesla" if gradient == "tesla" else "full"]
                 limit = _limit(student, gradient, precision)
                 notes.check(f"{student}: {gradient}, {precision}", _error(result, reference), limit)
-    check_frozen_tower(place, precisions, notes)
+    check_frozen_backbone(place, precisions, notes)
     _refuses_kinks(place, notes)
 
 
-def check_frozen_tower(place: Place, precisions: list[str], notes: Notes) -> None:
-    """The features of a `FrozenTower` and the gradients that it propagates to the pixels, compared with those in fp64."""
+def check_frozen_backbone(place: Place, precisions: list[str], notes: Notes) -> None:
+    """The features of a `FrozenBackbone` and the gradients that it propagates to the pixels, compared with those in fp64."""
     backbone = create_backbone(TOWER, {}, pretrained=False, seed=0).eval().requires_grad_(False).to(place.device)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
@@ -85,7 +85,7 @@ def check_frozen_tower(place: Place, precisions: list[str], notes: Notes) -> Non
     features = copy.deepcopy(backbone).double()(leaf)
     (pixels,) = torch.autograd.grad(features, leaf, gradients.double())
     for precision in precisions:
-        tower = FrozenTower(backbone, bf16=precision == "bf16")
+        tower = FrozenBackbone(backbone, bf16=precision == "bf16")
         for graphs, limit in (("kept", 1 << 30), ("dropped", 0)):
             with rounding(precision):
                 encoded = tower.features_with_graph(images, limit)

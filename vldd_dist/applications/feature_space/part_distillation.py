@@ -1,5 +1,5 @@
 """Distils a part of the training pairs inside an application, with an objective that needs no expert. Image features of the
-frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
+frozen backbone and text embeddings are learned, not images (docs/decisions.md)."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""Students on the features of a frozen image tower. Only their heads are trained, on pairs (by the evaluation's protocol) or
+"""Students on the features of a frozen image backbone. Only their heads are trained, on pairs (by the evaluation's protocol) or
 on a whole split."""
 
 import copy

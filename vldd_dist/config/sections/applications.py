@@ -9,7 +9,7 @@ from vldd_dist.plugins import APPLICATIONS
 
 
 class ApplicationsSettings(Section):
-    """Applications of distilled pairs, each with its baselines. They need a frozen image tower (model.image.train: head)."""
+    """Applications of distilled pairs, each with its baselines. They need a frozen image backbone (model.image.train: head)."""
 
     run: Annotated[list[Annotated[AnyPlugin, plugin_of(APPLICATIONS)]], AfterValidator(distinct)] = Field(
         [], description="Applications to run: NAME, or {name: NAME, SETTING: VALUE} (docs/applications.md)."

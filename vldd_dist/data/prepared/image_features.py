@@ -1,4 +1,4 @@
-"""Features of a frozen image tower, computed once for each image and aligned with the shards."""
+"""Features of a frozen image backbone, computed once for each image and aligned with the shards."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -83,9 +83,9 @@ class Objective(Plugin):
         """Whether the model's weights change between outer steps."""
         return self.trains_model()
 
-    def moves_tower(self, frozen_backbone: bool) -> bool:
+    def moves_backbone(self, freezes_backbone: bool) -> bool:
         """Whether the weights of the model's image backbone change between outer steps."""
-        return self.moves_model() and not frozen_backbone
+        return self.moves_model() and not freezes_backbone
 
     def used_pairs(self, pairs: int) -> int:
         """The largest number of M synthetic pairs that take part in an outer step."""

@@ -124,7 +124,7 @@ class BilevelCosts(UnrolledCosts[Bilevel]):
 
     def teacher_flops(self, passes: PassCosts, experts: int) -> float:
         # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
-        one = passes.training / 3 if passes.frozen_backbone else passes.encoding
+        one = passes.training / 3 if passes.freezes_backbone else passes.encoding
         return self.held_snapshots(experts) * self.real_rows() * one
 
     def real_rows(self) -> int:
@@ -154,9 +154,9 @@ class BilevelProblem(OuterProblem):
     def __init__(self, settings: Bilevel, context: DistillationContext, unroller: Unroller, teacher: Teacher | None) -> None:
         self.settings, self.context, self.unroller, self.teacher = settings, context, unroller, teacher
         self.seed = context.derived_seed()
-        self.real = StepBatches(context, unroller.tower, settings.real_batch_size)
+        self.real = StepBatches(context, unroller.frozen_backbone, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
-        self.inputs = ImageInputs(unroller.tower)
+        self.inputs = ImageInputs(unroller.frozen_backbone)
         # Reads the starting weights, so it must come before a teacher's pass or a step changes them.
         self.fresh_start = unroller.fresh_starts()
 

@@ -15,7 +15,7 @@ class PassCosts(Protocol):
         training: a forward and backward pass of the trained parts; if the image backbone is frozen, from its features on.
         encoding: a forward pass of an image through the image tower.
         pixels: a forward pass of an image through the image tower with fixed weights, and a backward pass to its pixels.
-        frozen_backbone: whether the backbone is frozen, so that images enter the student as features.
+        freezes_backbone: whether the backbone is frozen, so that images enter the student as features.
         has_features: whether the features of the real images are computed once, before the distillation.
     """
 
@@ -29,7 +29,7 @@ class PassCosts(Protocol):
     def pixels(self) -> float: ...
 
     @property
-    def frozen_backbone(self) -> bool: ...
+    def freezes_backbone(self) -> bool: ...
 
     @property
     def has_features(self) -> bool: ...

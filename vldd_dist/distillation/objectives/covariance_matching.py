@@ -69,7 +69,7 @@ class CovarianceProblem(FeatureProblem):
     def __init__(self, settings: CovarianceMatching, context: DistillationContext) -> None:
         super().__init__(context)
         self.settings = settings
-        self.real = StepBatches(context, self.tower, settings.real_batch_size)
+        self.real = StepBatches(context, self.frozen_backbone, settings.real_batch_size)
         self.online: OnlineModel | None = None
         if settings.train_model:
             self.online = OnlineModel(

@@ -90,7 +90,7 @@ class DistributionProblem(FeatureProblem):
     def __init__(self, settings: DistributionMatching, context: DistillationContext) -> None:
         super().__init__(context)
         self.settings, self.experts = settings, context.open_experts(None)
-        self.real = StepBatches(context, self.tower, settings.real_batch_size)
+        self.real = StepBatches(context, self.frozen_backbone, settings.real_batch_size)
         self.seed = context.derived_seed()
         self.view = ParameterView(self.model)
         # The loss is differentiated with respect to the pairs only.

@@ -12,7 +12,7 @@ from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts, PassCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -50,7 +50,7 @@ class FeatureCosts(ObjectiveCosts[SomeMatching]):
         no heads."""
         objective = self.objective
         # Of fixed images, the features are computed once, unless the tower's weights change.
-        fixed_images = passes.encoding if objective.moves_tower(passes.frozen_backbone) else 0
+        fixed_images = passes.encoding if objective.moves_backbone(passes.freezes_backbone) else 0
         synthetic = fixed_images if "images" in settings.fixed() else passes.pixels
         real = (0 if passes.has_features else passes.encoding) + (passes.training if objective.trains_model() else 0)
         return objective.used_pairs(pairs) * synthetic + self.real_rows() * real
@@ -62,10 +62,10 @@ class FeatureProblem(OuterProblem):
 
     def __init__(self, context: DistillationContext) -> None:
         self.context, self.model = context, context.model.eval()
-        moves = context.settings.objective.moves_tower(self.model.frozen_backbone)
+        moves = context.settings.objective.moves_backbone(self.model.freezes_backbone)
         self.model.bf16_backbone = context.settings.precision == "bf16"
-        self.tower = FrozenTower(self.model.image_backbone, bf16=self.model.bf16_backbone, moves=moves)
-        self.inputs = ImageInputs(self.tower, moves=moves)
+        self.frozen_backbone = FrozenBackbone(self.model.image_backbone, bf16=self.model.bf16_backbone, moves=moves)
+        self.inputs = ImageInputs(self.frozen_backbone, moves=moves)
 
     @abstractmethod
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:

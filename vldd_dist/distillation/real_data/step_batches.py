@@ -7,22 +7,22 @@ from torch import Tensor
 
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.real_data.real_rows import RealRows
-from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 
 
 class StepBatches:
     """A batch of real pairs for each outer step. It depends only on (seed, step), not on the number of ranks.
 
     Args:
-        tower: the model's frozen backbone; None if the backbone is trained, so that the model takes images.
+        backbone: the model's frozen backbone; None if the backbone is trained, so that the model takes images.
         batch_size: B, over all ranks.
     """
 
-    def __init__(self, context: DistillationContext, tower: FrozenTower | None, batch_size: int) -> None:
+    def __init__(self, context: DistillationContext, backbone: FrozenBackbone | None, batch_size: int) -> None:
         # Imported here so that this module can be imported without the libraries that read shards.
         from vldd_dist.data.prepared.batches.real_batches import RealBatches
 
-        self.context, self.tower = context, tower
+        self.context, self.frozen_backbone = context, backbone
         seed = context.derived_seed("real")
         images = context.image_features or context.dataset
         self._batches = RealBatches(context.embeddings, images, batch_size, seed, context.ranks.rows_to_compute)
@@ -33,7 +33,7 @@ class StepBatches:
     def rows(self, step: int) -> RealRows:
         """This rank's rows of the batch."""
         read = self._read(step)
-        return replace(read, inputs=self._features(read.inputs)) if self.context.model.frozen_backbone else read
+        return replace(read, inputs=self._features(read.inputs)) if self.context.model.freezes_backbone else read
 
     @torch.no_grad()
     def all_rows(self, step: int) -> tuple[Tensor, Tensor]:
@@ -55,8 +55,8 @@ class StepBatches:
     def _features(self, images: Tensor) -> Tensor:
         if self._has_features:
             return images
-        assert self.tower is not None
-        return self.tower.features(images)
+        assert self.frozen_backbone is not None
+        return self.frozen_backbone.features(images)
 
     @property
     def _has_features(self) -> bool:

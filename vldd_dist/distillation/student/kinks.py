@@ -29,7 +29,7 @@ GATES = {"semodule", "squeezeexcite", "squeezeexcitecl"}
 
 def refuse_kinked_student(model: DualEncoder) -> None:
     """`refuse_kinks` for the trained parts of the model. A frozen backbone is not part of the unroll."""
-    if not model.frozen_backbone:
+    if not model.freezes_backbone:
         refuse_kinks(model.image_backbone, "image_backbone")
     refuse_kinks(model.image_head, "image_head")
     refuse_kinks(model.text_head, "text_head")

@@ -23,7 +23,7 @@ from vldd_dist.distillation.unroll import (
     UnrollResult,
 )
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.inputs import frozen_backbone
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.plugins import GRADIENTS
 
@@ -92,7 +92,7 @@ class Unroller(ABC):
         snapshots: where it keeps the snapshots of an unroll; None: on the student's device.
 
     Attributes:
-        tower: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
+        frozen_backbone: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
             the backbone is trained.
         snapshot_slices: the slices of a snapshot that this rank needs; None: everything.
         towers: for each parameter of the student 0 (image) or 1 (text).
@@ -102,7 +102,7 @@ class Unroller(ABC):
 
     def __init__(self, model: DualEncoder, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
         self.model, self.settings, self.snapshots = model, settings, snapshots
-        self.tower = frozen_tower(model)
+        self.frozen_backbone = frozen_backbone(model)
         self.method: Gradient = GRADIENTS.load(settings.gradient)
         self.towers: Sequence[int] = ParameterView(model).towers
 

@@ -1,1 +1,1 @@
-"""Image towers: backbones, and fast frozen towers."""
+"""Image towers: backbones, and fast frozen backbones."""

@@ -194,7 +194,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
 
 def refuse_backbone_dropout(model: nn.Module) -> None:
     """`refuse_dropout` for the backbone of a dual encoder. A frozen one stays in evaluation mode and never drops."""
-    if not model.frozen_backbone:
+    if not model.freezes_backbone:
         refuse_dropout(model.get_submodule("image_backbone"))
 
 

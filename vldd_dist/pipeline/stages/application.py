@@ -24,7 +24,7 @@ from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image.frozen_tower import CHUNK
+from vldd_dist.models.image.frozen_backbone import CHUNK
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.stage import Key, StageSpec, UnitGraph
@@ -161,8 +161,8 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     before = {"image tower": sizes.frozen, "heads": sizes.trainable}
     if any("distilled" in application.needed() for application in applications):
         pairs = max(experiment.distill.pairs)
-        activations = trace.tower(min(pairs, CHUNK)).without_graph
-        before |= {"folded": trace.tower_bytes, "pairs": pairs * trace.pair_bytes, "activations": activations}
+        activations = trace.backbone_pass(min(pairs, CHUNK)).without_graph
+        before |= {"folded": trace.frozen_backbone_bytes, "pairs": pairs * trace.pair_bytes, "activations": activations}
     protocol, of_students = experiment.evaluation_on(experiment.model.image.model), list[Terms]()
     for application in applications:
         for model in application.models(experiment.model, experiment.seed):

@@ -111,13 +111,13 @@ def _encoding(experiment: Experiment, trace: MemoryTrace, rows: int) -> int:
         rows: images of a step.
     """
     at_once, is_stored = experiment.evaluation.encode_batch, trace.has_features
-    if not trace.frozen_backbone:
+    if not trace.freezes_backbone:
         return trace.encoding(at_once)
     in_unit = [] if is_stored else [at_once, rows]
     if is_stored and experiment.experts.augment is not None:
         in_unit = [rows]
-    # The traced pass also builds the frozen tower, which is a term of its own.
-    through_tower = [trace.encoding(images) - trace.tower_bytes for images in in_unit]
+    # The traced pass also builds the frozen backbone, which is a term of its own.
+    through_tower = [trace.encoding(images) - trace.frozen_backbone_bytes for images in in_unit]
     return max([on_features(trace, trace.settings).encoding(at_once), *through_tower])
 
 

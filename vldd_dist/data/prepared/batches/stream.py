@@ -3,7 +3,7 @@ or each caption with its image. The order depends only on (seed, epoch, list of 
 
 The shards are permuted; then the entries of each window of consecutive shards are permuted together. Threads read the next
 window's shards, with the embeddings of their captions, decode images (both release Python's global lock) and put batches
-together; the numbers of threads do not affect the order. With a frozen image tower, features are streamed instead of images.
+together; the numbers of threads do not affect the order. With a frozen image backbone, features are streamed instead of images.
 """
 
 import os

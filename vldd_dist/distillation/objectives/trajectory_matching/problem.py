@@ -70,7 +70,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
         self.difference_errors: list[tuple[int, float]] = []
-        self.inputs = ImageInputs(unroller.tower)
+        self.inputs = ImageInputs(unroller.frozen_backbone)
         # The first experts, this many, are known to be committed.
         self._committed = 0
 

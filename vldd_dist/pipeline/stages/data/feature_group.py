@@ -1,4 +1,4 @@
-"""Features of the images of a group of shards, computed by a frozen image tower (without the head)."""
+"""Features of the images of a group of shards, computed by a frozen image backbone (without the head)."""
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from vldd_dist.data.prepared.dataset import decoded_batches, encoded_images
 from vldd_dist.events import Progress
 from vldd_dist.in_order import in_order
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.inputs import frozen_tower
+from vldd_dist.models.inputs import frozen_backbone
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
@@ -43,8 +43,8 @@ def unit(graph: UnitGraph, number: int, image_model: str) -> WorkUnit:
 def run(context: StageContext) -> FeatureGroupFacts:
     """Encode the images, and store the features of each shard in one object."""
     model, group = _model(context), context.reader("shards")
-    tower = frozen_tower(model)
-    assert tower is not None
+    backbone = frozen_backbone(model)
+    assert backbone is not None
     images = dim = 0
     splits = group.facts_as(ShardGroupFacts).splits
     total = sum(shard.images for split in splits.values() for shard in split.shards)
@@ -53,7 +53,7 @@ def run(context: StageContext) -> FeatureGroupFacts:
     for shard, of_shard in zip(shards, read, strict=True):
         encoded = []
         for pixels in decoded_batches(of_shard, context.execution["encode_batch"]):
-            encoded.append(tower.features(model.normalise(pixels.to(context.device))).cpu())
+            encoded.append(backbone.features(model.normalise(pixels.to(context.device))).cpu())
             images += len(pixels)
             context.report(Progress(images, total))
         features = torch.cat(encoded)
@@ -77,9 +77,11 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     for model in (model_named(experiment, name) for name in experiment.image_models()):
         if model.has_features:
             trace = traces(model, experiment.data.image_size)
-            # The traced pass also builds the frozen tower, which is a term of its own.
-            activations = trace.encoding(experiment.evaluation.encode_batch) - trace.tower_bytes
-            of_models.append({"image tower": trace.frozen_bytes, "folded": trace.tower_bytes, "activations": activations})
+            # The traced pass also builds the frozen backbone, which is a term of its own.
+            activations = trace.encoding(experiment.evaluation.encode_batch) - trace.frozen_backbone_bytes
+            of_models.append(
+                {"image tower": trace.frozen_bytes, "folded": trace.frozen_backbone_bytes, "activations": activations}
+            )
     return max(of_models, key=peak)
 
 

@@ -1,4 +1,4 @@
-"""The features of all images by a frozen image tower: an index of the `feature_group` units."""
+"""The features of all images by a frozen image backbone: an index of the `feature_group` units."""
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.pipeline.context import StageContext

@@ -40,14 +40,14 @@ def model_input_units(graph: UnitGraph, model: ModelSettings) -> dict[str, WorkU
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
-        # Features of a frozen tower with random weights are not stored: it is for tests.
+        # Features of a frozen backbone with random weights are not stored: it is for tests.
         if model.has_features:
             inputs["image_features"] = graph.unit("image_features", model.image.model)
     return inputs
 
 
 def tower_spec(image: ImageTowerSettings) -> dict[str, Any]:
-    """The fields of the image tower's section on which a frozen tower's features depend, apart from its weights."""
+    """The fields of the image tower's section on which a frozen backbone's features depend, apart from its weights."""
     return image.model_dump(mode="json", include={"model", "model_args", "mean", "std"})
 
 

@@ -1,4 +1,4 @@
-"""A frozen tower computes the same as its backbone, but faster; compared in both precisions."""
+"""A frozen backbone computes the same as its backbone, but faster; compared in both precisions."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vldd_dist.models.image.backbone import create_backbone, enable_grad_checkpointing
 from vldd_dist.models.image.batch_norm_folding import fold_batch_norms
 from vldd_dist.models.image.channels_last import gains_from_channels_last
-from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower, chunks_of
+from vldd_dist.models.image.frozen_backbone import CHUNK, FrozenBackbone, chunks_of
 from vldd_dist.testing.unroll_cases import relative
 
 SIZE = 64
@@ -65,7 +65,7 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     images = images_of(5, dtype)
     wanted, gradients, pixels = by_the_backbone(backbone, images)
-    tower = FrozenTower(backbone)
+    tower = FrozenBackbone(backbone)
     encoded = tower.features_with_graph(images, limit=1 << 30)
     assert relative(tower.features(images), wanted) < tolerance
     assert relative(encoded.features, wanted) < tolerance
@@ -81,7 +81,7 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "test_vit"])
 def test_keeping_graphs_changes_no_bit_and_saves_a_forward_pass(name: str) -> None:
-    tower = FrozenTower(backbone_of(name, **(VIT[1] if name == VIT[0] else {})))
+    tower = FrozenBackbone(backbone_of(name, **(VIT[1] if name == VIT[0] else {})))
     count = 2 * CHUNK + 1
     images, chunks = images_of(count), chunks_of(count)
     passed: list[int] = []
@@ -110,7 +110,7 @@ def test_a_tower_with_checkpointing_keeps_less() -> None:
         backbone = backbone_of("mobilenetv2_100")
         if checkpointing:
             enable_grad_checkpointing(backbone, "mobilenetv2_100")
-        chunk = FrozenTower(backbone).chunk_with_graph(images)
+        chunk = FrozenBackbone(backbone).chunk_with_graph(images)
         kept.append(chunk.graph_bytes)
         found.append(chunk.pixel_gradients(torch.ones_like(chunk.features)))
     assert kept[1] < kept[0] / 2

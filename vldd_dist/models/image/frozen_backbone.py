@@ -1,4 +1,4 @@
-"""Frozen image towers: features, and a vector-Jacobian product from features to pixels.
+"""Frozen image backbones: features, and a vector-Jacobian product from features to pixels.
 
 If the backbone is frozen, an image's features are always the same. Then a student's training computes them once, the unroll
 runs on features, and its gradient is propagated to the pixels once, at the end of an outer step.
@@ -40,7 +40,7 @@ def kept_chunks(chunks: int, graph_bytes: int, limit: int) -> int:
     return min(chunks, limit // max(graph_bytes, 1))
 
 
-class FrozenTower:
+class FrozenBackbone:
     """A fast copy of a frozen backbone: batch norms are folded into convolutions, and images are in channels-last layout where
     that is faster. Features and gradients are those of the backbone up to rounding.
 
@@ -140,7 +140,7 @@ class FeaturesWithGraph:
         kept: the first chunks, this many, have kept their graph.
     """
 
-    def __init__(self, tower: FrozenTower, images: Tensor, limit: int) -> None:
+    def __init__(self, tower: FrozenBackbone, images: Tensor, limit: int) -> None:
         self._tower, self._images = tower, images.detach()
         self._graphs: list[ChunkWithGraph] = []
         first, *others = self._images.tensor_split(chunks_of(len(images)))

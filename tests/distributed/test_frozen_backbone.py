@@ -1,4 +1,4 @@
-"""An outer step with a frozen tower on several ranks, compared with the backbone itself on one."""
+"""An outer step with a frozen backbone on several ranks, compared with the backbone itself on one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.sharded_unroller import ShardedUnroller
 from vldd_dist.distillation.student.unroller import StudentUnroll
 from vldd_dist.distillation.unroll import Unroll, scatter_to_pairs
-from vldd_dist.models.image.frozen_tower import CHUNK
+from vldd_dist.models.image.frozen_backbone import CHUNK
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_cases import TEXT_DIM, Case, dual_encoder_case, relative
@@ -42,12 +42,12 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     owned, model = slice(*ranks.rows(PAIRS)), case.student.model
     passed: list[int] = []
     unroller = ShardedUnroller(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, sharding, USED)
-    assert unroller.tower is not None
+    assert unroller.frozen_backbone is not None
     # The first image of a size is also encoded to choose the layout.
-    unroller.tower.features(rows["images"][:1])
-    unroller.tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    unroller.frozen_backbone.features(rows["images"][:1])
+    unroller.frozen_backbone.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
     pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
-    exchange = BatchExchange(ranks, unroller.tower, pairs, PAIRS, BATCHES, limit)
+    exchange = BatchExchange(ranks, unroller.frozen_backbone, pairs, PAIRS, BATCHES, limit)
     start, target = unroller.layout.cut(case.theta), unroller.layout.cut(case.target)
     outer = partial(matching_loss, start=start, target=target, towers=unroller.towers, ranks=ranks)
     student_unroll = StudentUnroll(Unroll(start, case.rates, exchange.batches, outer, unroller.towers), 11)
