@@ -1,10 +1,10 @@
-"""Frozen backbones: an outer step in feature space compared with the general path, where pixels pass the tower in every inner
+"""Frozen backbones: an outer step in feature space compared with the general path, where pixels pass it in every inner
 step.
 
     python -m benchmarks.heads
 
 Both compute the same gradient of the images (`exact`, eight steps on all pairs, only heads are trained). In feature space the
-tower has one forward and one backward pass per image and outer step; on the general path it has them in every inner step.
+backbone has one forward and one backward pass per image and outer step; on the general path it has them in every inner step.
 Times are median CPU seconds of one thread; the two alternate. The last line is JSON: time_ratio_heads, error_heads (relative
 l2), each the worst over the towers.
 """

@@ -184,7 +184,7 @@ def test_the_yaml_loads(page: str, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("concepts.md", ["*similarity*", "*backbone*", "*head*", "*features*", "*frozen*", "*in feature space*"]),
+        ("concepts.md", ["*similarity*", "*backbone*", "*head*", "*features*", "*backbone is frozen*", "*in feature space*"]),
         ("concepts.md", ["*recipe*", "*checkpoint*", "*group*"]),
         ("methods.md", ["`vldd run` makes images"]),
         ("hyperparameters.md", ["`resume_from`"]),

@@ -7,7 +7,7 @@
   10,000 and 123,000 images with five captions each (`--quick`: 200 and 20,000); the growth is that of the largest worker.
 - `vldd run --plan` for 100 million pairs in 10,000 tars.
 - The outer step on a frozen backbone (`benchmarks.frozen_step`).
-- A whole experiment on a frozen backbone, with an earlier version of the code and with today's: the Flickr8k preset if its files
+- A whole experiment on a frozen backbone, with earlier code and with today's: the Flickr8k preset if its files
   are given with `--photographs` (shortened, unless `--whole`), else scenes.
 
 The last line is JSON: prepare_scaling_2_workers, embed_scaling_2_workers, memory_growth_100x, frozen_outer_step_speedup,

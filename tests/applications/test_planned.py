@@ -147,7 +147,7 @@ def test_a_plan_has_the_needs_and_the_hours_of_applications() -> None:
     # 2,400 images with 192 features and 5 captions with 384 numbers each.
     assert need["host_memory_bytes"] == 4 * 2400 * (192 + 5 * 384)
     assert need["reads_bytes"] > need["host_memory_bytes"]
-    assert need["peak_of"]["image tower"] > 0
+    assert need["peak_of"]["image backbone"] > 0
     assert (work["units"], work["unknown_units"]) == (4, 0)
     assert work["core_hours"] > 0
 
@@ -157,7 +157,7 @@ def test_the_peak_is_of_the_largest_student_or_of_the_distilled_images() -> None
         terms: dict[str, int] = planned_document(experiment(*applications))[0]["peak_of"]
         return terms
 
-    assert {"image tower", "pairs", "activations"} <= peak_of(INFERENCE).keys()
+    assert {"image backbone", "pairs", "activations"} <= peak_of(INFERENCE).keys()
     assert peak_of("continual_learning").keys() == {"student", "best so far", "momentum", "batch", "activations"}, (
         "no distilled images, and a tower that is smaller than a student with its batch"
     )

@@ -81,11 +81,11 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
 def test_a_frozen_backbone_encodes_fixed_images_once_a_run(inputs: Inputs, store: Store) -> None:
     run = distillation(inputs, store, lr_images=0.0, batch_size=3, outer_steps=4)
     assert isinstance(run.problem, TrajectoryMatchingProblem)
-    tower, passed = run.problem.unroller.frozen_backbone, []
-    assert tower is not None
+    frozen, passed = run.problem.unroller.frozen_backbone, []
+    assert frozen is not None
     # The first image of a size is also encoded to choose the layout.
-    tower.features(run.pairs.images[:1])
-    tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    frozen.features(run.pairs.images[:1])
+    frozen.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
     run.run()
     assert passed == [PAIRS]
 

@@ -133,8 +133,8 @@ def test_unrolling_on_features_gives_the_gradient_of_unrolling_on_images() -> No
     wanted = flat(general.gradient("full"))
     model = general.student.model
     model.freezes_backbone = True
-    tower = FrozenBackbone(model.image_backbone)
-    encoded = [tower.features_with_graph(pictures, limit=0) for pictures in images]
+    frozen = FrozenBackbone(model.image_backbone)
+    encoded = [frozen.features_with_graph(pictures, limit=0) for pictures in images]
     general.batches = [[one.features, batch[1]] for one, batch in zip(encoded, general.batches, strict=True)]
     result = general.gradient("exact")
     found = torch.cat(

@@ -298,13 +298,13 @@ def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     estimator = Estimator(TEXT_DIM)
     terms, trace = estimator.memory(described, stage), estimator.trace(described.model, 64)
-    tower = FrozenBackbone(build(described.model, TEXT_DIM, None, 0).image_backbone, moves=moves)
-    assert terms["frozen backbone"] == tower.own_bytes
+    frozen = FrozenBackbone(build(described.model, TEXT_DIM, None, 0).image_backbone, moves=moves)
+    assert terms["frozen backbone"] == frozen.own_bytes
     images = torch.randn(32, 3, 64, 64)
-    tower.features(images)
+    frozen.features(images)
 
     def there_and_back() -> None:
-        tower.features_with_graph(images, 0).pixel_gradients(torch.ones(32, tower.backbone.num_features))
+        frozen.features_with_graph(images, 0).pixel_gradients(torch.ones(32, frozen.backbone.num_features))
 
     measured = allocated_peak(there_and_back)
     assert measured > 30 * MIB

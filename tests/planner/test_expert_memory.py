@@ -39,9 +39,9 @@ def estimated(weights: str, augment: dict[str, Any] | None) -> tuple[int, DualEn
 def test_images_without_stored_features_pass_the_tower(weights: str, augment: dict[str, Any] | None, images: int) -> None:
     """Those of a step if they are augmented, and those of the validation split if no features are stored."""
     estimate, model = estimated(weights, augment)
-    tower, pixels = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (images, 3, SIZE, SIZE), dtype=torch.uint8)
-    tower.features(model.normalise(pixels))
-    measured = allocated_peak(lambda: tower.features(model.normalise(pixels)))
+    frozen, pixels = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (images, 3, SIZE, SIZE), dtype=torch.uint8)
+    frozen.features(model.normalise(pixels))
+    measured = allocated_peak(lambda: frozen.features(model.normalise(pixels)))
     assert measured / 1.2 < estimate < measured * 1.2
 
 

@@ -19,7 +19,7 @@ from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.distillation_memory import PairSize, UnrolledStep, pairs_memory, tower_memory, unroll_memory
+from vldd_dist.cost_model.distillation_memory import PairSize, UnrolledStep, backbone_memory, pairs_memory, unroll_memory
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import (
     GIB,
@@ -94,16 +94,16 @@ def test_a_frozen_backbone_takes_what_the_estimate_says(kept: int) -> None:
     trace = MemoryTrace(settings, TEXT_DIM, size)
     passed = trace.backbone_pass(largest_chunk(images))
     mib = -(-kept * passed.graph // MIB)
-    graphs, back = tower_memory(passed, images, DistillationSettings(tower_graph_mib=mib))
+    graphs, back = backbone_memory(passed, images, DistillationSettings(tower_graph_mib=mib))
     assert graphs == kept * passed.graph
     pixels = images * 3 * size**2 * 4
 
-    tower = FrozenBackbone(build(settings, TEXT_DIM, None, 0).image_backbone)
+    frozen = FrozenBackbone(build(settings, TEXT_DIM, None, 0).image_backbone)
     given = torch.randn(images, 3, size, size)
-    tower.features(given)
+    frozen.features(given)
 
     def there_and_back() -> None:
-        encoded = tower.features_with_graph(given, mib << 20)
+        encoded = frozen.features_with_graph(given, mib << 20)
         assert encoded.kept == kept
         encoded.pixel_gradients(torch.ones_like(encoded.features))
 
@@ -146,13 +146,13 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
     estimate = Estimator(TEXT_DIM).memory(experiment, stage)
     given = experiment.model.model_copy(update={"image": experiment.model.image.model_copy(update={"weights": "random"})})
     model = build(given, TEXT_DIM, None, 0)
-    tower, images = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
-    tower.features(model.normalise(images))
-    measured = allocated_peak(lambda: tower.features(model.normalise(images)))
+    frozen, images = FrozenBackbone(model.image_backbone), torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
+    frozen.features(model.normalise(images))
+    measured = allocated_peak(lambda: frozen.features(model.normalise(images)))
     assert measured > 30 * MIB
     assert measured / 1.2 < estimate["activations"] < measured * 1.2
     backbone = sum(parameter.nbytes for parameter in model.image_backbone.parameters())
-    assert estimate["image tower"] == backbone
+    assert estimate["image backbone"] == backbone
     assert 0.9 * backbone < estimate["folded"] < backbone
     assert "evaluation.encode_batch: 24 (" in suggest(experiment, stage, peak(estimate) - MIB, Estimator(TEXT_DIM))
     full = experiment.model_copy(update={"model": ModelSettings()})
@@ -161,7 +161,7 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
 
 @pytest.mark.parametrize("encode_batch", [4, 256])
 def test_pairs_pass_a_frozen_backbone_in_chunks_that_no_setting_changes(encode_batch: int) -> None:
-    """The estimate of a student with stored features of the real images, which do not pass the tower again."""
+    """The estimate of a student with stored features of the real images, which do not pass the backbone again."""
     head = HeadSettings(kind="linear")
     image = ImageTowerSettings(model="mobilenetv2_100", weights="given.safetensors", train="head", head=head)
     settings = ModelSettings(image=image, joint_dim=64)

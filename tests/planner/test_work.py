@@ -246,12 +246,12 @@ def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_featu
 def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:
     described, trace = traced("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
     flops, model = FlopTrace(trace), build(described.model, TEXT_DIM, None, 0)
-    tower, images = FrozenBackbone(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
-    tower.features(images)
+    frozen, images = FrozenBackbone(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
+    frozen.features(images)
     with FlopCount() as there:
-        tower.features(images)
+        frozen.features(images)
     with FlopCount() as there_and_back:
-        encoded = tower.chunk_with_graph(images)
+        encoded = frozen.chunk_with_graph(images)
         encoded.pixel_gradients(torch.ones_like(encoded.features))
     assert flops.encoding * COUNTED == pytest.approx(there.total, rel=0.01)
     assert flops.pixels * COUNTED == pytest.approx(there_and_back.total, rel=0.01)

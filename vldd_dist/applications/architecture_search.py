@@ -1,6 +1,6 @@
 """Architecture search: rank candidates by training them on few pairs instead of all (Zhao et al. 2006.05929, section 4).
 
-A candidate is a pair of heads on the frozen backbones and the size of their joint space.
+A candidate is a pair of heads on the frozen backbone and text encoder, and the size of their joint space.
 """
 
 import itertools
@@ -87,8 +87,8 @@ class ArchitectureSearch(Application):
 
     def notes(self) -> list[str]:
         return [
-            f"{self.candidates} heads and sizes of the joint space on frozen backbones, ranked by validation recall of students "
-            f"trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
+            f"{self.candidates} heads and sizes of the joint space on a frozen backbone, ranked by validation recall of "
+            f"students trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
             "Tau is the rank correlation with full data, 1 for equal orders; full data, another seed, shows how well two "
             "rankings by the same data agree.",
             "Recall of its choice: test recall of the candidate it ranks first, trained on full data. Regret: how much lower "

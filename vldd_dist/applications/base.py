@@ -111,4 +111,4 @@ def _selects_by_features(methods: list[Coreset]) -> list[Coreset]:
 Baselines = Annotated[
     list[Annotated[AnyPlugin, plugin_of(CORESETS)]], AfterValidator(distinct), AfterValidator(_selects_by_features)
 ]
-BASELINES = "Coresets to compare with, selected by the features of the frozen backbones, so that no expert is needed."
+BASELINES = "Coresets to compare with, selected by the features of the frozen backbone, so that no expert is needed."

@@ -1,6 +1,6 @@
 """Membership inference: can an attacker tell from released pairs whether a real pair was among those they were made from?
 
-The attacker has the released pairs, the frozen backbones, and other real pairs of the same kind. A real pair gets three scores:
+The attacker has the released pairs, the frozen encoders, and other real pairs of the same kind. A real pair gets three scores:
 
 - nearest: the largest cosine similarity of the pair (normalised image and text features, concatenated) to a released pair;
 - loss: minus the contrastive loss of the pair, against the pairs of the validation split, under a student that is trained on

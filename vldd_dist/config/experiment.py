@@ -197,8 +197,8 @@ def _application_conflicts(experiment: Experiment) -> list[str]:
     applications = experiment.applications.run
     if applications and not experiment.model.has_features:
         return [
-            "applications.run: students are trained on features of a frozen image backbone with pretrained weights: set model.image.train to "
-            "head and model.image.weights to anything but random"
+            "applications.run: students are trained on features of a frozen image backbone with pretrained weights: set "
+            "model.image.train to head and model.image.weights to anything but random"
         ]
     return [conflict for application in applications for conflict in application.conflicts(experiment)]
 

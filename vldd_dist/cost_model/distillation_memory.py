@@ -83,7 +83,7 @@ class FeatureMatchingStep:
 
     Attributes:
         real: this rank's real pairs as they are read.
-        backbone: the image tower's pass over a chunk of synthetic images, and back to their pixels.
+        backbone: the image backbone's pass over a chunk of synthetic images, and back to their pixels.
         kept: what an objective keeps of all real pairs.
         training: peak of a forward and backward pass of the model's training on the real pairs; None: it is not trained.
     """
@@ -237,7 +237,7 @@ def other_distillation_memory(
     sizes: Sizes, step: FeatureMatchingStep, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
 ) -> Terms:
     """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
-    tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
+    backbone and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
 
     - snapshots: P for the starting weights if it trains the model. Those of experts are merged in host memory.
     - real batch: this rank's rows of the step; real moments: what is kept of all real pairs.

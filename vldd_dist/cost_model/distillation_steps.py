@@ -80,7 +80,7 @@ def _feature_matching_step(
     """The sizes of an outer step without a student.
 
     Args:
-        moves: whether the weights of the image tower change between outer steps.
+        moves: whether the weights of the image backbone change between outer steps.
     """
     costs = objective.costs()
     counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()

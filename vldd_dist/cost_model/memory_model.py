@@ -32,7 +32,7 @@ class Sizes:
         trainable: P, the trainable parameters; a snapshot has the same size.
         frozen: F, the frozen parameters.
         module: the parameters of the largest single module.
-        frozen_backbone: what a frozen image backbone holds besides the model; None if the tower is trained.
+        frozen_backbone: what a frozen image backbone holds besides the model; None if the backbone is trained.
         block, outside: the largest of the blocks that FSDP gathers one by one, and the parameters outside these blocks.
     """
 
@@ -76,7 +76,7 @@ def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
       fsdp: (P + F) / W, the parameters outside the blocks, the present block, the prefetched next block, and the buffer into
       which that was gathered.
     - frozen backbone: what it holds besides the student. If the parameters are in shards, the student has no whole copy of the
-      tower, so it is counted here.
+      backbone, so it is counted here.
     - engine: for ZeRO, a master copy P / W (which newer DeepSpeed does not need with zero3), gradients P / W, and a bucket of
       gradients, which with zero1 and zero2 is not larger than P. For FSDP, gradients P / W, those outside the blocks, and the
       larger of a block's whole gradients twice and those outside.

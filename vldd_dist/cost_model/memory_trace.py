@@ -61,7 +61,8 @@ class FullGraph:
 
 @dataclass(frozen=True)
 class BackbonePass:
-    """Memory of a chunk of images that passes a frozen backbone and back to its pixels, in bytes, without parameters and images.
+    """Memory of a chunk of images that passes a frozen backbone and back to its pixels, in bytes, without parameters and
+    images.
 
     Attributes:
         graph: what the forward pass keeps for the backward pass, including the features.
@@ -223,7 +224,7 @@ class MemoryTrace:
 
     @_cached
     def backbone_pass(self, images: int, *, moves: bool = False) -> BackbonePass:
-        """The memory of the image tower as a frozen backbone, for a chunk of images; `moves` as in `FrozenBackbone`."""
+        """The memory of the image backbone as a `FrozenBackbone`, for a chunk of images; `moves` as there."""
         backbone, chunk = FrozenBackbone(self.model().image_backbone, moves=moves), self.images(images)
         with fused_attention_on_meta():
             graph = backbone.chunk_with_graph(chunk).graph_bytes
@@ -235,8 +236,8 @@ class MemoryTrace:
         return BackbonePass(graph, memory.peak, forward.peak)
 
     def inputs_of_pairs(self, pairs: int) -> int:
-        """The peak of `model_inputs` of this many pairs, in bytes, without parameters and images. A frozen backbone takes chunks
-        whose size no setting changes."""
+        """The peak of `model_inputs` of this many pairs, in bytes, without parameters and images. A frozen backbone takes
+        chunks whose size no setting changes."""
         return (
             self.frozen_backbone_bytes + self.backbone_pass(largest_chunk(pairs)).without_graph if self.freezes_backbone else 0
         )

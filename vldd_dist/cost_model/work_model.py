@@ -28,8 +28,8 @@ def student_flops(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, 
     """The operations of training a student on M pairs for each learning rate, each of which encodes `validation` images."""
     flops = FlopTrace(trace)
     one = settings.epochs * pairs * flops.training + validation * flops.encoding
-    tower = pairs * flops.encoding if trace.freezes_backbone else 0
-    return len(settings.learning_rates) * one + tower
+    encoded_once = pairs * flops.encoding if trace.freezes_backbone else 0
+    return len(settings.learning_rates) * one + encoded_once
 
 
 def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int, earlier: int) -> float | None:

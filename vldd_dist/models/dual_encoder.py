@@ -26,8 +26,8 @@ HEADS = ("image_head", "text_head")
 class DualEncoder(nn.Module):
     """Both towers, but without the frozen text encoder: from images and from caption embeddings to the joint space.
 
-    Its image tower takes model inputs (`models.inputs`): normalised images (B, 3, H, W) or, if the backbone is frozen, features
-    (B, F) of them, which need to be computed only once per image.
+    Instead of images it takes model inputs (`models.inputs`): normalised images (B, 3, H, W) or, if the backbone is frozen,
+    features (B, F) of them, which need to be computed only once per image.
 
     Shapes: B images or captions, D caption embedding size, d size of the joint space.
     """
@@ -56,8 +56,8 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
-        # Whether `forward`, or the `FrozenBackbone` of a frozen backbone, runs the backbone in bfloat16 by autocast. Parameters
-        # and heads stay in fp32.
+        # Whether `forward`, or the `FrozenBackbone` in its place, runs the backbone in bfloat16 by autocast. Parameters and
+        # heads stay in fp32.
         self.bf16_backbone = False
         # This rank's rows -> the rows of all ranks, differentiable. The identity for a single process.
         self.gather_rows: Callable[[Tensor], Tensor] = _identity

@@ -10,8 +10,8 @@ from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 
 
 def frozen_backbone(model: DualEncoder) -> FrozenBackbone | None:
-    """The backbone of a model with a frozen backbone, in the model's precision; None if the backbone is trained, so that the
-    model's inputs are images."""
+    """The model's frozen backbone, in the model's precision; None if the backbone is trained, so that the model's inputs are
+    images."""
     return FrozenBackbone(model.image_backbone, bf16=model.bf16_backbone) if model.freezes_backbone else None
 
 

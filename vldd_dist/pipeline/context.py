@@ -86,7 +86,7 @@ class StageContext:
 
     @cached_property
     def image_features(self) -> ImageFeatures | None:
-        """The stored features of a frozen image backbone; None if the unit passes its images through the tower itself."""
+        """The stored features of a frozen image backbone; None if the unit passes its images through the backbone itself."""
         if "image_features" not in self.order.inputs:
             return None
         return ImageFeatures(self.dataset.splits, Pieces(self.reader("image_features"), "feature_group"))

@@ -28,7 +28,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "frozen backbone": {"train": "head", "head": HeadSettings(kind="linear")},
 }
 FROZEN = "frozen backbone"
-# The tower whose features and pixels are checked: it has batch norms, which are folded. Its images make two chunks.
+# The backbone whose features and pixels are checked: it has batch norms, which are folded. Its images make two chunks.
 TOWER, IMAGES, IMAGE_SIZE = "test_efficientnet", 40, 32
 # Row of the table -> gradient and kind of finite difference.
 GRADIENTS = {
@@ -85,10 +85,10 @@ def check_frozen_backbone(place: Place, precisions: list[str], notes: Notes) -> 
     features = copy.deepcopy(backbone).double()(leaf)
     (pixels,) = torch.autograd.grad(features, leaf, gradients.double())
     for precision in precisions:
-        tower = FrozenBackbone(backbone, bf16=precision == "bf16")
+        frozen = FrozenBackbone(backbone, bf16=precision == "bf16")
         for graphs, limit in (("kept", 1 << 30), ("dropped", 0)):
             with rounding(precision):
-                encoded = tower.features_with_graph(images, limit)
+                encoded = frozen.features_with_graph(images, limit)
                 found = encoded.pixel_gradients(gradients)
             errors = relative(encoded.features.double(), features.detach()), relative(found.double(), pixels)
             notes.check(f"{FROZEN}: to its pixels, graphs {graphs}, {precision}", _larger(errors), LIMITS[precision])

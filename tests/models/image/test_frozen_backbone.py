@@ -65,15 +65,15 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     images = images_of(5, dtype)
     wanted, gradients, pixels = by_the_backbone(backbone, images)
-    tower = FrozenBackbone(backbone)
-    encoded = tower.features_with_graph(images, limit=1 << 30)
-    assert relative(tower.features(images), wanted) < tolerance
+    frozen = FrozenBackbone(backbone)
+    encoded = frozen.features_with_graph(images, limit=1 << 30)
+    assert relative(frozen.features(images), wanted) < tolerance
     assert relative(encoded.features, wanted) < tolerance
     found = encoded.pixel_gradients(gradients)
     assert relative(found, pixels) < tolerance
     assert found.is_contiguous()
-    # All norms of these networks can be folded in the tower; the backbone itself is not changed.
-    assert (norms_of(backbone), norms_of(tower.backbone)) == (norms, 0)
+    # All norms of these networks can be folded in the copy; the backbone itself is not changed.
+    assert (norms_of(backbone), norms_of(frozen.backbone)) == (norms, 0)
     after = backbone.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[key], before[key]) for key in before)
@@ -81,18 +81,18 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "test_vit"])
 def test_keeping_graphs_changes_no_bit_and_saves_a_forward_pass(name: str) -> None:
-    tower = FrozenBackbone(backbone_of(name, **(VIT[1] if name == VIT[0] else {})))
+    frozen = FrozenBackbone(backbone_of(name, **(VIT[1] if name == VIT[0] else {})))
     count = 2 * CHUNK + 1
     images, chunks = images_of(count), chunks_of(count)
     passed: list[int] = []
-    tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
-    graph_bytes = tower.chunk_with_graph(images[: -(-count // chunks)]).graph_bytes
+    frozen.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    graph_bytes = frozen.chunk_with_graph(images[: -(-count // chunks)]).graph_bytes
     assert graph_bytes > 5 * count * SIZE**2
-    gradients = torch.randn(tower.features(images[:1]).shape[1]).expand(count, -1)
+    gradients = torch.randn(frozen.features(images[:1]).shape[1]).expand(count, -1)
     results = []
     for limit, kept in ((0, 0), (graph_bytes - 1, 0), (graph_bytes, 1), (chunks * graph_bytes, chunks)):
         passed.clear()
-        encoded = tower.features_with_graph(images, limit)
+        encoded = frozen.features_with_graph(images, limit)
         assert encoded.kept == kept
         assert sum(passed) == count
         found = encoded.pixel_gradients(gradients)
@@ -101,7 +101,7 @@ def test_keeping_graphs_changes_no_bit_and_saves_a_forward_pass(name: str) -> No
     for features, found in results[1:]:
         assert torch.equal(features, results[0][0])
         assert torch.equal(found, results[0][1])
-    assert torch.equal(tower.features(images), results[0][0])
+    assert torch.equal(frozen.features(images), results[0][0])
 
 
 def test_a_tower_with_checkpointing_keeps_less() -> None:

@@ -1,4 +1,4 @@
-"""The inputs of an application: real pairs as features of a frozen backbone, how students are trained, and the distilled pairs."""
+"""The inputs of an application: real pairs as features of a frozen backbone, how students are trained, the distilled pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -57,7 +57,7 @@ class Students:
     """How students are made, trained and chosen.
 
     Attributes:
-        model: the model's settings; its image tower is frozen.
+        model: the model's settings; its image backbone is frozen.
         image_dim, text_dim: F and D.
         protocol: the protocol for training on pairs; training on a split uses its optimiser, batch size and learning rates.
         seed: seed of the heads, the order of the pairs and dropout.

@@ -85,8 +85,8 @@ class DistillationSettings(Section):
     )
     tower_graph_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
         2048,
-        description="With a frozen image backbone: memory in MiB for activations that an outer step keeps for the backward pass to the "
-        "pixels; for images beyond it the forward pass is computed a second time.",
+        description="With a frozen image backbone: memory in MiB for activations that an outer step keeps for the backward pass "
+        "to the pixels; for images beyond it the forward pass is computed a second time.",
     )
     validate_every: Positive = Field(
         200, description="Outer steps between validations; the pairs with the best validation are published."

@@ -45,11 +45,11 @@ class FeatureCosts(ObjectiveCosts[SomeMatching]):
     """The costs of an objective that compares features of synthetic and real pairs."""
 
     def step_flops(self, passes: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
-        """See `ObjectiveCosts.step_flops`. Counts the passes of the synthetic images through the tower and back to their
-        pixels, those of the real images through the tower (unless their features are given) and the model's training step, but
-        no heads."""
+        """See `ObjectiveCosts.step_flops`. Counts the passes of the synthetic images through the backbone and back to their
+        pixels, those of the real images through the backbone (unless their features are given) and the model's training step,
+        but no heads."""
         objective = self.objective
-        # Of fixed images, the features are computed once, unless the tower's weights change.
+        # Of fixed images, the features are computed once, unless the backbone's weights change.
         fixed_images = passes.encoding if objective.moves_backbone(passes.freezes_backbone) else 0
         synthetic = fixed_images if "images" in settings.fixed() else passes.pixels
         real = (0 if passes.has_features else passes.encoding) + (passes.training if objective.trains_model() else 0)
@@ -77,8 +77,8 @@ class FeatureProblem(OuterProblem):
         """
 
     def prepare(self, step: int) -> None:
-        """Set the model's weights for this outer step. The objective's `moves_model` must then be true: the tower is otherwise
-        prepared once, with the weights of the start."""
+        """Set the model's weights for this outer step. The objective's `moves_model` must then be true: the backbone is
+        otherwise prepared once, with the weights of the start."""
 
     def drawn(self, step: int) -> Tensor:
         """(B,) int64 indices of the pairs that take part, distinct and ascending; all of them unless a subclass draws some."""

@@ -183,13 +183,13 @@ class UnrolledCosts(ObjectiveCosts[SomeUnrolled]):
         steps, fixed = self.objective.inner_steps, settings.fixed()
         batch = inner_batch_size(settings.batch_size, pairs)
         used = min(pairs, (steps + self.plain_steps()) * batch)
-        tower = used * passes.pixels if passes.freezes_backbone and "images" not in fixed else 0
+        pixels = used * passes.pixels if passes.freezes_backbone and "images" not in fixed else 0
         if GRADIENTS.load(self.objective.gradient).first_order_only:
-            return self.difference_passes() * batch * passes.training + tower
+            return self.difference_passes() * batch * passes.training + pixels
         plain = steps - 1 + self.plain_steps()
         inner = batch * (plain * passes.training + steps * passes.second_order(fixed))
         real = passes.training + (passes.encoding if passes.freezes_backbone and not passes.has_features else 0)
-        return inner + tower + self.real_rows() * real
+        return inner + pixels + self.real_rows() * real
 
     def difference_passes(self) -> int:
         """The number of gradients that finite differences take for all inner steps of an outer step."""

@@ -92,8 +92,8 @@ class Unroller(ABC):
         snapshots: where it keeps the snapshots of an unroll; None: on the student's device.
 
     Attributes:
-        frozen_backbone: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
-            the backbone is trained.
+        frozen_backbone: turns images into model inputs and propagates gradients back to the pixels; None if the backbone is
+            trained.
         snapshot_slices: the slices of a snapshot that this rank needs; None: everything.
         towers: for each parameter of the student 0 (image) or 1 (text).
     """

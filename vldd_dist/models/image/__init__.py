@@ -1,1 +1,1 @@
-"""Image towers: backbones, and fast frozen backbones."""
+"""Image towers: backbones, and fast copies of frozen ones."""

@@ -45,12 +45,12 @@ class FrozenBackbone:
     that is faster. Features and gradients are those of the backbone up to rounding.
 
     The backbone is not changed. Tensors that folding does not replace are shared with it, so its weights must not change
-    while the tower is in use. With several ranks each has the whole tower, so it must be made before the backbone is sharded.
+    while the copy is in use. With several ranks each has the whole copy, so it must be made before the backbone is sharded.
 
     Args:
         backbone: (B, 3, H, W) -> (B, F).
         bf16: run it in bfloat16.
-        moves: whether the backbone's weights may change in place between uses of the tower, which then has the changed weights,
+        moves: whether the backbone's weights may change in place between uses of the copy, which then has the changed weights,
             and in which nothing is folded.
 
     Attributes:
@@ -80,7 +80,8 @@ class FrozenBackbone:
         """Features (M, F) of normalised images (M, 3, H, W), whose gradients can be propagated to the pixels.
 
         Args:
-            limit: bytes of graphs to keep. Images whose graph is not kept pass through the tower again for the backward pass.
+            limit: bytes of graphs to keep. Images whose graph is not kept pass through the backbone again for the backward
+                pass.
         """
         return FeaturesWithGraph(self, images, limit)
 
@@ -140,31 +141,31 @@ class FeaturesWithGraph:
         kept: the first chunks, this many, have kept their graph.
     """
 
-    def __init__(self, tower: FrozenBackbone, images: Tensor, limit: int) -> None:
-        self._tower, self._images = tower, images.detach()
+    def __init__(self, backbone: FrozenBackbone, images: Tensor, limit: int) -> None:
+        self._backbone, self._images = backbone, images.detach()
         self._graphs: list[ChunkWithGraph] = []
         first, *others = self._images.tensor_split(chunks_of(len(images)))
         # The first chunk is a largest one, so the graphs of the others take no more memory than its graph.
-        self._graphs = [tower.chunk_with_graph(first)]
+        self._graphs = [backbone.chunk_with_graph(first)]
         features = [self._graphs[0].features.detach()]
         self.kept = kept_chunks(1 + len(others), self._graphs[0].graph_bytes, limit)
         if self.kept == 0:
             self._graphs.clear()
         for chunk in others:
             if len(features) < self.kept:
-                self._graphs.append(tower.chunk_with_graph(chunk))
+                self._graphs.append(backbone.chunk_with_graph(chunk))
                 features.append(self._graphs[-1].features.detach())
             else:
-                features.append(tower.features(chunk))
+                features.append(backbone.features(chunk))
         self.features = torch.cat(features)
 
     def pixel_gradients(self, gradients: Tensor) -> Tensor:
         """The gradients of the images (M, 3, H, W), from those of the features (M, F)."""
-        # Contiguous, even if the tower works in channels-last layout.
+        # Contiguous, even if the backbone works in channels-last layout.
         result = torch.empty_like(self._images, memory_format=torch.contiguous_format)
         chunks = chunks_of(len(result))
         parts = (tensor.tensor_split(chunks) for tensor in (self._images, gradients, result))
         for images, gradient, pixels in zip(*parts, strict=True):
-            chunk = self._graphs.pop(0) if self._graphs else self._tower.chunk_with_graph(images)
+            chunk = self._graphs.pop(0) if self._graphs else self._backbone.chunk_with_graph(images)
             pixels.copy_(chunk.pixel_gradients(gradient))
         return result

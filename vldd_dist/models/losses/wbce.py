@@ -27,8 +27,8 @@ class WeightedBCE(GradedLoss):
     temperature: Rate = Field(
         0.2,
         description="The cosine similarities are divided by it (published: 0.07, with which a student's first steps overshoot "
-        "if all features are similar). On Flickr8k with a frozen image backbone, LoRS reached a recall of 23.5 with 0.07, and of "
-        "21.8 with 0.2.",
+        "if all features are similar). On Flickr8k with a frozen image backbone, LoRS reached a recall of 23.5 with 0.07, and "
+        "of 21.8 with 0.2.",
     )
 
     def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:

@@ -151,14 +151,14 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """The peak, empty without applications: while the features of the distilled images are computed, or later, when the image
-    tower is no longer held, while the largest student is trained (in `on_split`, which keeps a copy of the best one with any
+    backbone is no longer held, while the largest student is trained (in `on_split`, which keeps a copy of the best one with any
     number of rates). Not counted are the scores of recall and of membership inference, and a part's distillation."""
     applications: list[Application] = experiment.applications.run
     if not applications:
         return {}
     trace = trace_of(experiment, traces)
     sizes = sizes_of(trace)
-    before = {"image tower": sizes.frozen, "heads": sizes.trainable}
+    before = {"image backbone": sizes.frozen, "heads": sizes.trainable}
     if any("distilled" in application.needed() for application in applications):
         pairs = max(experiment.distill.pairs)
         activations = trace.backbone_pass(min(pairs, CHUNK)).without_graph

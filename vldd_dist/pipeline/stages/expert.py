@@ -104,7 +104,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 def _encoding(experiment: Experiment, trace: MemoryTrace, rows: int) -> int:
     """The largest peak of a pass without a graph. Recall is measured on images or, with a frozen backbone, on features, which
-    the tower computes in the unit if they are not stored: those of the validation images once, those of a step's images in each
+    it computes in the unit if they are not stored: those of the validation images once, those of a step's images in each
     step. If these are augmented, no stored features are theirs.
 
     Args:
@@ -117,8 +117,8 @@ def _encoding(experiment: Experiment, trace: MemoryTrace, rows: int) -> int:
     if is_stored and experiment.experts.augment is not None:
         in_unit = [rows]
     # The traced pass also builds the frozen backbone, which is a term of its own.
-    through_tower = [trace.encoding(images) - trace.frozen_backbone_bytes for images in in_unit]
-    return max([on_features(trace, trace.settings).encoding(at_once), *through_tower])
+    through_backbone = [trace.encoding(images) - trace.frozen_backbone_bytes for images in in_unit]
+    return max([on_features(trace, trace.settings).encoding(at_once), *through_backbone])
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:

@@ -170,7 +170,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         """Choose the epsilon of finite differences at outer step 0; at later steps check that it still works."""
         draw, tolerance = self.sampler.draw(step), self.settings.check_tolerance
         epsilon_in_use = self.epsilon_choice and self.epsilon_choice.relative_epsilon
-        # The check propagates no gradient to the pixels, so no graph of the tower is kept.
+        # The check propagates no gradient to the pixels, so no graph of the backbone is kept.
         exchange = self.inputs.exchange(self.context, pairs, draw.batches, keep_graphs=False)
         student_unroll = self._student_unroll(step, draw, exchange, pairs.shared[LOG_RATES].exp(), pairs)
         choice = self.unroller.check_differences(student_unroll, epsilon_in_use)

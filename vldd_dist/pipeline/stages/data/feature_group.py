@@ -71,8 +71,8 @@ def _model(context: StageContext) -> DualEncoder:
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The tower and one batch of images, the maximum over the image models; empty if no tower is frozen. Images and features
-    are kept in host memory."""
+    """The backbone and one batch of images, the maximum over the image models; empty if no backbone is frozen. Images and
+    features are kept in host memory."""
     of_models: list[Terms] = [{}]
     for model in (model_named(experiment, name) for name in experiment.image_models()):
         if model.has_features:
@@ -80,7 +80,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
             # The traced pass also builds the frozen backbone, which is a term of its own.
             activations = trace.encoding(experiment.evaluation.encode_batch) - trace.frozen_backbone_bytes
             of_models.append(
-                {"image tower": trace.frozen_bytes, "folded": trace.frozen_backbone_bytes, "activations": activations}
+                {"image backbone": trace.frozen_bytes, "folded": trace.frozen_backbone_bytes, "activations": activations}
             )
     return max(of_models, key=peak)
 

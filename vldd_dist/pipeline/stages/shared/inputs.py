@@ -9,7 +9,7 @@ from vldd_dist.retrieval.encode import RetrievalSplit, retrieval_split
 
 
 def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
-    """A split in the form that `measure` expects, for models with the same frozen backbones as this one."""
+    """A split in the form that `measure` expects, for models with the same frozen encoders as this one."""
     texts, image_of_caption = context.embeddings.of_split(split)
     if context.image_features is not None:
         return RetrievalSplit(context.image_features.of_split(split), texts, image_of_caption)

@@ -36,7 +36,8 @@ def on_real_pairs(model: ModelSettings) -> ModelSettings:
 
 
 def model_input_units(graph: UnitGraph, model: ModelSettings) -> dict[str, WorkUnit]:
-    """The units that hold the caption embeddings, the image tower's starting weights and, if it is frozen, its features."""
+    """The units that hold the caption embeddings, the image tower's starting weights and, if its backbone is frozen, its
+    features."""
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
