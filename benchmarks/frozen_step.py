@@ -24,7 +24,7 @@ from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, scatter_to_pairs, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_backbone import FrozenBackbone
@@ -88,7 +88,7 @@ class OuterStep:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator).to(dtype)
         self.texts = torch.randn(PAIRS, TEXT_DIM, generator=generator).to(dtype)
-        self.start: Params = self.student.view.read()
+        self.start: Tensors = self.student.view.read()
         self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator).to(dtype) for tensor in self.start]
 
     def take(self, implementation: Implementation) -> tuple[dict[str, float], Tensor]:
@@ -106,7 +106,7 @@ class OuterStep:
         return seconds, results["backward"]
 
     def _unrolled(self, features: Tensor) -> Tensor:
-        def outer(theta: Params) -> Tensor:
+        def outer(theta: Tensors) -> Tensor:
             return matching_loss(theta, self.start, self.target, self.student.towers)
 
         batches = [(features, self.texts)] * STEPS

@@ -21,7 +21,7 @@ from benchmarks._measure import cpu_seconds, print_json
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, scatter_to_pairs, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import build
@@ -46,7 +46,7 @@ class Frozen:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
         self.texts = torch.randn(PAIRS, TEXT_DIM, generator=generator)
-        self.start: Params = self.student.view.read()
+        self.start: Tensors = self.student.view.read()
         self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for tensor in self.start]
 
     def in_feature_space(self) -> Tensor:
@@ -58,7 +58,7 @@ class Frozen:
         return self._unrolled(ThroughTheTower(self.student), self.images)
 
     def _unrolled(self, student: "Student | ThroughTheTower", inputs: Tensor) -> Tensor:
-        def outer(theta: Params) -> Tensor:
+        def outer(theta: Tensors) -> Tensor:
             return matching_loss(theta, self.start, self.target, self.student.towers)
 
         batches = [(inputs, self.texts)] * STEPS
@@ -73,7 +73,7 @@ class ThroughTheTower:
     def __init__(self, student: Student) -> None:
         self.student, self.seed = student, student.seed
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         images, texts = batch
         with unfused_attention(self.student.model):
             features = self.student.model.image_backbone(images)

@@ -27,7 +27,7 @@ from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import (
     DifferenceSettings,
     DoubleBackward,
-    Params,
+    Tensors,
     Unroll,
     UnrollResult,
     unrolled_gradient,
@@ -65,7 +65,7 @@ class Case:
         text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
         encoder = build(ModelSettings(image=image, text=text), TEXT_DIM, None, 0)
         self.student = Student(encoder, InfoNCE(), dropout=False, fused_attention=False)
-        self.start: Params = self.student.view.read()
+        self.start: Tensors = self.student.view.read()
         self.derivatives = DoubleBackward(self.student)
         generator = torch.Generator().manual_seed(0)
         self.target = self.start
@@ -83,11 +83,11 @@ class Case:
         unroll = Unroll(self.start, torch.tensor(RATES), self.batches, self._outer, self.student.towers)
         return unrolled_gradient(unroll, gradient, student, DifferenceSettings(difference))
 
-    def _outer(self, theta: Params) -> Tensor:
+    def _outer(self, theta: Tensors) -> Tensor:
         return matching_loss(theta, self.start, self.target, self.student.towers)
 
 
-def _batch(generator: torch.Generator) -> Params:
+def _batch(generator: torch.Generator) -> Tensors:
     images = torch.randn(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
     return [images, torch.randn(BATCH_SIZE, TEXT_DIM, generator=generator)]
 

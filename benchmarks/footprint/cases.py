@@ -14,7 +14,7 @@ from vldd_dist.cost_model.distillation_memory import UnrolledStep, unroll_memory
 from vldd_dist.cost_model.memory_model import TrainingStep, expert_memory, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.plugins import GRADIENTS
@@ -73,7 +73,7 @@ def unroll(model: DualEncoder, case: Case, gradient: str, pairs: int) -> Callabl
     start, target = student.view.read(), student.view.read()
     batches, rates = [case.batch(pairs, device) for _ in range(STEPS)], torch.tensor([0.01, 0.01], device=device)
 
-    def outer(end: Params) -> Tensor:
+    def outer(end: Tensors) -> Tensor:
         return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
     unroll = Unroll(start, rates, batches, outer, student.towers)

@@ -14,7 +14,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import A
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.blending import Blending
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.store.store import Store
 
 
@@ -28,7 +28,7 @@ def pairs_of(inputs: Inputs) -> SyntheticPairs:
     return start_pairs(inputs, SETTINGS)[0]
 
 
-def named(of: TrajectoryMatchingProblem, state: Params) -> dict[str, Tensor]:
+def named(of: TrajectoryMatchingProblem, state: Tensors) -> dict[str, Tensor]:
     return dict(zip(of.unroller.student.view.names, state, strict=True))  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ from vldd_dist.cost_model.memory_model import peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.student import StepInputs, Student
-from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -36,7 +36,7 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     features = student.model.image_head.projection.in_features
     batches = [[torch.randn(pairs, features), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
 
-    def outer(end: Params) -> Tensor:
+    def outer(end: Tensors) -> Tensor:
         return torch.stack([tensor.square().sum() for tensor in end]).sum()
 
     unroll = Unroll(student.view.read(), torch.tensor([0.01, 0.01]), batches, outer, student.towers)

@@ -34,7 +34,7 @@ from vldd_dist.cost_model.memory_model import (
 from vldd_dist.cost_model.memory_trace import MemoryTrace, SecondOrder
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, unrolled_gradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_backbone import FrozenBackbone, largest_chunk
@@ -76,7 +76,7 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     start, target = student.view.read(), student.view.read()
     batches = [[torch.randn(pairs, 3, size, size), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
 
-    def outer(end: Params) -> Tensor:
+    def outer(end: Tensors) -> Tensor:
         return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
     unroll = Unroll(start, torch.tensor([0.01, 0.01]), batches, outer, student.towers)

@@ -5,7 +5,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.protocol import Params, StepGradient, StepProducts, Unroll
+from vldd_dist.distillation.unroll.protocol import StepGradient, StepProducts, Tensors, Unroll
 from vldd_dist.distillation.unroll.sweep import swept_gradient
 
 
@@ -15,11 +15,11 @@ class WatchedQuadratic:
     def __init__(self) -> None:
         self.returned: list[weakref.ref[Tensor]] = []
 
-    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+    def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
         return StepGradient([theta[0] - batch[0] - batch[1]])
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         assert [reference for reference in self.returned if reference() is not None] == []
         products = [-v[0], -v[0]]
@@ -27,7 +27,7 @@ class WatchedQuadratic:
         gradient = self.gradient(theta, batch, step, last=False).theta
         return StepProducts([v[0].clone()] if with_theta else None, products, gradient)
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)])
 
 

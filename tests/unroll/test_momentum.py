@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll import Params, Sgd, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll import Sgd, Tensors, Unroll, unrolled_gradient
 from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.testing.unroll_cases import Perceptron, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 
-def _squares(theta: Params) -> Tensor:
+def _squares(theta: Tensors) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in theta])
 
 
@@ -44,7 +44,7 @@ def test_the_steps_of_a_student_are_those_of_torchs_sgd() -> None:
     start = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 4), (4, 4), (4, 2))]
     batches = [[torch.randn(5, n, generator=generator, dtype=torch.float64) for n in (3, 2)] for _ in range(4)]
 
-    def trained(batches: list[Params], rates: Tensor) -> Tensor:
+    def trained(batches: list[Tensors], rates: Tensor) -> Tensor:
         theta = [tensor.clone().requires_grad_() for tensor in start]
         groups = [{"params": theta[:2], "lr": float(rates[0])}, {"params": theta[2:], "lr": float(rates[1])}]
         optimiser = torch.optim.SGD(groups, lr=1.0, momentum=sgd.momentum, weight_decay=sgd.weight_decay)

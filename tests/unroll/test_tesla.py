@@ -2,7 +2,7 @@
 
 import torch
 
-from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll import Tensors, Unroll, unrolled_gradient
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.testing.unroll_cases import Quadratic
 
@@ -15,7 +15,7 @@ def test_every_step_has_the_adjoint_of_the_end() -> None:
     batches = torch.randn(4, 2, 5, generator=generator, dtype=torch.float64)
     rates = torch.tensor([0.1, 0.3], dtype=torch.float64)
 
-    def outer(theta: Params) -> torch.Tensor:
+    def outer(theta: Tensors) -> torch.Tensor:
         return torch.stack([(th - target).square().sum() for th, target in zip(theta, goal, strict=True)])
 
     unroll = Unroll(list(start), rates, [list(batch) for batch in batches], outer, Quadratic.towers)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.student.local_unroller import LocalUnroller
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Gradient, Params, UnrollResult
+from vldd_dist.distillation.unroll import Gradient, Tensors, UnrollResult
 from vldd_dist.testing.unroll_cases import dual_encoder_case
 
 
@@ -18,7 +18,7 @@ def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
     seen: dict[str, set[tuple[bool, bool]]] = {}
 
     class Watched(Student):
-        def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+        def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
             flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
             seen.setdefault(name, set()).add(flags)
             return super().loss(theta, batch, step)

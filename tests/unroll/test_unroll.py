@@ -21,10 +21,10 @@ from vldd_dist.distillation.unroll import (
     FiniteDifferences,
     OnDisk,
     OnHost,
-    Params,
     SnapshotStack,
     StepGradient,
     StepProducts,
+    Tensors,
     Unroll,
     full_gradient,
     swept_gradient,
@@ -132,7 +132,7 @@ def test_closed_form_of_a_quadratic(name: str) -> None:
     batches = torch.randn(4, 2, 5, generator=generator, dtype=torch.float64)
     rates = torch.tensor([0.1, 0.3], dtype=torch.float64)
 
-    def outer(theta: Params) -> Tensor:
+    def outer(theta: Tensors) -> Tensor:
         return torch.stack([(th - target).square().sum() for th, target in zip(theta, goal, strict=True)])
 
     unroll = Unroll(list(start), rates, [list(batch) for batch in batches], outer, Quadratic.towers)
@@ -173,7 +173,7 @@ def test_gradcheck_of_exact_on_a_perceptron() -> None:
     assert torch.autograd.gradcheck(Unrolled.apply, (inputs, outputs, rates))
 
 
-def _squares(theta: Params) -> Tensor:
+def _squares(theta: Tensors) -> Tensor:
     return torch.stack([th.square().sum() for th in theta])
 
 
@@ -212,7 +212,7 @@ def test_the_number_of_loss_evaluations_of_each_gradient(name: str, difference: 
     case, evaluations = dual_encoder_case(steps=4), []
 
     class Counted(Student):
-        def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+        def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
             evaluations.append(step)
             return super().loss(theta, batch, step)
 
@@ -316,11 +316,11 @@ def test_the_sweep_uses_only_step_derivatives() -> None:
     """A separate engine with explicit derivatives of the quadratic, where g = th - b, so that the products are v and -v."""
 
     class ByHand(DoubleBackward):
-        def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+        def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
             return StepGradient([th - b for th, b in zip(theta, batch, strict=True)])
 
         def products(
-            self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+            self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
         ) -> StepProducts:
             gradient = self.gradient(theta, batch, step, last=False).theta
             return StepProducts(v if with_theta else None, [-x for x in v], gradient)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import StepInputs, Student, without_fixed
-from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, full_gradient
+from vldd_dist.distillation.unroll import DoubleBackward, Tensors, Unroll, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_backbone import CHUNK, FrozenBackbone, largest_chunk
 from vldd_dist.models.inputs import model_inputs
@@ -205,7 +205,7 @@ class MemoryTrace:
             student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed, blend=blend)
             target = [torch.empty_like(tensor) for tensor in theta]
 
-            def outer(end: Params, target: Params = target) -> Tensor:
+            def outer(end: Tensors, target: Tensors = target) -> Tensor:
                 return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
             with LiveMemory() as memory:

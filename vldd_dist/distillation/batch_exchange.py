@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.unroll import Params, scatter_to_pairs
+from vldd_dist.distillation.unroll import Tensors, scatter_to_pairs
 from vldd_dist.models.image.frozen_backbone import FrozenBackbone
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
@@ -109,9 +109,9 @@ class BatchExchange:
         self.encoded = backbone.features_with_graph(used["images"], graph_limit) if backbone else None
         if self.encoded:
             used["images"] = self.encoded.features
-        self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.own.places]
+        self.batches: list[Tensors] = [[rows[places] for rows in used.values()] for places in self.own.places]
 
-    def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(self, batches: Sequence[Tensors]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum the gradients of the batches into gradients of the pairs, on the ranks that own them.
 
         Args:

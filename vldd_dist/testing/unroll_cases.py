@@ -13,9 +13,9 @@ from vldd_dist.distillation.student.student import StepInputs, Student, without_
 from vldd_dist.distillation.unroll import (
     PLAIN,
     DifferenceSettings,
-    Params,
     Sgd,
     SnapshotStack,
+    Tensors,
     Unroll,
     UnrollResult,
     unrolled_gradient,
@@ -63,11 +63,11 @@ class Case:
     """
 
     student: Student
-    theta: Params
-    target: Params
+    theta: Tensors
+    target: Tensors
     rates: Tensor
-    batches: list[Params]
-    shared: Params = ()
+    batches: list[Tensors]
+    shared: Tensors = ()
     fixed: frozenset[int] = frozenset()
 
     def gradient(
@@ -75,7 +75,7 @@ class Case:
         name: str,
         difference: str = "central",
         *,
-        shared: Params | None = None,
+        shared: Tensors | None = None,
         sgd: Sgd = PLAIN,
         relative_epsilon: float | None = None,
         snapshots: SnapshotStack | None = None,
@@ -88,7 +88,7 @@ class Case:
             shared: used in place of the case's shared tensors.
         """
 
-        def outer(theta: Params) -> Tensor:
+        def outer(theta: Tensors) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
         divided = [without_fixed(batch, self.fixed) for batch in self.batches]
@@ -102,7 +102,7 @@ class Case:
     def to(self, target: torch.device | torch.dtype) -> Self:
         """The same case on a device, or in another precision."""
 
-        def moved(tensors: Params) -> list[Tensor]:
+        def moved(tensors: Tensors) -> list[Tensor]:
             return [tensor.to(target) for tensor in tensors]
 
         self.student.model.to(target)
@@ -148,7 +148,7 @@ def dual_encoder_case(
         theta = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     target = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     rows = list(loss.learned_rows(range(4), 4).values())
-    batches: list[Params] = []
+    batches: list[Tensors] = []
     for _ in range(steps):
         batch = [randn(4, 3, size, size), randn(4, TEXT_DIM)]
         batch += [row.start.to(dtype) + 0.1 * randn(*row.start.shape) if row.lr else row.start for row in rows]
@@ -176,7 +176,7 @@ class Quadratic:
     towers: Sequence[int] = (0, 1)
     seed: int = 0
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         return sum((0.5 * (th - b).square().sum() for th, b in zip(theta, batch, strict=True)), torch.zeros(()))
 
 
@@ -188,7 +188,7 @@ class Perceptron:
     towers: Sequence[int] = (0, 0, 1)
     seed: int = 0
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         first, second, third = theta
         inputs, outputs = batch
         return (self.activation(self.activation(inputs @ first) @ second) @ third - outputs).square().mean()

@@ -21,8 +21,8 @@ from vldd_dist.distillation.unroll import (
     EpsilonChoice,
     Gradient,
     OuterLoss,
-    Params,
     SnapshotStack,
+    Tensors,
     Unroll,
     UnrollResult,
     choose_epsilon,
@@ -46,15 +46,15 @@ class LocalUnroller(Unroller):
         super().__init__(model, settings, snapshots)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.method.first_order_only)
 
-    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
+    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Tensors:
         device = self.model.mean.device
         return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(image, text))
 
-    def fresh_starts(self) -> Callable[[int], Params]:
+    def fresh_starts(self) -> Callable[[int], Tensors]:
         fresh, view = FreshWeights(self.model), self.student.view
 
         # The student's steps do not change the model's own parameters, so they can be read later.
-        def start(seed: int) -> Params:
+        def start(seed: int) -> Tensors:
             drawn = fresh.draw(seed)
             return [
                 drawn[name].to(own) if name in drawn else own.detach().clone()
@@ -64,12 +64,12 @@ class LocalUnroller(Unroller):
         return start
 
     @torch.no_grad()
-    def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
+    def features(self, theta: Tensors, rows: RealRows) -> tuple[Tensor, Tensor]:
         with in_mode(self.model, training=False):
             return call(self.model, self.student.view, theta, rows.inputs, rows.texts)
 
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
-        def outer(theta: Params) -> Tensor:
+        def outer(theta: Tensors) -> Tensor:
             with in_mode(self.model, training=True), replayed_randomness(seed, 0, rows.inputs.device):
                 return loss(*call(self.model, self.student.view, theta, rows.inputs, rows.texts))[None]
 

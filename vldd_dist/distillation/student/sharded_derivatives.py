@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.student.student import BatchLayout, StepInputs
-from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
+from vldd_dist.distillation.unroll import DoubleBackward, StepGradient, StepProducts, Tensors
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
@@ -48,7 +48,7 @@ class ShardedFirstOrder:
         return first_order
 
     def gradients(
-        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+        self, theta: Tensors, batch: Tensors, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `unroll.FirstOrder`. The engine computes the gradient of theta in any case."""
         self.model.write(theta)
@@ -62,11 +62,11 @@ class ShardedFirstOrder:
         ]
         return gradient if of_theta else [], batch_gradient
 
-    def loss_share(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
+    def loss_share(self, features: tuple[Tensor, Tensor], learned: Tensors, encoder: DualEncoder) -> Tensor:
         """This rank's share of the loss, from the features of all rows."""
         return self.layout.loss_of(features, learned, encoder) / self.ranks.world_size
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return self.model.layout.inner_products(a, b)
 
 
@@ -83,12 +83,12 @@ class ShardedDoubleBackward:
     def __init__(self, first_order: ShardedFirstOrder, skeleton: Skeleton) -> None:
         self.first_order, self.skeleton = first_order, skeleton
 
-    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+    def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
         gradient, _ = self.first_order.gradients(theta, batch, step, of_batch=False)
         return StepGradient(gradient)
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         layout = self.first_order.model.layout
         local = DoubleBackward(_LossShare(self.skeleton, self.first_order))
@@ -100,7 +100,7 @@ class ShardedDoubleBackward:
             layout.scatter_sum(products.gradient),
         )
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return self.first_order.inner_products(a, b)
 
 
@@ -114,7 +114,7 @@ class _LossShare:
     def seed(self) -> int:
         return self.step_inputs.seed
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         inputs, texts, *learned = self.step_inputs.batch(batch, step)
         features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts, self.step_inputs.mix(step))
         return self.first_order.loss_share(features, learned, self.skeleton.model)

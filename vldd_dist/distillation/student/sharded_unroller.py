@@ -26,9 +26,9 @@ from vldd_dist.distillation.unroll import (
     FirstOrder,
     Gradient,
     OuterLoss,
-    Params,
     SnapshotStack,
     StepDerivatives,
+    Tensors,
     Unroll,
     UnrollResult,
     choose_epsilon,
@@ -83,14 +83,14 @@ class ShardedUnroller(Unroller):
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
 
-    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
+    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Tensors:
         snapshot, device = {**image, **text}, self.model.mean.device
         return tuple(snapshot[name].to(device) for name in self.names)
 
-    def fresh_starts(self) -> Callable[[int], Params]:
+    def fresh_starts(self) -> Callable[[int], Tensors]:
         starting_shards = self.first_order.model.read()
 
-        def start(seed: int) -> Params:
+        def start(seed: int) -> Tensors:
             drawn = self.fresh_weights.draw(seed)
             # Copied, because a slice would keep the whole parameter in memory.
             return [
@@ -101,7 +101,7 @@ class ShardedUnroller(Unroller):
         return start
 
     @torch.no_grad()
-    def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
+    def features(self, theta: Tensors, rows: RealRows) -> tuple[Tensor, Tensor]:
         with in_mode(self.model, training=False), self._gathering(rows.total):
             self.first_order.model.write(theta)
             features: tuple[Tensor, Tensor] = self.first_order.model(rows.inputs, rows.texts)
@@ -110,7 +110,7 @@ class ShardedUnroller(Unroller):
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
         engine, world_size = self.first_order.model, self.ranks.world_size
 
-        def outer(theta: Params) -> Tensor:
+        def outer(theta: Tensors) -> Tensor:
             with in_mode(self.model, training=True), self._gathering(rows.total):
                 engine.write(theta)
                 with torch.enable_grad(), replayed_randomness(seed, 0, rows.inputs.device):

@@ -6,14 +6,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
-from vldd_dist.distillation.unroll import OnDisk, OnHost, Params, SnapshotStack
+from vldd_dist.distillation.unroll import OnDisk, OnHost, SnapshotStack, Tensors
 from vldd_dist.errors import UnusableHere
 
 
 class SnapshotDisk(OnDisk):
     """`OnDisk` whose errors say what to do."""
 
-    def push(self, tensors: Params) -> None:
+    def push(self, tensors: Tensors) -> None:
         try:
             super().push(tensors)
         except OSError as error:

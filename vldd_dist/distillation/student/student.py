@@ -9,7 +9,7 @@ from typing import Self
 from torch import Tensor
 
 from vldd_dist.distillation.student.blending import Blend, Mix
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
@@ -20,7 +20,7 @@ from vldd_dist.models.parameters import ParameterView, call
 Fixed = Mapping[int, Tensor]
 
 
-def without_fixed(batch: Params, positions: frozenset[int]) -> tuple[list[Tensor], Fixed]:
+def without_fixed(batch: Tensors, positions: frozenset[int]) -> tuple[list[Tensor], Fixed]:
     """Separate a batch into its learned tensors and the fixed ones, which are at these positions."""
     fixed = {position: batch[position] for position in positions}
     return [tensor for position, tensor in enumerate(batch) if position not in positions], fixed
@@ -40,7 +40,7 @@ class StepInputs:
     fixed: Sequence[Fixed] = ()
     blend: Blend | None = None
 
-    def batch(self, learned: Params, step: int) -> list[Tensor]:
+    def batch(self, learned: Tensors, step: int) -> list[Tensor]:
         """The batch of an inner step: the fixed tensors are put back among the learned ones. The shared tensors, which follow
         the learned ones, stay at the end."""
         fixed = self.fixed[step] if self.fixed else {}
@@ -110,7 +110,7 @@ class Student:
         student.step_inputs = step_inputs
         return student
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         """The scalar loss at parameters theta of a batch that is laid out like `BatchLayout`, but without the fixed tensors."""
         inputs, texts, *learned = self.step_inputs.batch(batch, step)
         with nullcontext() if self.fused_attention else unfused_attention(self.model):

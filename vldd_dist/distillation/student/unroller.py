@@ -17,8 +17,8 @@ from vldd_dist.distillation.unroll import (
     EpsilonChoice,
     Gradient,
     OuterLoss,
-    Params,
     SnapshotStack,
+    Tensors,
     Unroll,
     UnrollResult,
 )
@@ -107,16 +107,16 @@ class Unroller(ABC):
         self.towers: Sequence[int] = ParameterView(model).towers
 
     @abstractmethod
-    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
+    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Tensors:
         """The student's parameters, or this rank's shards of them, from the image and the text tower of a snapshot."""
 
     @abstractmethod
-    def fresh_starts(self) -> Callable[[int], Params]:
+    def fresh_starts(self) -> Callable[[int], Tensors]:
         """A function: seed -> the model's weights at the time of this call with `FreshWeights` of the seed, in the form of
         `theta`."""
 
     @abstractmethod
-    def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
+    def features(self, theta: Tensors, rows: RealRows) -> tuple[Tensor, Tensor]:
         """Joint features of the images and texts of all rows, (B, d) each, without dropout and without a graph."""
 
     @abstractmethod

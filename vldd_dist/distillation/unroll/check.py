@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.protocol import Params, UnrollResult
+from vldd_dist.distillation.unroll.protocol import Tensors, UnrollResult
 
 # Values of |epsilon v| / |th| to try; docs/decisions.md has the error of each on several students.
 CANDIDATE_EPSILONS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
 # (tensors,) inner products of two vectors, tensor by tensor; summed over the ranks if each rank has a part of the vectors.
-InnerProducts = Callable[[Params, Params], Tensor]
+InnerProducts = Callable[[Tensors, Tensors], Tensor]
 
 
 class EpsilonChoice(NamedTuple):

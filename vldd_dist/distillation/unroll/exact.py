@@ -10,12 +10,12 @@ from torch import Tensor
 from vldd_dist.distillation.unroll.protocol import (
     DifferenceSettings,
     Gradient,
-    Params,
     Passes,
     StepDerivatives,
     StepGradient,
     StepProducts,
     StudentLoss,
+    Tensors,
     inner_products,
     leaves,
     step_loss,
@@ -28,7 +28,7 @@ class DoubleBackward:
     def __init__(self, student: StudentLoss) -> None:
         self.student = student
 
-    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+    def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
         if last:
             return self._with_graph(theta, batch, step)
         with torch.enable_grad():
@@ -36,7 +36,7 @@ class DoubleBackward:
             return StepGradient(torch.autograd.grad(step_loss(self.student, theta_leaves, batch, step), theta_leaves))
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         first = first or self._with_graph(theta, batch, step)
         assert first.leaves is not None
@@ -52,14 +52,14 @@ class DoubleBackward:
         theta_products = products[: len(theta_leaves)] if with_theta else None
         return StepProducts(theta_products, products[-len(batch_leaves) :], [g.detach() for g in first.theta])
 
-    def _with_graph(self, theta: Params, batch: Params, step: int) -> StepGradient:
+    def _with_graph(self, theta: Tensors, batch: Tensors, step: int) -> StepGradient:
         with torch.enable_grad():
             theta_leaves, batch_leaves = leaves(theta), leaves(batch)
             loss = step_loss(self.student, theta_leaves, batch_leaves, step)
             gradient = torch.autograd.grad(loss, theta_leaves, create_graph=True)
         return StepGradient(gradient, leaves=(theta_leaves, batch_leaves))
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return inner_products(a, b)
 
 

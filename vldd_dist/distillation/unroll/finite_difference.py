@@ -18,12 +18,12 @@ from vldd_dist.distillation.unroll.protocol import (
     DifferenceSettings,
     FirstOrder,
     Gradient,
-    Params,
     Passes,
     StepDerivatives,
     StepGradient,
     StepProducts,
     StudentLoss,
+    Tensors,
     inner_products,
     leaves,
     step_loss,
@@ -41,7 +41,7 @@ class Autograd:
         self.student = student
 
     def gradients(
-        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+        self, theta: Tensors, batch: Tensors, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         with torch.enable_grad():
             theta_leaves = leaves(theta) if of_theta else []
@@ -50,7 +50,7 @@ class Autograd:
             gradients = list(torch.autograd.grad(loss, [*theta_leaves, *batch_leaves]))
         return gradients[: len(theta_leaves)], gradients[len(theta_leaves) :]
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return inner_products(a, b)
 
 
@@ -74,7 +74,7 @@ class FiniteDifferences:
         self.first_order, self.central = first_order, settings.scheme == "central"
         self.relative_epsilon = settings.relative_epsilon or RELATIVE_EPSILONS[settings.scheme]
 
-    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+    def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
         """Raises ValueError for 16-bit parameters: their rounding error is larger than the difference of the gradients."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
             raise ValueError("finite differences need fp32 parameters: in 16 bits the difference is rounding error")
@@ -83,7 +83,7 @@ class FiniteDifferences:
         return StepGradient(gradient, None if self.central else batch_gradient)
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         v_norm = self._norm(v)
         # For v = 0 all products are zero, whatever epsilon is.
@@ -96,7 +96,7 @@ class FiniteDifferences:
             behind_theta, behind_batch = self._shifted_gradients(theta, batch, step, v, -epsilon, of_theta=True)
             torch._foreach_sub_(theta_products, behind_theta)
             # The mean of both sides is g up to an error of second order in epsilon.
-            gradient: Params = torch._foreach_add(behind_theta, theta_products, alpha=0.5)
+            gradient: Tensors = torch._foreach_add(behind_theta, theta_products, alpha=0.5)
             width = 2 * epsilon
         else:
             assert first is not None
@@ -112,17 +112,17 @@ class FiniteDifferences:
         return StepProducts(theta_products, batch_products, gradient)
 
     def _shifted_gradients(
-        self, theta: Params, batch: Params, step: int, v: Params, epsilon: float, *, of_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, epsilon: float, *, of_theta: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The gradients of theta and of the batch at theta + epsilon v."""
         shifted = torch._foreach_add(list(theta), list(v), alpha=epsilon)
         with all_bits_of_fp32():
             return self.first_order.gradients(shifted, batch, step, of_theta=of_theta)
 
-    def _norm(self, tensors: Params) -> float:
+    def _norm(self, tensors: Tensors) -> float:
         return float(self.inner_products(tensors, tensors).sum().sqrt())
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         return self.first_order.inner_products(a, b)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from vldd_dist.distillation.unroll.protocol import Gradient, Params, StudentLoss, Unroll, UnrollResult, leaves, step_loss
+from vldd_dist.distillation.unroll.protocol import Gradient, StudentLoss, Tensors, Unroll, UnrollResult, leaves, step_loss
 
 
 def full_gradient(unroll: Unroll, student: StudentLoss) -> UnrollResult:
@@ -27,7 +27,7 @@ def full_gradient(unroll: Unroll, student: StudentLoss) -> UnrollResult:
         rate_gradients, *rest = torch.autograd.grad(terms.sum(), [rate_leaf, *shared_leaves, *differentiated_leaves])
     shared_gradients, flat = rest[: len(shared_leaves)], rest[len(shared_leaves) :]
     width = len(unroll.batches[0])
-    batch_gradients: list[Params] = [flat[start : start + width] for start in range(0, len(flat), width)]
+    batch_gradients: list[Tensors] = [flat[start : start + width] for start in range(0, len(flat), width)]
     return UnrollResult(terms.detach(), batch_gradients, rate_gradients, shared_gradients)
 
 

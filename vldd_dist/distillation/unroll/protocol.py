@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 # Tensors in a fixed order: a student's parameters, a batch, or a vector laid out as either.
-Params = Sequence[Tensor]
+Tensors = Sequence[Tensor]
 # theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower. With several
 # ranks theta_T is this rank's shards, flat and possibly empty, and the terms are those of all ranks, the same on each, with a
 # gradient to this rank's shards only: sums over elements go through `Ranks.all_reduce_of_parts`, and `all_reduce` if they are
 # constants. `Unroller.loss_of_rows` makes such a loss of features of real rows.
-OuterLoss = Callable[[Params], Tensor]
+OuterLoss = Callable[[Tensors], Tensor]
 
 
 class StudentLoss(Protocol):
@@ -27,7 +27,7 @@ class StudentLoss(Protocol):
     @property
     def seed(self) -> int: ...
 
-    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+    def loss(self, theta: Tensors, batch: Tensors, step: int) -> Tensor:
         """The scalar loss at theta. `batch` holds the tensors (B, ...) of this step, then those that all steps share, of any
         shape."""
         ...
@@ -70,12 +70,12 @@ class Unroll:
             gradient of each step, need plain SGD.
     """
 
-    theta: Params
+    theta: Tensors
     rates: Tensor
-    batches: Sequence[Params]
+    batches: Sequence[Tensors]
     outer: OuterLoss
     towers: Sequence[int]
-    shared: Params = ()
+    shared: Tensors = ()
     sgd: Sgd = PLAIN
 
     def tensors_of(self, step: int) -> list[Tensor]:
@@ -93,9 +93,9 @@ class StepGradient:
         leaves: the leaves (theta, batch) of the graph that the tensors of `theta` carry; None if they carry no graph.
     """
 
-    theta: Params
-    batch: Params | None = None
-    leaves: tuple[Params, Params] | None = None
+    theta: Tensors
+    batch: Tensors | None = None
+    leaves: tuple[Tensors, Tensors] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,20 @@ class StepProducts:
         gradient: g, which is computed on the way.
     """
 
-    theta: Params | None
-    batch: Params
-    gradient: Params
+    theta: Tensors | None
+    batch: Tensors
+    gradient: Tensors
 
 
 class StepDerivatives(Protocol):
     """One way to differentiate an inner step. An engine that shards the parameters implements it on its shards."""
 
-    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+    def gradient(self, theta: Tensors, batch: Tensors, step: int, last: bool) -> StepGradient:
         """g(theta, batch). If `last`, this is the last step: its products are computed next, so its graph may be kept."""
         ...
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         """The products with v.
 
@@ -132,7 +132,7 @@ class StepDerivatives(Protocol):
         """
         ...
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         """(len(a),) inner products, tensor by tensor, of two vectors laid out as theta; one all-reduce if they are sharded."""
         ...
 
@@ -141,13 +141,13 @@ class FirstOrder(Protocol):
     """A student that offers only first derivatives, such as an engine that shards its parameters."""
 
     def gradients(
-        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+        self, theta: Tensors, batch: Tensors, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The gradients of the loss with respect to theta and to the batch, by one forward and backward pass; an empty list for
         one that is not asked for."""
         ...
 
-    def inner_products(self, a: Params, b: Params) -> Tensor:
+    def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
         """As `StepDerivatives.inner_products`; also for vectors laid out as a batch."""
         ...
 
@@ -206,9 +206,9 @@ class UnrollResult:
     """
 
     terms: Tensor
-    batches: list[Params]
+    batches: list[Tensors]
     rates: Tensor
-    shared: Params = ()
+    shared: Tensors = ()
 
 
 @contextlib.contextmanager
@@ -220,17 +220,17 @@ def replayed_randomness(seed: int, step: int, device: torch.device) -> Iterator[
         yield
 
 
-def step_loss(student: StudentLoss, theta: Params, batch: Params, step: int) -> Tensor:
+def step_loss(student: StudentLoss, theta: Tensors, batch: Tensors, step: int) -> Tensor:
     """The student's loss, with the dropout masks of the step."""
     with replayed_randomness(student.seed, step, batch[0].device):
         return student.loss(theta, batch, step)
 
 
-def inner_products(a: Params, b: Params) -> Tensor:
+def inner_products(a: Tensors, b: Tensors) -> Tensor:
     """(len(a),) inner products, tensor by tensor, of vectors that are not sharded."""
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
 
 
-def leaves(tensors: Params) -> list[Tensor]:
+def leaves(tensors: Tensors) -> list[Tensor]:
     """The same values as new leaves of an autograd graph."""
     return [tensor.detach().requires_grad_() for tensor in tensors]

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.protocol import Params
+from vldd_dist.distillation.unroll.protocol import Tensors
 
 
 class SnapshotStack(Protocol):
     """A stack of snapshots (last in, first out)."""
 
-    def push(self, tensors: Params) -> None:
+    def push(self, tensors: Tensors) -> None:
         """Keep the values. The caller must not change them afterwards."""
         ...
 
-    def pop(self) -> Params:
+    def pop(self) -> Tensors:
         """Remove the snapshot pushed last, and return it on the device that it came from."""
         ...
 
@@ -27,12 +27,12 @@ class InPlace:
     """Keeps references to the tensors, on the student's device."""
 
     def __init__(self) -> None:
-        self._snapshots: list[Params] = []
+        self._snapshots: list[Tensors] = []
 
-    def push(self, tensors: Params) -> None:
+    def push(self, tensors: Tensors) -> None:
         self._snapshots.append(list(tensors))
 
-    def pop(self) -> Params:
+    def pop(self) -> Tensors:
         return self._snapshots.pop()
 
 
@@ -40,12 +40,12 @@ class OnHost:
     """Keeps copies in host memory."""
 
     def __init__(self) -> None:
-        self._snapshots: list[tuple[torch.device, Params]] = []
+        self._snapshots: list[tuple[torch.device, Tensors]] = []
 
-    def push(self, tensors: Params) -> None:
+    def push(self, tensors: Tensors) -> None:
         self._snapshots.append((tensors[0].device, [tensor.cpu() for tensor in tensors]))
 
-    def pop(self) -> Params:
+    def pop(self) -> Tensors:
         device, tensors = self._snapshots.pop()
         return [tensor.to(device) for tensor in tensors]
 
@@ -67,13 +67,13 @@ class OnDisk:
         # For each snapshot its position in the file, and how to read it.
         self._snapshots: list[tuple[int, list[_TensorLayout]]] = []
 
-    def push(self, tensors: Params) -> None:
+    def push(self, tensors: Tensors) -> None:
         position = self._file.tell()
         for tensor in tensors:
             tensor.detach().cpu().flatten().view(torch.uint8).numpy().tofile(self._file)
         self._snapshots.append((position, [_TensorLayout(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]))
 
-    def pop(self) -> Params:
+    def pop(self) -> Tensors:
         position, layouts = self._snapshots.pop()
         self._file.seek(position)
         tensors = [layout.read(self._file) for layout in layouts]

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
     OuterLoss,
-    Params,
     Sgd,
     StepDerivatives,
     StepGradient,
+    Tensors,
     Unroll,
     UnrollResult,
     leaves,
@@ -62,8 +62,8 @@ class _Sweep:
         values = unroll.rates.tolist()
         self.alphas: list[float] = [values[tower] for tower in unroll.towers]
         self.last: StepGradient | None = None
-        self.batch_gradients: list[Params | None] = []
-        self.end: Params = list(unroll.theta)
+        self.batch_gradients: list[Tensors | None] = []
+        self.end: Tensors = list(unroll.theta)
         self.adjoint: list[Tensor] = []
         self.v: list[Tensor] = []
 
@@ -94,12 +94,12 @@ class _Sweep:
         terms, self.adjoint = _outer_gradient(self.unroll.outer, self.end)
         return terms
 
-    def backward(self, *, update_adjoint: bool) -> tuple[list[Params], Tensor, list[Tensor]]:
+    def backward(self, *, update_adjoint: bool) -> tuple[list[Tensors], Tensor, list[Tensor]]:
         """Propagate the adjoint back through all differentiated steps. Returns the gradients of their batches, of the rates and
         of the shared tensors."""
         unroll, skip = self.unroll, self.unroll.sgd.skip
         own = len(unroll.batches[0])
-        batches: list[Params] = []
+        batches: list[Tensors] = []
         rates = torch.zeros_like(unroll.rates, device="cpu")
         shared = [torch.zeros_like(tensor) for tensor in unroll.shared]
         tower_indices = torch.tensor(list(unroll.towers))
@@ -114,7 +114,7 @@ class _Sweep:
             del products, rate_terms
         return batches[::-1], rates.to(unroll.rates.device), shared
 
-    def _propagate(self, step: int, *, with_theta: bool) -> tuple[Params, Tensor]:
+    def _propagate(self, step: int, *, with_theta: bool) -> tuple[Tensors, Tensor]:
         """Propagate the adjoint through one step.
 
         Args:
@@ -137,7 +137,7 @@ class _Sweep:
         self.end = begin
         return products.batch, rate_terms
 
-    def _first_derivatives(self, begin: Params) -> StepGradient | None:
+    def _first_derivatives(self, begin: Tensors) -> StepGradient | None:
         """What `StepDerivatives.products` is given of the first derivatives of the step from `begin` to `end`."""
         if self.last is not None:
             first, self.last = self.last, None
@@ -146,21 +146,21 @@ class _Sweep:
         return None if batch_gradient is None else StepGradient(_velocity_between(begin, self.end, self.alphas), batch_gradient)
 
 
-def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd: Sgd) -> Params:
+def _next_velocity(velocity: Tensors | None, gradient: Tensors, theta: Tensors, sgd: Sgd) -> Tensors:
     """u_{t+1} = m * u_t + g + w * th; without `velocity`, u_t is zero."""
     if sgd.weight_decay:
         gradient = torch._foreach_add(list(gradient), list(theta), alpha=sgd.weight_decay)
     return gradient if velocity is None else torch._foreach_add(list(gradient), list(velocity), alpha=sgd.momentum)
 
 
-def _velocity_between(begin: Params, end: Params, alphas: list[float]) -> Params:
+def _velocity_between(begin: Tensors, end: Tensors, alphas: list[float]) -> Tensors:
     """The velocity of a step, recomputed from theta before and after it. With plain SGD it is the gradient."""
     gradient = torch._foreach_sub(list(begin), list(end))
     torch._foreach_div_(gradient, alphas)
     return gradient
 
 
-def _outer_gradient(outer: OuterLoss, theta: Params) -> tuple[Tensor, list[Tensor]]:
+def _outer_gradient(outer: OuterLoss, theta: Tensors) -> tuple[Tensor, list[Tensor]]:
     """The (n,) terms of the outer loss at theta_T, and lam_T."""
     with torch.enable_grad():
         theta_leaves = leaves(theta)
@@ -169,7 +169,7 @@ def _outer_gradient(outer: OuterLoss, theta: Params) -> tuple[Tensor, list[Tenso
     return terms.detach(), [lam.clone() for lam in adjoint]
 
 
-def scatter_to_pairs(batches: Sequence[Params], indices: Sequence[Tensor], pairs: int) -> list[Tensor]:
+def scatter_to_pairs(batches: Sequence[Tensors], indices: Sequence[Tensor], pairs: int) -> list[Tensor]:
     """Sum the batch gradients of all inner steps into gradients of all M pairs.
 
     Args:

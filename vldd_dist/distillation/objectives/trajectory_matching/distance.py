@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.errors import DataError
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.sharding.ranks import SOLO, Ranks
 
 
-def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Tensor:
+def matching_loss(theta: Tensors, start: Tensors, target: Tensors, towers: Sequence[int], ranks: Ranks = SOLO) -> Tensor:
     """|theta - target|^2 / |start - target|^2 for each tower: the student's squared distance from the target, relative to the
     squared distance that the expert moved.
 

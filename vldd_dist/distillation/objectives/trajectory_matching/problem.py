@@ -22,7 +22,7 @@ from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.student.unroller import StudentUnroll, Unroller
-from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll
+from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Tensors, Unroll
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
 from vldd_dist.models.parameters import TOWERS
@@ -141,7 +141,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         unroll = Unroll(start, rates, exchange.batches, outer, self.unroller.towers, shared)
         return StudentUnroll(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed, blend)
 
-    def outer_loss(self, start: Params, target: Params) -> OuterLoss:
+    def outer_loss(self, start: Tensors, target: Tensors) -> OuterLoss:
         """The outer loss of an outer step, with one term for each tower: theta_T -> (2,).
 
         Args:

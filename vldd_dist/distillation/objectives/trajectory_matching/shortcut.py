@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Section
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, States
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.sharding.ranks import Ranks
 
 
@@ -43,7 +43,7 @@ class Shortcuts:
         # Expert -> beta as nested lists (epochs, tensors).
         self._betas: dict[int, list[list[float]]] = {}
 
-    def at(self, expert: int, *moments: Epochs) -> list[Params]:
+    def at(self, expert: int, *moments: Epochs) -> list[Tensors]:
         if expert not in self._betas:
             self._betas[expert] = self._measure_betas(expert)
         begin, end = self.states.at(expert, *self._ends())
@@ -63,7 +63,7 @@ class Shortcuts:
         return [betas_of_towers[tower][index] for index, tower in enumerate(self.towers)]
 
     @staticmethod
-    def _interpolate(begin: Params, end: Params, betas: Sequence[float]) -> Params:
+    def _interpolate(begin: Tensors, end: Tensors, betas: Sequence[float]) -> Tensors:
         return tuple(torch.lerp(a, b, beta) for a, b, beta in zip(begin, end, betas, strict=True))
 
     def _measure_betas(self, expert: int) -> list[list[float]]:
@@ -81,7 +81,7 @@ class Shortcuts:
         return betas
 
 
-def squared_lengths(before: Params, after: Params) -> Tensor:
+def squared_lengths(before: Tensors, after: Tensors) -> Tensor:
     """(tensors,) float64 squared distances, tensor by tensor; for shards only this rank's part of them."""
     squares = [(b - a).square().sum(dtype=torch.float64) for a, b in zip(before, after, strict=True)]
     return torch.stack(squares)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.student.unroller import Unroller
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.models.parameters import TOWERS
 
 # An epoch of the image tower and one of the text tower.
@@ -22,7 +22,7 @@ class States(Protocol):
     @property
     def towers(self) -> Sequence[int]: ...
 
-    def at(self, expert: int, *moments: Epochs) -> list[Params]:
+    def at(self, expert: int, *moments: Epochs) -> list[Tensors]:
         """An expert's state at each of these moments, as the student's parameters or this rank's shards of them. All ranks must
         call it together."""
         ...
@@ -38,7 +38,7 @@ class Snapshots:
     def __init__(self, experts: Experts, unroller: Unroller) -> None:
         self.experts, self.unroller, self.towers = experts, unroller, unroller.towers
 
-    def at(self, expert: int, *moments: Epochs) -> list[Params]:
+    def at(self, expert: int, *moments: Epochs) -> list[Tensors]:
         read, theta = self.experts[expert].snapshot, self.unroller.theta
         return [theta(*(read(epoch, tower) for epoch, tower in zip(epochs, TOWERS, strict=True))) for epochs in moments]
 
