@@ -112,7 +112,7 @@ class OuterStep:
         batches = [(features, self.texts)] * STEPS
         unroll = Unroll(self.start, features.new_tensor([0.1, 0.1]), batches, outer, self.student.towers)
         result = unrolled_gradient(unroll, EXACT, self.student)
-        return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
+        return scatter_to_pairs(result.batch_gradients, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
 
 
 def measure(repeats: int) -> dict[str, float]:

@@ -64,7 +64,7 @@ class Frozen:
         batches = [(inputs, self.texts)] * STEPS
         unroll = Unroll(self.start, torch.tensor([0.1, 0.1]), batches, outer, self.student.towers)
         result = unrolled_gradient(unroll, EXACT, student)
-        return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
+        return scatter_to_pairs(result.batch_gradients, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
 
 
 class ThroughTheTower:

@@ -102,7 +102,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
     return Distillation(
         TrajectoryMatchingProblem(settings.objective, context, unroller, experts, seed=0),
         SyntheticPairs({"images": images, "texts": texts}, {name: one.start for name, one in learned.items()}),
-        settings.rates() | {name: one.lr for name, one in learned.items()},
+        settings.outer_rates() | {name: one.lr for name, one in learned.items()},
         context,
         validate=lambda given: 0.0,
         writer=None,

@@ -217,7 +217,7 @@ def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tu
     cut = unroller.layout.cut
     outer = partial(matching_loss, start=cut(start), target=cut(target), towers=unroller.towers, ranks=ranks)
     result = unroller.gradient(StudentUnroll(Unroll(cut(start), RATES, batches, outer, unroller.towers), 0))
-    return [list(batch) for batch in result.batches], result.rates
+    return [list(batch) for batch in result.batch_gradients], result.rate_gradients
 
 
 def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> float:
@@ -230,8 +230,8 @@ def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> flo
     parts = group.run(exact_on_rank, sharding, name, steps)
     group.close()
     joined = [torch.cat([batches[step][k] for batches, _ in parts]) for step in range(steps) for k in (0, 1)]
-    pairs = [tensor for batch in expected.batches for tensor in batch]
-    return max(_relative(joined, pairs), _relative([parts[0][1]], [expected.rates]))
+    pairs = [tensor for batch in expected.batch_gradients for tensor in batch]
+    return max(_relative(joined, pairs), _relative([parts[0][1]], [expected.rate_gradients]))
 
 
 def _relative(actual: list[Tensor], expected: list[Tensor]) -> float:

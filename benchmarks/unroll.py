@@ -117,9 +117,9 @@ def _first_run(model: str, steps: int, method: str) -> FirstRun:
     torch.set_num_threads(1)
     _case = Case(model, steps)
     result, peak = peak_memory(lambda: _case.gradient(method))
-    pairs = torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
+    pairs = torch.cat([gradient.flatten() for batch in result.batch_gradients for gradient in batch])
     theta = sum(tensor.nbytes for tensor in _case.start)
-    return FirstRun(peak, pairs.numpy(), result.rates.numpy(), theta, pairs.nbytes // steps)
+    return FirstRun(peak, pairs.numpy(), result.rate_gradients.numpy(), theta, pairs.nbytes // steps)
 
 
 def _timed_run(method: str) -> float:

@@ -140,7 +140,7 @@ def start_pairs(
 ) -> tuple[SyntheticPairs, dict[str, float]]:
     learned = settings.objective.learned_shared() | loss.learned_shared()
     rows = {name: tensor.clone() for name, tensor in inputs.start.items()}
-    rates = settings.rates() | {name: one.lr for name, one in learned.items()}
+    rates = settings.outer_rates() | {name: one.lr for name, one in learned.items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)
     return SyntheticPairs(rows, {name: one.start for name, one in learned.items()}, fixed=fixed), rates
 

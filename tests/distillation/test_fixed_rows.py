@@ -70,10 +70,10 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]
     assert any(in_both)
     assert not any(in_one)
-    for found, wanted in zip(one.batches, both.batches, strict=True):
+    for found, wanted in zip(one.batch_gradients, both.batch_gradients, strict=True):
         (tensor,) = found
         assert relative(tensor, wanted[1 - place]) < (1e-3 if gradient == "finite_difference" else 1e-6)
-    assert relative(one.rates, both.rates) < 1e-6
+    assert relative(one.rate_gradients, both.rate_gradients) < 1e-6
     ends = matching_loss(case.theta, case.theta, case.target, case.student.towers)
     assert not torch.equal(one.terms, ends), "the student was trained"
 

@@ -140,7 +140,7 @@ def test_unrolling_on_features_gives_the_gradient_of_unrolling_on_images() -> No
     found = torch.cat(
         [
             torch.cat([one.pixel_gradients(gradient[0]).flatten(), gradient[1].flatten()])
-            for one, gradient in zip(encoded, result.batches, strict=True)
+            for one, gradient in zip(encoded, result.batch_gradients, strict=True)
         ]
     )
     assert relative(found, wanted) < 1e-10

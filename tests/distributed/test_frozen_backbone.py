@@ -51,7 +51,7 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     start, target = unroller.layout.cut(case.theta), unroller.layout.cut(case.target)
     outer = partial(matching_loss, start=start, target=target, towers=unroller.towers, ranks=ranks)
     student_unroll = StudentUnroll(Unroll(start, case.rates, exchange.batches, outer, unroller.towers), 11)
-    found, gradients = exchange.gradients(unroller.gradient(student_unroll).batches)
+    found, gradients = exchange.gradients(unroller.gradient(student_unroll).batch_gradients)
     return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.own.used), **gradients}
 
 
@@ -61,7 +61,7 @@ def by_the_backbone() -> dict[str, Tensor]:
     leaf = rows["images"][:USED].requires_grad_()
     features = case.student.model.image_backbone(leaf)
     case.batches = [[features.detach(), rows["texts"][:USED]] for _ in BATCHES]
-    of_features, of_texts = scatter_to_pairs(case.gradient("exact").batches, BATCHES, USED)
+    of_features, of_texts = scatter_to_pairs(case.gradient("exact").batch_gradients, BATCHES, USED)
     return {"images": torch.autograd.grad(features, leaf, of_features)[0], "texts": of_texts}
 
 

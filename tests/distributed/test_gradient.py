@@ -72,10 +72,10 @@ def sharded_gradient(
     choice = unroller.check_differences(student_unroll, 1e-4) if gradient == "finite_difference" else None
     result = unroller.gradient(student_unroll, choice and choice.relative_epsilon)
     return {
-        "rows": [[tensor.clone() for tensor in batch] for batch in result.batches],
-        "rates": result.rates,
+        "rows": [[tensor.clone() for tensor in batch] for batch in result.batch_gradients],
+        "rates": result.rate_gradients,
         "terms": result.terms,
-        "shared": list(result.shared),
+        "shared": list(result.shared_gradients),
         "shard": sum(len(shard) for shard in student_unroll.unroll.theta),
         "choice": choice,
     }
@@ -117,8 +117,8 @@ def compare(
     assert sum(part["shard"] for part in parts) == case.student.view.count
     return {
         "pairs": relative(torch.cat(joined), flat(wanted)),
-        "rates": relative(parts[0]["rates"], wanted.rates),
-        "shared": max((relative(*both) for both in zip(parts[0]["shared"], wanted.shared, strict=True)), default=0.0),
+        "rates": relative(parts[0]["rates"], wanted.rate_gradients),
+        "shared": max((relative(*both) for both in zip(parts[0]["shared"], wanted.shared_gradients, strict=True)), default=0.0),
         "terms": relative(parts[0]["terms"], wanted.terms),
         "choice": parts[0]["choice"].error if parts[0]["choice"] else 0.0,
     }
@@ -229,10 +229,10 @@ def double_backward_through_the_engine(ranks: Ranks, sharding: Sharding) -> str:
 
     case = dual_encoder_case(**STUDENTS["vit"])
     view = ParameterView(case.student.model)
-    sharded = shard_model(case.student.model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
+    engine = shard_model(case.student.model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
     images, texts = (tensor.clone().requires_grad_() for tensor in case.batches[0])
     try:
-        loss = InfoNCE()(*sharded(images, texts))
+        loss = InfoNCE()(*engine(images, texts))
         (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
         (product,) = torch.autograd.grad(gradient.square().sum(), images)
     except RuntimeError as error:

@@ -137,7 +137,7 @@ def test_the_error_is_of_all_steps_and_the_worse_of_images_and_texts() -> None:
     # The error is in the second step alone: |off|^2 = 6 * 0.25, |wanted|^2 = 12.
     late = result([torch.ones(2, 3), torch.full((2, 3), 1.5)], ones)
     assert unroll_error(late, wanted, inner_products) == pytest.approx((1.5 / 12) ** 0.5)
-    texts = result(late.batches[0][:1] * 2, [torch.full((2, 3), 3.0)] * 2)
+    texts = result(late.batch_gradients[0][:1] * 2, [torch.full((2, 3), 3.0)] * 2)
     assert unroll_error(texts, wanted, inner_products) == pytest.approx(2)
     nothing = result([torch.zeros(2, 3)] * 2, ones)
     assert unroll_error(nothing, nothing, inner_products) == 0

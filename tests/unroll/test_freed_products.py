@@ -36,4 +36,4 @@ def test_no_product_of_a_step_is_alive_in_the_next() -> None:
     unroll = Unroll(
         [torch.ones(3)], torch.tensor([0.1]), batches, lambda theta: (theta[0] ** 2).sum()[None], [0], [torch.zeros(3)]
     )
-    assert len(swept_gradient(unroll, WatchedQuadratic()).batches) == 4
+    assert len(swept_gradient(unroll, WatchedQuadratic()).batch_gradients) == 4

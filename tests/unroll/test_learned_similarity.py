@@ -17,7 +17,7 @@ SIMILARITIES: list[dict[str, Any]] = [{"kind": "low_rank", "rank": 2}, {"kind": 
 
 def of_similarity(found: UnrollResult) -> Tensor:
     """The tensors that follow images and texts in the batches."""
-    return torch.cat([gradient.flatten() for batch in found.batches for gradient in batch[2:]])
+    return torch.cat([gradient.flatten() for batch in found.batch_gradients for gradient in batch[2:]])
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES, ids=lambda given: given["kind"])
@@ -35,11 +35,11 @@ def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> No
             found = case.gradient(name)
             assert relative(of_similarity(found), of_similarity(full)) < tolerance
             assert relative(flat(found), flat(full)) < tolerance
-            assert relative(found.shared[0], full.shared[0]) < tolerance
+            assert relative(found.shared_gradients[0], full.shared_gradients[0]) < tolerance
     # In fp32, which the loop ends with.
     forward = case.gradient("finite_difference", "forward")
     assert relative(of_similarity(forward), of_similarity(full)) < 1e-2
-    assert relative(forward.shared[0], full.shared[0]) < 1e-2
+    assert relative(forward.shared_gradients[0], full.shared_gradients[0]) < 1e-2
     # `tesla` is not exact, because it does not update the adjoint.
     tesla = of_similarity(case.gradient("tesla"))
     assert torch.nn.functional.cosine_similarity(tesla, of_similarity(full), dim=0) > 0.5

@@ -28,10 +28,10 @@ LOSSES = {
 def test_momentum_weight_decay_and_skipped_steps_are_those_of_the_full_graph(sgd: Sgd, loss: Loss | None) -> None:
     case = dual_encoder_case(6, torch.float64, loss=loss)
     found, wanted = (case.gradient(name, sgd=sgd) for name in ("exact", "full"))
-    assert len(found.batches) == len(wanted.batches) == 6 - sgd.skip
+    assert len(found.batch_gradients) == len(wanted.batch_gradients) == 6 - sgd.skip
     assert relative(flat(found), flat(wanted)) < 1e-12
-    torch.testing.assert_close(found.rates, wanted.rates, rtol=1e-8, atol=0)
-    torch.testing.assert_close(found.shared, wanted.shared, rtol=1e-8, atol=0)
+    torch.testing.assert_close(found.rate_gradients, wanted.rate_gradients, rtol=1e-8, atol=0)
+    torch.testing.assert_close(found.shared_gradients, wanted.shared_gradients, rtol=1e-8, atol=0)
     torch.testing.assert_close(found.terms, wanted.terms)
     assert relative(flat(case.gradient("finite_difference", sgd=sgd)), flat(wanted)) < 1e-4
 
@@ -64,7 +64,9 @@ def test_the_steps_of_a_student_are_those_of_torchs_sgd() -> None:
             moved = [list(batch) for batch in batches]
             moved[step][0] = moved[step][0] + sign * 1e-6 * along
             ends.append(trained(moved, rates))
-        torch.testing.assert_close((found.batches[step][0] * along).sum(), (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            (found.batch_gradients[step][0] * along).sum(), (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-9
+        )
     more = torch.tensor([1e-6, 0], dtype=torch.float64)
     slope = (trained(batches, rates + more) - trained(batches, rates - more)) / 2e-6
-    torch.testing.assert_close(found.rates[0], slope, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.rate_gradients[0], slope, rtol=1e-6, atol=1e-9)

@@ -25,6 +25,6 @@ def test_every_step_has_the_adjoint_of_the_end() -> None:
         gradients.append(theta - batch)
         theta = theta - rates[:, None] * gradients[-1]
     adjoint = 2 * (theta - goal)
-    for of_step in result.batches:
+    for of_step in result.batch_gradients:
         torch.testing.assert_close(torch.stack(list(of_step)), rates[:, None] * adjoint)
-    torch.testing.assert_close(result.rates, -(torch.stack(gradients) * adjoint).sum(dim=(0, 2)))
+    torch.testing.assert_close(result.rate_gradients, -(torch.stack(gradients) * adjoint).sum(dim=(0, 2)))

@@ -46,7 +46,7 @@ def test_exact_is_the_full_gradient(name: str) -> None:
         assert float(full.terms.sum()) > 0
         assert relative(exact.terms, full.terms) < tolerance
         assert relative(flat(exact), flat(full)) < tolerance
-        assert relative(exact.rates, full.rates) < tolerance
+        assert relative(exact.rate_gradients, full.rate_gradients) < tolerance
 
 
 def test_shared_tensors_get_the_sum_over_the_steps() -> None:
@@ -57,8 +57,8 @@ def test_shared_tensors_get_the_sum_over_the_steps() -> None:
     ends = [float(case.gradient("exact", shared=[logarithm + sign * step]).terms.sum()) for sign in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * step)
     full, exact = case.gradient("full"), case.gradient("exact")
-    assert float(full.shared[0]) == pytest.approx(slope, rel=1e-6)
-    assert float(exact.shared[0]) == pytest.approx(float(full.shared[0]), rel=1e-10)
+    assert float(full.shared_gradients[0]) == pytest.approx(slope, rel=1e-6)
+    assert float(exact.shared_gradients[0]) == pytest.approx(float(full.shared_gradients[0]), rel=1e-10)
     # With a single batch it is like any other tensor of the batch.
     one = dual_encoder_case(steps=1, dtype=torch.float64, loss=ScaledInfoNCE())
     towers = one.student.towers
@@ -66,15 +66,15 @@ def test_shared_tensors_get_the_sum_over_the_steps() -> None:
         in_batch = Unroll(one.theta, one.rates, [[*one.batches[0], *one.shared]], _squares, towers)
         beside_it = Unroll(one.theta, one.rates, one.batches, _squares, towers, one.shared)
         apart, common = (unrolled_gradient(unroll, GRADIENTS.load(name), one.student) for unroll in (in_batch, beside_it))
-        torch.testing.assert_close(common.shared[0], apart.batches[0][-1])
-    assert not torch.allclose(case.gradient("tesla").shared[0], full.shared[0])
+        torch.testing.assert_close(common.shared_gradients[0], apart.batch_gradients[0][-1])
+    assert not torch.allclose(case.gradient("tesla").shared_gradients[0], full.shared_gradients[0])
 
 
 @pytest.mark.parametrize(("difference", "tolerance"), [("central", 1e-3), ("forward", 1e-2)])
 def test_differences_find_the_gradient_of_shared_tensors(difference: str, tolerance: float) -> None:
     case = student_case("nfnet with a loss that learns")
     full, found = case.gradient("full"), case.gradient("finite_difference", difference)
-    assert relative(found.shared[0], full.shared[0]) < tolerance
+    assert relative(found.shared_gradients[0], full.shared_gradients[0]) < tolerance
     assert relative(flat(found), flat(full)) < tolerance
 
 
@@ -91,7 +91,7 @@ def test_finite_differences_are_close_on_smooth_students(name: str, difference: 
     case = student_case(name)
     full, found = case.gradient("full"), case.gradient("finite_difference", difference)
     assert relative(flat(found), flat(full)) < tolerance
-    assert relative(found.rates, full.rates) < tolerance
+    assert relative(found.rate_gradients, full.rate_gradients) < tolerance
 
 
 def test_the_gradient_beside_central_differences_is_of_second_order() -> None:
@@ -141,11 +141,11 @@ def test_closed_form_of_a_quadratic(name: str) -> None:
     end = keep**steps * start + a * sum(keep ** (steps - 1 - t) * batches[t] for t in range(steps))
     adjoint = 2 * (end - goal)
     for t in range(steps):
-        torch.testing.assert_close(torch.stack(list(result.batches[t])), adjoint * a * keep ** (steps - 1 - t))
+        torch.testing.assert_close(torch.stack(list(result.batch_gradients[t])), adjoint * a * keep ** (steps - 1 - t))
     slope = -steps * keep ** (steps - 1) * start + sum(
         (keep ** (steps - 1 - t) - a * (steps - 1 - t) * keep ** max(steps - 2 - t, 0)) * batches[t] for t in range(steps)
     )
-    torch.testing.assert_close(result.rates, (adjoint * slope).sum(dim=1))
+    torch.testing.assert_close(result.rate_gradients, (adjoint * slope).sum(dim=1))
 
 
 def test_gradcheck_of_exact_on_a_perceptron() -> None:
@@ -167,8 +167,8 @@ def test_gradcheck_of_exact_on_a_perceptron() -> None:
         @staticmethod
         def backward(context: Any, *upstream: Any) -> Any:
             result = context.result
-            gradients = [torch.stack([batch[k] for batch in result.batches]) for k in (0, 1)]
-            return upstream[0] * gradients[0], upstream[0] * gradients[1], upstream[0] * result.rates
+            gradients = [torch.stack([batch[k] for batch in result.batch_gradients]) for k in (0, 1)]
+            return upstream[0] * gradients[0], upstream[0] * gradients[1], upstream[0] * result.rate_gradients
 
     assert torch.autograd.gradcheck(Unrolled.apply, (inputs, outputs, rates))
 
@@ -244,7 +244,7 @@ def test_offloaded_snapshots_give_bit_identical_results(name: str, device: str, 
             offloaded = case.gradient(name, "forward", snapshots=stack)
             assert flat(offloaded).device.type == device
             assert torch.equal(flat(here), flat(offloaded))
-            assert torch.equal(here.rates, offloaded.rates)
+            assert torch.equal(here.rate_gradients, offloaded.rate_gradients)
     # The file has no name, so that a killed process leaves no file behind.
     assert list(tmp_path.iterdir()) == []
     disk.close()
@@ -330,4 +330,4 @@ def test_the_sweep_uses_only_step_derivatives() -> None:
     unroll = Unroll(theta, rates, batches, _squares, Quadratic.towers)
     found, wanted = swept_gradient(unroll, ByHand(Quadratic())), full_gradient(unroll, Quadratic())
     torch.testing.assert_close(flat(found), flat(wanted))
-    torch.testing.assert_close(found.rates, wanted.rates)
+    torch.testing.assert_close(found.rate_gradients, wanted.rate_gradients)

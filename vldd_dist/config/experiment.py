@@ -161,7 +161,7 @@ def _distill_conflicts(experiment: Experiment) -> list[str]:
     distill, data = experiment.distill, experiment.data
     conflicts = [*_rank_conflicts(experiment), *_phase_conflicts(experiment)]
     of_loss = experiment.model.loss.learned_rows
-    if len(distill.fixed()) == len(distill.rates()) and not any(tensor.lr for tensor in of_loss(range(1), 1).values()):
+    if len(distill.fixed()) == len(distill.outer_rates()) and not any(tensor.lr for tensor in of_loss(range(1), 1).values()):
         conflicts.append(
             "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or let "
             "model.loss learn a similarity"

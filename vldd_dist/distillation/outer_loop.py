@@ -166,7 +166,7 @@ class Distillation:
             name, objective = missing[0], self.settings.objective
             if name in objective.learned_shared():
                 mend = "return its gradient in `shared_gradients`, or give it the learning rate 0 in `learned_shared`"
-            elif name in self.settings.rates():
+            elif name in self.settings.outer_rates():
                 mend = f"set distill.lr_{name} to 0"
             else:
                 mend = "choose a model.loss that does not learn it"

@@ -161,7 +161,7 @@ def dual_encoder_case(
 
 def flat(result: UnrollResult) -> Tensor:
     """All gradients of the pairs in one vector."""
-    return torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
+    return torch.cat([gradient.flatten() for batch in result.batch_gradients for gradient in batch])
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:

@@ -124,7 +124,7 @@ def _error(result: UnrollResult, reference: UnrollResult) -> float:
     def error_of(actual: Tensor, expected: Tensor) -> float:
         return relative(actual.double(), expected.double())
 
-    return _larger((error_of(flat(result), flat(reference)), error_of(result.rates, reference.rates)))
+    return _larger((error_of(flat(result), flat(reference)), error_of(result.rate_gradients, reference.rate_gradients)))
 
 
 def _larger(errors: tuple[float, float]) -> float:

@@ -84,6 +84,6 @@ def test_the_gradient_is_that_of_mixed_features_and_unmixed_rows_of_the_loss(gra
     terms, gradients = by_hand(case)
     torch.testing.assert_close(found.terms, terms)
     tolerance = 2e-3 if gradient == "finite_difference" else 1e-5
-    for ours, theirs in zip((tensor for batch in found.batches for tensor in batch), gradients, strict=True):
+    for ours, theirs in zip((tensor for batch in found.batch_gradients for tensor in batch), gradients, strict=True):
         assert relative(ours, theirs) < tolerance
     assert not torch.allclose(plain.terms, terms, rtol=1e-3)

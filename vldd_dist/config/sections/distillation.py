@@ -97,13 +97,13 @@ class DistillationSettings(Section):
     def without_effect(self) -> frozenset[str]:
         return frozenset() if self.optimiser == "sgd" else frozenset({"momentum"})
 
-    def rates(self) -> dict[str, float]:
+    def outer_rates(self) -> dict[str, float]:
         """The outer learning rates of images and texts, by name."""
         return {"images": self.lr_images, "texts": self.lr_texts}
 
     def fixed(self) -> frozenset[str]:
         """Which of images and texts are not learned, because their rate is 0."""
-        return frozenset(name for name, rate in self.rates().items() if rate == 0)
+        return frozenset(name for name, rate in self.outer_rates().items() if rate == 0)
 
     def moments(self) -> tuple[str, ...]:
         """The names of the outer optimiser's moments, of which each takes as much memory as what is learned."""

@@ -128,7 +128,7 @@ def starting_pairs(context: DistillationContext) -> tuple[SyntheticPairs, dict[s
     _check_learned(f"the loss {context.loss.name}", of_loss)
     _check_learned(f"the loss {context.loss.name}", learned_rows, len(context.rows))
     learned_shared = of_objective | of_loss
-    rates = settings.rates() | {name: learned.lr for name, learned in (learned_rows | learned_shared).items()}
+    rates = settings.outer_rates() | {name: learned.lr for name, learned in (learned_rows | learned_shared).items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)
     rows = {"images": start.images, "texts": start.texts}
     rows |= {name: learned.start.to(device) for name, learned in learned_rows.items()}
@@ -136,7 +136,7 @@ def starting_pairs(context: DistillationContext) -> tuple[SyntheticPairs, dict[s
     provenance = (
         {"initialise": settings.initialise.name}
         | settings.initialise.sources()
-        | {"fixed": sorted(fixed & settings.rates().keys())}
+        | {"fixed": sorted(fixed & settings.outer_rates().keys())}
         | start.provenance
     )
     return SyntheticPairs(rows, shared, provenance, fixed), rates

@@ -179,7 +179,7 @@ class BilevelProblem(OuterProblem):
         )
         student_unroll = StudentUnroll(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed)
         result = self.unroller.gradient(student_unroll)
-        rows, row_gradients = exchange.gradients(result.batches)
+        rows, row_gradients = exchange.gradients(result.batch_gradients)
         shared_gradients = settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient({"real_pairs": result.terms.item()}, rows, row_gradients, shared_gradients)
 

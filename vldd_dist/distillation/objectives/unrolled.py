@@ -129,7 +129,7 @@ class UnrolledObjective(Objective):
             names: the names of its shared tensors.
         """
         # d/d(log rate) = rate * d/d(rate).
-        return {LOG_RATES: result.rates * rates} | dict(zip(names, result.shared, strict=True))
+        return {LOG_RATES: result.rate_gradients * rates} | dict(zip(names, result.shared_gradients, strict=True))
 
     def allows_finite_differences(self) -> bool:
         """Whether the unroll may be differentiated by finite differences. An objective that allows them must refuse a student

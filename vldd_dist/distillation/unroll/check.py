@@ -73,9 +73,9 @@ def unroll_error(result: UnrollResult, reference: UnrollResult, inner_products: 
     nothing, and it is computed from the same products.
     """
     errors = []
-    for position in range(len(reference.batches[0])):
-        gradient = [batch[position] for batch in result.batches]
-        expected = [batch[position] for batch in reference.batches]
+    for position in range(len(reference.batch_gradients[0])):
+        gradient = [batch[position] for batch in result.batch_gradients]
+        expected = [batch[position] for batch in reference.batch_gradients]
         difference = torch._foreach_sub(gradient, expected)
         squared_error = float(inner_products(difference, difference).double().sum())
         squared_size = float(inner_products(expected, expected).double().sum())

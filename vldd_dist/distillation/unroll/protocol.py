@@ -200,15 +200,15 @@ class UnrollResult:
 
     Attributes:
         terms: (n,) terms of the outer loss.
-        batches: for each differentiated inner step, the gradient of each tensor of its batch.
-        rates: (towers,) gradient of the inner learning rates.
-        shared: the gradient of each tensor that enters every inner step, summed over the steps.
+        batch_gradients: for each differentiated inner step, the gradient of each tensor of its batch.
+        rate_gradients: (towers,) of the inner learning rates.
+        shared_gradients: of each tensor that enters every inner step, summed over the steps.
     """
 
     terms: Tensor
-    batches: list[Tensors]
-    rates: Tensor
-    shared: Tensors = ()
+    batch_gradients: list[Tensors]
+    rate_gradients: Tensor
+    shared_gradients: Tensors = ()
 
 
 @contextlib.contextmanager

@@ -106,7 +106,7 @@ class TrajectoryMatchingProblem(OuterProblem):
         exchange = self.inputs.exchange(self.context, pairs, draw.batches)
         student_unroll = self._student_unroll(step, draw, exchange, rates, pairs)
         result = self.unroller.gradient(student_unroll, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
-        rows, row_gradients = exchange.gradients(result.batches)
+        rows, row_gradients = exchange.gradients(result.batch_gradients)
         terms = dict(zip(TOWERS, result.terms.tolist(), strict=True))
         shared_gradients = self.settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient(terms, rows, row_gradients, shared_gradients)
