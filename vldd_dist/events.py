@@ -54,7 +54,7 @@ class Notice:
 
 UnitReport = WorkerStarted | Progress | Notice
 # The function by which a unit's code reports.
-Report = Callable[[UnitReport], None]
+SendReport = Callable[[UnitReport], None]
 
 
 @dataclass(frozen=True)

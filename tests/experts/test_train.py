@@ -15,7 +15,7 @@ from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError, StoreError
-from vldd_dist.events import Progress, Report, UnitReport
+from vldd_dist.events import Progress, SendReport, UnitReport
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: Report = lambda event: None) -> UnitReader:
+def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: SendReport = lambda event: None) -> UnitReader:
     unit = units_of(experiment(*FAST, *overrides), "expert")[index]
     # Only the unit's seed is changed: the experiment's seed would change the data too.
     unit = replace(unit, spec=unit.spec | {"seed": seed})

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from vldd_dist.cli.console import say
 from vldd_dist.config.described import Described
 from vldd_dist.errors import InterruptedRun
-from vldd_dist.events import Notice, Progress, Report, UnitReport
+from vldd_dist.events import Notice, Progress, SendReport, UnitReport
 from vldd_dist.monitoring.live.descriptions import describe_figures
 from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.graphs.description import graph_of
@@ -41,11 +41,11 @@ def run_description_in_process(described: Described, store: Store, until: str | 
     say(f"{len(missing):,} units done, {found:,} found; the same command without --in-process writes the report")
 
 
-def _numbered(count: int) -> Callable[[WorkUnit], Report]:
+def _numbered(count: int) -> Callable[[WorkUnit], SendReport]:
     """A `report_of` that prints which of `count` units begins, and returns a function that prints the unit's reports."""
     begun = 0
 
-    def report_of(unit: WorkUnit) -> Report:
+    def report_of(unit: WorkUnit) -> SendReport:
         nonlocal begun
         begun += 1
         say(f"[{begun}/{count}] {unit.label}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.expert_trajectories import Experts
-from vldd_dist.events import Report
+from vldd_dist.events import SendReport
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.feature_backbone import FeatureBackbone
 from vldd_dist.models.losses import Loss
@@ -56,7 +56,7 @@ class DistillationContext:
     loss: Loss
     embeddings: "CaptionEmbeddings"
     image_features: "ImageFeatures | None"
-    report: Report
+    report: SendReport
     ranks: Ranks = SOLO
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
     features: Callable[[], dict[str, Tensor]] = _not_asked_for

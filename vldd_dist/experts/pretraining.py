@@ -14,7 +14,7 @@ from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
-from vldd_dist.events import Progress, Report
+from vldd_dist.events import Progress, SendReport
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
 
@@ -31,7 +31,7 @@ def pretrain_on_attributes(
     std: Tensor,
     seed: int,
     device: torch.device,
-    report: Report,
+    report: SendReport,
 ) -> dict[str, Tensor]:
     """Train a timm backbone (num_classes=0) and a linear classifier, which is discarded, with Adam on binary cross-entropy.
 

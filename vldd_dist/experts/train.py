@@ -22,7 +22,7 @@ from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.errors import DivergenceError
-from vldd_dist.events import Progress, Report
+from vldd_dist.events import Progress, SendReport
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -91,7 +91,7 @@ class ExpertTraining:
         kept_epochs: list[int],
         encode_batch: int,
         writer: UnitWriter,
-        report: Report,
+        report: SendReport,
     ) -> None:
         self.inputs, self.settings, self.writer, self.report = inputs, settings, writer, report
         self.seed, self.index, self.kept_epochs, self.encode_batch = seed, index, kept_epochs, encode_batch

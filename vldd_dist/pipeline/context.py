@@ -22,7 +22,7 @@ from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.errors import UnusableHere
-from vldd_dist.events import Report
+from vldd_dist.events import SendReport
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -43,7 +43,7 @@ class StageContext:
     order: UnitOrder
     store: Store
     writer: UnitWriter
-    report: Report
+    report: SendReport
     ranks: Ranks = SOLO
     should_stop: Callable[[], bool] = lambda: False
 

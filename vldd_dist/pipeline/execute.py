@@ -12,7 +12,7 @@ from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.errors import OtherVersion, message_of
-from vldd_dist.events import Report, UnitReport
+from vldd_dist.events import SendReport, UnitReport
 from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def execute(
-    order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
+    order: UnitOrder, store: Store, report: SendReport, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
     """Run one attempt at a unit and commit its manifest. It does nothing if the unit is already committed, by another run or by
     an earlier attempt whose answer was lost.

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 from vldd_dist.artifacts.units import mark_store
 from vldd_dist.errors import ConfigError
-from vldd_dist.events import Report
+from vldd_dist.events import SendReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
 
 def run_in_process(
-    missing: Sequence[WorkUnit], store: Store, report_of: Callable[[WorkUnit], Report] = lambda unit: lambda event: None
+    missing: Sequence[WorkUnit], store: Store, report_of: Callable[[WorkUnit], SendReport] = lambda unit: lambda event: None
 ) -> None:
     """Run units that the store lacks. None is tried again: an error is raised as it is, and what was committed before it
     stays in the store.

@@ -17,7 +17,7 @@ from vldd_dist.artifacts.units import mark_store
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import DataError, OtherVersion, Outage, UnusableHere
-from vldd_dist.events import Progress, Report
+from vldd_dist.events import Progress, SendReport
 from vldd_dist.pipeline.execute import check_version
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.stages.data import caption_embeddings
@@ -156,7 +156,7 @@ def test_a_unit_whose_input_is_not_in_the_store_of_this_machine_may_run_on_anoth
 def test_the_first_progress_is_always_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says from where a resumed unit goes on."""
 
-    def execute(order: object, store: object, report: Report, *arguments: object) -> None:
+    def execute(order: object, store: object, report: SendReport, *arguments: object) -> None:
         for done in range(7, 10):
             report(Progress(done, 100))
 

@@ -26,7 +26,7 @@ from vldd_dist.data.prepared.image_lines import ImageLine, encode_lines
 from vldd_dist.data.sources.base import Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.events import Progress, Report
+from vldd_dist.events import Progress, SendReport
 from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
@@ -52,7 +52,7 @@ class Member(NamedTuple):
     fingerprint: int
 
 
-def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: Report) -> ShardGroupFacts:
+def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: SendReport) -> ShardGroupFacts:
     """Write the shards of a group. A shard is `{split}-{number:06d}.tar`, with KEY.jpg (KEY.png up to 64 px) and KEY.json for
     each image, and `{split}-{number:06d}.jsonl` (see `image_lines`). Fingerprints of images and names are written too, to find
     images that are in two splits.
@@ -121,7 +121,7 @@ class _Preparation:
         limits = dict(group.limits)
         self.splits = {name: _Split(name, limits.get(name)) for name in group.splits}
 
-    def run(self, samples: Samples, report: Report) -> None:
+    def run(self, samples: Samples, report: SendReport) -> None:
         """Write all shards, and then the fingerprints; then there are `facts`. Raises DataError as `prepare_group` does."""
         for split, member in self._members(samples):
             self._add(split, member)

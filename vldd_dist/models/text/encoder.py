@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
-from vldd_dist.events import Progress, Report
+from vldd_dist.events import Progress, SendReport
 from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import (
@@ -68,7 +68,7 @@ class FrozenTextEncoder:
         self.files = hub_files(snapshot, self.tokenizer, self.model) if snapshot else {}
 
     @torch.no_grad()
-    def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
+    def encode(self, captions: list[str], batch_size: int, report: SendReport = lambda event: None) -> Tensor:
         """Embeddings (n, D) float32 on the CPU, which a tower can be trained on. Captions are batched by length to reduce
         padding. Padding does not change an embedding, which depends on its batch only in the last bits of fp32."""
         vectors = torch.empty(len(captions), self.architecture.dim)

@@ -10,7 +10,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.events import Report
+from vldd_dist.events import SendReport
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -34,7 +34,7 @@ def experiment(*overrides: str) -> Experiment:
     return load_experiment("jobs/presets/scenes.yaml", [*TINY, *overrides])
 
 
-def run(store: Store, units: list[WorkUnit], report: Report = lambda event: None) -> None:
+def run(store: Store, units: list[WorkUnit], report: SendReport = lambda event: None) -> None:
     """Run the units that the store lacks. Units that prepare scenes, which many tests share, are made once per process; other
     stores get a copy, as if an earlier run had made them."""
     for unit in units:
