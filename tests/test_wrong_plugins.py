@@ -136,7 +136,9 @@ def test_a_coreset_of_right_pairs_is_accepted(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_needs_that_nobody_supplies_are_refused_and_unnamed_ones_explained() -> None:
-    with pytest.raises(ValueError, match=r"Near\.needs: there is no 'feature': choose of embeddings, features, forgetting"):
+    with pytest.raises(
+        ValueError, match=r"Near\.needs: there is no 'feature': choose of embeddings, expert_features, forgetting"
+    ):
 
         class Near(Chosen):
             needs: ClassVar[frozenset[str]] = frozenset({"feature"})

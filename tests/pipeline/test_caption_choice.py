@@ -77,7 +77,7 @@ class OfTexts(Coreset):
 
 
 class OfBoth(OfTexts):
-    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "expert_features"})
 
 
 @pytest.mark.parametrize("method", ["OfTexts", "OfBoth"])

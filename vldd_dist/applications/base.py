@@ -95,7 +95,7 @@ class Application(Plugin):
 def _selects_by_features(methods: list[Coreset]) -> list[Coreset]:
     for method in methods:
         unavailable = [
-            *sorted(method.needed() - {"features"}),
+            *sorted(method.needed() - {"expert_features"}),
             *(["an expert's joint space"] if method.in_joint_space else []),
             *(["means of several"] if method.averages else []),
         ]

@@ -17,13 +17,13 @@ class Coreset(Plugin):
     """A method of selecting training pairs, and its settings.
 
     Attributes:
-        needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "embeddings"
-            (caption embeddings by the text encoder), "forgetting" (an expert's forgetting counts).
+        needs: what it reads of the candidates beside their number: "expert_features" (joint features by an expert),
+            "embeddings" (caption embeddings by the text encoder), "forgetting" (an expert's forgetting counts).
         in_joint_space: whether it compares images with texts, so that their features must be those of an expert's joint space.
         averages: whether a pair may be the mean of several real ones: tables say so, and never mark it as the best coreset.
     """
 
-    known_needs: ClassVar[frozenset[str]] = frozenset({"features", "embeddings", "forgetting"})
+    known_needs: ClassVar[frozenset[str]] = frozenset({"expert_features", "embeddings", "forgetting"})
     in_joint_space: ClassVar[bool] = False
     averages: ClassVar[bool] = False
 

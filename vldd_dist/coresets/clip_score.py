@@ -13,7 +13,7 @@ from vldd_dist.coresets.candidates import Candidates
 class ClipScore(Coreset):
     """Pairs whose image and caption have the most similar features under an expert."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
     in_joint_space: ClassVar[bool] = True
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:

@@ -17,7 +17,7 @@ FIRST_COLUMNS, MOST_COLUMNS = 32, 256
 class FacilityLocation(Coreset):
     """Pairs such that every training pair is similar to one of them."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
         """(count,) indices: greedy maximisation of sum_i max_(j chosen) s_ij, where s_ij is the inner product of the

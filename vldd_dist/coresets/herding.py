@@ -13,7 +13,7 @@ from vldd_dist.coresets.candidates import Candidates
 class Herding(Coreset):
     """Pairs whose running mean follows the mean of all."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
         """(count,) indices. Greedy: choose the pair that brings the mean feature of the chosen pairs closest to the mean of

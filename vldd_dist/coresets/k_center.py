@@ -13,7 +13,7 @@ from vldd_dist.coresets.candidates import Candidates
 class KCenter(Coreset):
     """Pairs such that no training pair is far from all of them."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
         """(count,) indices: farthest-first traversal from a random start, whose radius is at most twice the optimal one.

@@ -14,7 +14,7 @@ from vldd_dist.data.medoids import medoids
 class KMeans(Coreset):
     """The pairs nearest to the k-means centres of the concatenated image and text features."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
         """(count,) indices of the pairs nearest to the centres."""

@@ -18,7 +18,7 @@ from vldd_dist.coresets.candidates import Candidates
 class Prototypes(Coreset):
     """Means of the pairs that a cluster of images and a cluster of texts have in common."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
     averages: ClassVar[bool] = True
     dropped: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2,

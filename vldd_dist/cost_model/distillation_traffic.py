@@ -40,7 +40,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
         splits["train"] = stored
     elif settings.initialise.reads_captions():
         splits["train"] = "captions"
-    if "features" in settings.initialise.needed() and data is not None:
+    if "expert_features" in settings.initialise.needed() and data is not None:
         # Joint features of the images and of one caption each, and the captions' numbers.
         reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
     reads += 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)

@@ -41,8 +41,9 @@ class DistillationContext:
         report: reports progress.
         open_experts: opens the experts' trajectories, of which only the given slices are read (None: everything). Only for a
             plug-in whose `needs` has "experts".
-        features: joint features of the training images and of one caption of each, by a trained expert: `image` and `text`
-            (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
+        expert_features: joint features of the training images and of one caption of each, by a trained expert: `image` and
+            `text` (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has
+            "expert_features".
         open_dataset: opens the real images and captions. A distillation on features in memory has none.
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
         choices: what an initialisation has chosen by a long computation, by its name, in values of JSON; the same on all ranks.
@@ -59,7 +60,7 @@ class DistillationContext:
     report: SendReport
     ranks: Ranks = SOLO
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
-    features: Callable[[], dict[str, Tensor]] = _not_asked_for
+    expert_features: Callable[[], dict[str, Tensor]] = _not_asked_for
     open_dataset: Callable[[], "Dataset"] = _not_asked_for
     taken: frozenset[int] = frozenset()
     choices: dict[str, Any] = field(default_factory=dict)

@@ -40,11 +40,11 @@ class Initialisation(Plugin):
     """The initial values of the synthetic pairs.
 
     Attributes:
-        needs: the inputs that it needs beside the dataset: "features" (`DistillationContext.features`).
+        needs: the inputs that it needs beside the dataset: "expert_features" (`DistillationContext.expert_features`).
         of_real_pairs: whether it takes real pairs, so that its images only match its own texts.
     """
 
-    known_needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    known_needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
     of_real_pairs: ClassVar[bool] = True
 
     @abstractmethod

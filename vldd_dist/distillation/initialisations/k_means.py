@@ -12,7 +12,7 @@ class KMeansPairs(Initialisation):
     """The training pairs nearest to the M k-means centres of an expert's joint features (image and text features
     concatenated)."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"expert_features"})
     name: str = "k_means"
 
     def start(self, context: DistillationContext) -> Start:
@@ -24,7 +24,7 @@ class KMeansPairs(Initialisation):
 
     def _choose(self, context: DistillationContext) -> tuple[list[int], list[int]]:
         """Indices of M images, and for each the number of the caption whose features were used."""
-        features = context.features()
+        features = context.expert_features()
         free = free_indices(len(features["image"]), context.total, context.taken)
         joint = concatenated_features(features["image"], features["text"])
         if context.taken:

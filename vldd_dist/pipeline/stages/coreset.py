@@ -34,7 +34,7 @@ class CoresetFacts(Facts):
 def unit(graph: UnitGraph, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
     """One selection. If the method needs features or forgetting counts, they are those of the expert with this index."""
     inputs = {"dataset": graph.unit("dataset"), "embeddings": graph.unit("caption_embeddings")}
-    if "features" in method.needed():
+    if "expert_features" in method.needed():
         inputs["features"] = graph.unit("features", expert)
     if "forgetting" in method.needed():
         inputs["expert"] = graph.unit("expert", expert)

@@ -73,7 +73,7 @@ def unit(graph: UnitGraph, pairs: int, seed: int, phase: int | None = None) -> W
         experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
         inputs |= experts
         later = frozenset(list(experts)[settings.objective.first_experts(len(experts)) :])
-    if "features" in needed:
+    if "expert_features" in needed:
         inputs["features"] = graph.unit("features", 0)
     if number > 0:
         inputs[EARLIER] = graph.unit("distillation", pairs, seed, number - 1)
@@ -146,7 +146,7 @@ def distillation_context(context: StageContext, settings: DistillationSettings, 
         report=context.report,
         ranks=context.ranks,
         open_experts=open_experts,
-        features=lambda: read_tensors(context.reader("features"), "features.safetensors"),
+        expert_features=lambda: read_tensors(context.reader("features"), "features.safetensors"),
         open_dataset=lambda: context.dataset,
         taken=images_of_earlier_phases(context),
         choices=earlier_choices(context.writer, context.ranks),
