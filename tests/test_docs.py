@@ -288,7 +288,7 @@ def pairs_of(source: Source, split: str) -> list[tuple[Any, list[str]]]:
     """Encoded image and captions of all samples, in order."""
     samples = [
         sample
-        for part in source.parts(split, limit=None, images=1000)
+        for part in source.parts(split, limit=None, part_samples=1000)
         for sample in source.samples(split, part, image_size=8, seed=0)
     ]
     return [(sample.image, list(sample.captions)) for sample in samples if isinstance(sample, RawSample)]

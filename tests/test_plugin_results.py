@@ -60,8 +60,8 @@ class Unlimited(Scenes):
 
     name: str = "unlimited"
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        return super().parts(split, limit=(limit or 0) + 1, images=images)
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
+        return super().parts(split, limit=(limit or 0) + 1, part_samples=part_samples)
 
 
 class Whole(Scenes):

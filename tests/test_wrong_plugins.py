@@ -180,8 +180,8 @@ class Drawn(Source):
     name: str = "drawn"
     changes: ClassVar[dict[str, Any]] = {}
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        return parts_of(2, images)
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
+        return parts_of(2, part_samples)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         for index in range(part.start, part.stop):

@@ -105,7 +105,7 @@ def test_init_writes_a_description_of_each_kind_of_data(
     experiment = load_experiment(written)
     assert experiment.name == "my-first"
     found = experiment.data.source
-    (first, *_) = found.samples("train", found.parts("train", limit=1, images=1)[0], image_size=64, seed=0)
+    (first, *_) = found.samples("train", found.parts("train", limit=1, part_samples=1)[0], image_size=64, seed=0)
     assert first.captions
     code, out, _ = vldd("data", str(written), capsys=capsys)
     assert code == 0

@@ -90,11 +90,11 @@ def hf(path: Path | str, **settings: Any) -> Source:
 def identity(source: Source) -> list[dict[str, Any]]:
     """The identity of the source's training split, computed by a new source object, as in another process."""
     fresh = type(source).model_validate(source.model_dump())
-    return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, images=100)]
+    return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, part_samples=100)]
 
 
 def training_samples(description: DataSettings) -> list[RawSample | UnreadableSample]:
     """The samples of the training split."""
     source = description.source
-    parts = source.parts("train", limit=None, images=100)
+    parts = source.parts("train", limit=None, part_samples=100)
     return [sample for part in parts for sample in source.samples("train", part, image_size=224, seed=0)]

@@ -37,7 +37,7 @@ def table(path: Path, **settings: Any) -> Source:
 def read(source: Source, split: str = "train", images: int = 100, limit: int | None = None) -> list[Any]:
     """The samples of all parts, each read by a new source object, as in a worker."""
     found: list[RawSample | UnreadableSample] = []
-    for part in source.parts(split, limit=limit, images=images):
+    for part in source.parts(split, limit=limit, part_samples=images):
         fresh = type(source).model_validate(source.model_dump())
         found += fresh.samples(split, part, image_size=64, seed=0)
     return found

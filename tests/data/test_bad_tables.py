@@ -295,7 +295,7 @@ def test_lines_far_into_a_table_are_not_counted(folder: Path, monkeypatch: pytes
         begin(self, url, start)
 
     source = table(path)
-    part = source.parts("train", limit=None, images=3)[2]
+    part = source.parts("train", limit=None, part_samples=3)[2]
     monkeypatch.setattr(lines, "COUNTED_BYTES", 0)
     monkeypatch.setattr(lines.Lines, "__init__", recording)
     found = list(source.samples("train", part, image_size=64, seed=0))

@@ -51,7 +51,7 @@ def test_images_and_their_captions_in_the_order_of_paths(tree: Path) -> None:
     assert len({sample.key for sample in found}) == 7
     assert not any(set(sample.key) & set("./") for sample in found)
     assert read(source, images=1) == read(source, images=3) == found
-    assert len(source.parts("train", limit=None, images=3)) == 3
+    assert len(source.parts("train", limit=None, part_samples=3)) == 3
     assert read(source, images=2, limit=5) == found[:5]
     assert (source.count("train", None), source.count("train", 5)) == (7, 5)
     source.check("train")
@@ -178,7 +178,7 @@ def test_a_large_folder_has_larger_parts(tmp_path: Path, monkeypatch: pytest.Mon
         pair(tmp_path / f"{number}.jpg", "x")
     monkeypatch.setattr("vldd_dist.data.sources.folder.MOST_PARTS", 4)
     source = folder(tmp_path)
-    assert source.parts("train", limit=None, images=3) == parts_of(9, 3)
-    assert source.parts("train", limit=8, images=2) == parts_of(8, 2)
-    assert source.parts("train", limit=None, images=2) == parts_of(9, 3)
-    assert source.parts("train", limit=None, images=1) == parts_of(9, 3)
+    assert source.parts("train", limit=None, part_samples=3) == parts_of(9, 3)
+    assert source.parts("train", limit=8, part_samples=2) == parts_of(8, 2)
+    assert source.parts("train", limit=None, part_samples=2) == parts_of(9, 3)
+    assert source.parts("train", limit=None, part_samples=1) == parts_of(9, 3)

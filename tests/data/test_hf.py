@@ -62,9 +62,9 @@ def check_all(source: Source, parts: int, captions: list[list[str]]) -> None:
     assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in range(7)]
     assert len({sample.key for sample in found}) == 7
     assert not any(set(sample.key) & set("./") for sample in found)
-    assert len(source.parts("train", limit=None, images=2)) == parts
+    assert len(source.parts("train", limit=None, part_samples=2)) == parts
     # A preparation refuses more samples than a part states.
-    for part in source.parts("train", limit=None, images=2):
+    for part in source.parts("train", limit=None, part_samples=2):
         given = list(source.samples("train", part, image_size=8, seed=0))
         assert part.samples is None or len(given) <= part.samples
     assert read(source, images=100) == found
@@ -182,7 +182,7 @@ def test_captions_that_are_numbers(tmp_path: Path) -> None:
 def test_another_file_is_another_version(parquet_folder: Path) -> None:
     def version() -> dict[str, Any]:
         source = hf(parquet_folder, caption_columns=["text"])
-        return source.describe("train", source.parts("train", limit=None, images=5)[0], seed=0)
+        return source.describe("train", source.parts("train", limit=None, part_samples=5)[0], seed=0)
 
     first = version()
     assert version() == first
@@ -206,7 +206,7 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Source
 def test_the_rows_are_those_of_the_commit_that_identifies_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of the branch, to which somebody may push."""
     source, loaded = on_the_hub(monkeypatch, revision="main")
-    (part,) = source.parts("train", limit=None, images=10)
+    (part,) = source.parts("train", limit=None, part_samples=10)
     assert source.describe("train", part, seed=0) == {"version": "commit 0abc"}
     assert loaded == ["0abc"]
 

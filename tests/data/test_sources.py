@@ -212,11 +212,11 @@ def test_a_folder_of_many_shards_is_asked_once(s3: S3Server, tmp_path: Path, mon
     asked = []
     monkeypatch.setattr(versions, "_version", lambda url, filesystem, path: asked.append(url) or (1, "x"))
     source = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY - 1:03d}}}.tar")})
-    described = [source.describe("train", part, seed=0)["shards"] for part in source.parts("train", limit=None, images=1)]
+    described = [source.describe("train", part, seed=0)["shards"] for part in source.parts("train", limit=None, part_samples=1)]
     assert [[*shard] for (shard,) in described] == one_by_one
     assert asked == []
     more = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY:03d}}}.tar")})
-    more.describe("train", more.parts("train", limit=None, images=1)[0], seed=0)
+    more.describe("train", more.parts("train", limit=None, part_samples=1)[0], seed=0)
     assert asked == [store.url_of(f"{versions.MANY:03d}.tar")], "only the missing one is requested"
 
 

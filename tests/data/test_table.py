@@ -35,7 +35,7 @@ def test_a_table_of_each_format(folder: Path, ending: str, captions: int) -> Non
     assert len({sample.key for sample in found}) == IMAGES
     assert not any(set(sample.key) & set("./") for sample in found)
     for images in (1, 5):
-        assert len(source.parts("train", limit=None, images=images)) == -(-IMAGES // images)
+        assert len(source.parts("train", limit=None, part_samples=images)) == -(-IMAGES // images)
         assert read(source, images=images) == found
     for limit in (1, 5, 7, 50):
         assert read(source, images=3, limit=limit) == found[:limit]
@@ -55,7 +55,7 @@ def test_rows_of_one_image_far_apart(folder: Path, ending: str, monkeypatch: pyt
     assert found[8].captions == ["photo 8, view 0", "the end"]
     assert [sample.identity for sample in found] == [name_of(number) for number in range(IMAGES)]
     # Images 0..3, then 4, 5, 6, 7, then 8 to the end.
-    assert len(source.parts("train", limit=None, images=1)) == 6
+    assert len(source.parts("train", limit=None, part_samples=1)) == 6
     assert read(source, images=1) == found
     assert read(source, images=1, limit=9) == found[:9]
     monkeypatch.setattr(index, "MOST_ROWS", 4)
@@ -168,7 +168,7 @@ def test_the_version_is_that_of_the_content(folder: Path) -> None:
 
     def version() -> Any:
         source = table(path)
-        return source.describe("train", source.parts("train", limit=None, images=5)[0], seed=0)
+        return source.describe("train", source.parts("train", limit=None, part_samples=5)[0], seed=0)
 
     first = version()
     os.utime(path, (1, 1))
@@ -191,7 +191,7 @@ def test_a_table_and_images_on_a_server(s3: S3Server, folder: Path) -> None:
         found = read(remote, images=6)
         assert said(found) == said(read(local))
         assert [sample.image for sample in found] == [sample.image for sample in read(local)]
-        assert "ETag" in remote.describe("train", remote.parts("train", limit=1, images=1)[0], seed=0)["table"]
+        assert "ETag" in remote.describe("train", remote.parts("train", limit=1, part_samples=1)[0], seed=0)["table"]
     store.write("bad.csv", f"filepath,title\nnone.jpg,a\n{store.url_of(name_of(1))},b\ns3://other/x,c\n".encode())
     remote = type(remote).model_validate({"name": "table", "path": store.url_of("bad.csv")})
     missing, good, outside = read(remote)

@@ -126,7 +126,9 @@ def _surveys(experiment: "Experiment", limit: int) -> list["Survey"]:
 
     data = experiment.data
     surveys = [
-        survey(data.source, split, limit=limit, seed=experiment.seed, image_size=data.image_size, images=data.shard_images)
+        survey(
+            data.source, split, limit=limit, seed=experiment.seed, image_size=data.image_size, part_samples=data.shard_images
+        )
         for split in data.source.own_splits()
     ]
     bad = [result for result in surveys if result.read == result.bad]

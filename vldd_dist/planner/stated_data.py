@@ -43,7 +43,7 @@ def _problem(experiment: Experiment) -> str | None:
     source: Source = experiment.data.source
     try:
         for split in source.own_splits():
-            for part in source.parts(split, limit=1, images=1):
+            for part in source.parts(split, limit=1, part_samples=1):
                 # Some sources look at their files only here.
                 source.describe(split, part, seed=experiment.seed)
     except MissingData as error:

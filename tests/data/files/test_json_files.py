@@ -16,7 +16,7 @@ DEEP = b"[" * 100_000
 
 
 def parts(**settings: Any) -> None:
-    choose(SOURCES, settings).parts("train", limit=None, images=10)
+    choose(SOURCES, settings).parts("train", limit=None, part_samples=10)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def in_archive(folder: Path, image_folder: str, images: int) -> Any:
 
 
 def samples(source: Any) -> list[Any]:
-    (part,) = source.parts("train", limit=None, images=100)
+    (part,) = source.parts("train", limit=None, part_samples=100)
     return list(source.samples("train", part, image_size=16, seed=0))
 
 

@@ -83,7 +83,7 @@ def a_folder_of_tables(folder: Path) -> tuple[Source, Path]:
 def test_a_file_that_is_replaced_while_a_run_is_planned(tmp_path: Path, make: Callable[[Path], tuple[Source, Path]]) -> None:
     """The groups are those of the old file, so a worker must not find the version that was planned."""
     source, path = make(tmp_path)
-    parts = source.parts("train", limit=None, images=2)
+    parts = source.parts("train", limit=None, part_samples=2)
     path.write_bytes(path.read_bytes().replace(b"a", b"aa"))
     planned = source.describe_only("train", parts, seed=0)
     worker = type(source).model_validate(source.model_dump())

@@ -70,10 +70,10 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
         limits = tuple((name, limit) for name, limit in all_limits.items() if limit is not None)
         if carved and limits:
             # The position of the last image of a limited split is known only after reading, so one group reads all parts.
-            parts = tuple(source.parts(split, limit=None, images=settings.group_images))
+            parts = tuple(source.parts(split, limit=None, part_samples=settings.group_images))
             yield Group(split, parts, tuple(carved.items()), limits)
             continue
-        for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):
+        for part in source.parts(split, limit=settings.limits[split], part_samples=settings.group_images):
             yield Group(split, (part,), tuple(carved.items()))
 
 

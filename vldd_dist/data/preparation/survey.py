@@ -51,19 +51,19 @@ class Survey:
         return len(self.captions_each) + self.bad
 
 
-def survey(source: Source, split: str, *, limit: int, seed: int, image_size: int, images: int) -> Survey:
+def survey(source: Source, split: str, *, limit: int, seed: int, image_size: int, part_samples: int) -> Survey:
     """Read at most `limit` samples of one of the source's own splits, spread over the whole split.
 
     Args:
         image_size: pixels, for sources that draw their images.
-        images: approximate number of samples in a part.
+        part_samples: approximate number of samples in a part.
 
     Raises:
         DataError: the source cannot be read.
         StoreError: it cannot be reached at the moment.
     """
     result = Survey(split)
-    parts = source.parts(split, limit=None, images=images)
+    parts = source.parts(split, limit=None, part_samples=part_samples)
     chosen = _spread(parts, limit)
     digests: set[bytes] = set()
     complete = len(chosen) == len(parts)

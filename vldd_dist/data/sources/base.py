@@ -61,12 +61,12 @@ class Source(Plugin):
         return SPLITS
 
     @abstractmethod
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """One of the source's own splits, cut into consecutive parts.
 
         Args:
             limit: largest number of samples in the whole split; None: all.
-            images: approximate number of samples in a part.
+            part_samples: approximate number of samples in a part.
 
         Raises:
             DataError: the source is missing or cannot be read.
@@ -144,7 +144,7 @@ class Source(Plugin):
         Raises:
             DataError: all of them are unreadable, or the split has no samples.
         """
-        parts = self.parts(split, limit=CHECKED, images=CHECKED)
+        parts = self.parts(split, limit=CHECKED, part_samples=CHECKED)
         samples = (sample for part in parts for sample in self.samples(split, part, image_size=64, seed=0))
         errors = [error_of(sample) for sample in islice(samples, CHECKED)]
         if not errors:
@@ -179,7 +179,7 @@ def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
     return None
 
 
-def parts_of(count: int, images: int) -> list[Part]:
-    """Parts of `images` samples each, for a source with `count` samples whose positions count samples."""
-    stops = [min(start + images, count) for start in range(0, count, images)]
-    return [Part(start, stop, samples=stop - start) for start, stop in zip(range(0, count, images), stops, strict=True)]
+def parts_of(count: int, part_samples: int) -> list[Part]:
+    """Parts of `part_samples` samples each, for a source with `count` samples whose positions count samples."""
+    stops = [min(start + part_samples, count) for start in range(0, count, part_samples)]
+    return [Part(start, stop, samples=stop - start) for start, stop in zip(range(0, count, part_samples), stops, strict=True)]

@@ -75,10 +75,10 @@ class Coco(Source):
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if getattr(self, split) is not None)
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """Positions count images, in the order of the file."""
         count = len(self._files[split].content.images)
-        return parts_of(count if limit is None else min(count, limit), images)
+        return parts_of(count if limit is None else min(count, limit), part_samples)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(getattr(self, f"{split}_images"), f"data.source.{split}_images")

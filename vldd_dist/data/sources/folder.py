@@ -39,10 +39,10 @@ class Folder(Source):
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split == "train" or split in self._images)
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """Positions count images. A large folder has larger parts (see `MOST_PARTS`)."""
         count = len(self._images.get(split, [])[:limit])
-        return parts_of(count, max(images, math.ceil(count / MOST_PARTS)))
+        return parts_of(count, max(part_samples, math.ceil(count / MOST_PARTS)))
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         names = self._images.get(split, [])[part.start : part.stop]

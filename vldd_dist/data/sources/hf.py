@@ -69,15 +69,15 @@ class HuggingFace(Source):
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split in self.splits)
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """Positions count the files of a stream, or the rows of a saved data set. With a limit, all files of a stream are one
         part, because a file's number of rows is known only after reading it."""
         rows = self._rows[split].content
         if not rows.streamed:
-            return parts_of(rows.positions if limit is None else min(rows.positions, limit), images)
+            return parts_of(rows.positions if limit is None else min(rows.positions, limit), part_samples)
         if limit is not None:
             return [Part(0, rows.positions, limit)]
-        files_per_part = 1 if rows.count is None else max(1, rows.positions * images // max(rows.count, 1))
+        files_per_part = 1 if rows.count is None else max(1, rows.positions * part_samples // max(rows.count, 1))
         # Their positions count files, whose numbers of rows are not known.
         return [replace(part, samples=None) for part in parts_of(rows.positions, files_per_part)]
 

@@ -32,9 +32,9 @@ class Karpathy(Source):
         "again if only the images change or move."
     )
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         count = self.known_count(split)
-        return parts_of(count if limit is None else min(count, limit), images)
+        return parts_of(count if limit is None else min(count, limit), part_samples)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(self.images, "data.source.images")

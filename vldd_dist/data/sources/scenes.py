@@ -15,8 +15,8 @@ class Scenes(Source):
 
     draws_images: ClassVar[bool] = True
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        return parts_of(limit or COUNTS[split], images)
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
+        return parts_of(limit or COUNTS[split], part_samples)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         for index in range(part.start, part.stop):

@@ -34,7 +34,7 @@ class Shards(Source):
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if getattr(self, split) is not None)
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """Each tar is a part. With a limit, all tars are one part, because the number of samples in a tar is not known before
         it is read."""
         count = len(self._urls[split])

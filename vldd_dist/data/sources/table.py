@@ -86,7 +86,7 @@ class TableSource(Source):
             return ("train",)
         return tuple(split for split in SPLITS if split == "train" or split in self._rows.content)
 
-    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+    def parts(self, split: str, *, limit: int | None, part_samples: int) -> list[Part]:
         """Positions are byte offsets in a text file, row numbers in a parquet file."""
         if split not in self._rows.content:
             return []
@@ -94,7 +94,7 @@ class TableSource(Source):
             f"{self.path}: rows of one image are too far apart for a table of this size: sort it by the column "
             f"{self._image_column!r}"
         )
-        return self._rows.content[split].parts(images, limit, advice)
+        return self._rows.content[split].parts(part_samples, limit, advice)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         row_names = RowNames(self.table, part.start)

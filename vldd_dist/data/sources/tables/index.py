@@ -35,8 +35,8 @@ class RowIndex:
         shared = np.isin(np.asarray(self._images), np.asarray(other._images))
         return np.asarray(self._positions)[shared].tolist()
 
-    def parts(self, images: int, limit: int | None, advice: str) -> list[Part]:
-        """Consecutive ranges of positions with about `images` images each; all rows of an image are in the same range.
+    def parts(self, part_samples: int, limit: int | None, advice: str) -> list[Part]:
+        """Consecutive ranges of positions with about `part_samples` images each; all rows of an image are in the same range.
 
         Args:
             limit: largest number of images in all parts together.
@@ -50,7 +50,7 @@ class RowIndex:
         parts: list[Part] = []
         row = done = 0
         while row < len(positions) and (limit is None or done < limit):
-            cut = min(int(np.searchsorted(counts, done + images)), len(ends) - 1)
+            cut = min(int(np.searchsorted(counts, done + part_samples)), len(ends) - 1)
             stop_row = int(ends[cut]) + 1
             if stop_row - row > MOST_ROWS:
                 raise DataError(advice)
