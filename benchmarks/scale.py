@@ -40,7 +40,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.store.backends.base import Limit
 from vldd_dist.store.store import Store
@@ -142,7 +142,7 @@ class SimulatedExecutor:
     def stop(self, unit_id: str) -> None:
         raise AssertionError("no simulated unit is slow")
 
-    def nodes(self) -> dict[str, Capacity]:
+    def nodes(self) -> dict[str, NodeSize]:
         raise AssertionError("no simulated unit is slow")
 
     def is_alive(self, node: str) -> bool:

@@ -7,7 +7,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.attempt_ends import AttemptEnds
 from vldd_dist.scheduler.dependencies import Dependencies
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.node_avoidance import NodeAvoidance
@@ -24,7 +24,7 @@ class PassiveExecutor:
 
     Attributes:
         already_ended: unit id -> outcome that `stop` finds.
-        by_node: the nodes and their capacities.
+        by_node: the nodes and their sizes.
     """
 
     given: Capacity
@@ -32,7 +32,7 @@ class PassiveExecutor:
     submitted: list[UnitOrder] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     already_ended: dict[str, Outcome] = field(default_factory=dict)
-    by_node: dict[str, Capacity] = field(default_factory=dict)
+    by_node: dict[str, NodeSize] = field(default_factory=dict)
 
     def capacity(self) -> Capacity:
         self.asked += 1
@@ -51,7 +51,7 @@ class PassiveExecutor:
     def reports(self) -> list[UnitReported]:
         return []
 
-    def nodes(self) -> dict[str, Capacity]:
+    def nodes(self) -> dict[str, NodeSize]:
         return self.by_node
 
     def is_alive(self, node: str) -> bool:

@@ -4,7 +4,7 @@ from tests.scheduler.parts import Parts
 from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.pipeline.outcome import DONE
 from vldd_dist.pipeline.work_unit import AvoidedNodes
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS, HealthChecks
 from vldd_dist.scheduler.failures.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
 from vldd_dist.scheduler.limits import RunLimits
@@ -54,7 +54,7 @@ def test_a_straggler_is_moved_where_another_node_has_room_for_it(spare: str) -> 
     parts = Parts(units, Capacity(len(units) + (spare != "none"), 0))
     has_spare = {"on its node": f"node of {units[-1].label}", "on the node of another unit": f"node of {units[0].label}"}
     nodes = [f"node of {unit.label}" for unit in units] + ["free"] * (spare == "on a free node")
-    parts.executor.by_node = {node: Capacity(1 + (node == has_spare.get(spare)), 0) for node in nodes}
+    parts.executor.by_node = {node: NodeSize(1 + (node == has_spare.get(spare)), 0) for node in nodes}
     health = checks(parts)
     parts.submit(*units)
     for unit in units:
@@ -78,7 +78,7 @@ def test_one_free_place_elsewhere_moves_one_straggler() -> None:
     """A slow node makes all its units slow. The others would lose their work and start again where they were."""
     units = [make(f"unit {number}") for number in range(11)]
     parts = Parts(units, Capacity(12, 0))
-    parts.executor.by_node = {"good": Capacity(8, 0), "slow": Capacity(4, 0)}
+    parts.executor.by_node = {"good": NodeSize(8, 0), "slow": NodeSize(4, 0)}
     health = checks(parts)
     parts.submit(*units)
     for number, unit in enumerate(units):

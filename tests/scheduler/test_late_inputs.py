@@ -9,7 +9,7 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.failures.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
 from vldd_dist.scheduler.limits import RunClock
@@ -131,10 +131,10 @@ class Paced(ScriptedExecutor):
             for order in self.running
         ]
 
-    def nodes(self) -> dict[str, Capacity]:
+    def nodes(self) -> dict[str, NodeSize]:
         """Each unit has a node for itself; the rest of the CPUs is on one more."""
         rest = self.capacity_at(self.now).cpus - len(self.speeds)
-        return {**{f"node of {label}": Capacity(1, 0) for label in self.speeds}, "spare": Capacity(rest, 0)}
+        return {**{f"node of {label}": NodeSize(1, 0) for label in self.speeds}, "spare": NodeSize(rest, 0)}
 
     def stop(self, unit_id: str) -> None:
         super().stop(unit_id)

@@ -16,7 +16,7 @@ from vldd_dist.ray_backend.joining import cluster_address, join_cluster, start_r
 from vldd_dist.ray_backend.workers.attempts import ActorAttempt, Attempt, GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.messages import decode
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.store.store import Store
 
 # How long a distillation that is stopped may take to end its outer step and store a checkpoint. `ray job stop` waits 60 s for
@@ -57,7 +57,7 @@ class RayExecutor:
         # Unit id -> outcome that a worker process sent through the queue before it exited.
         self._sent_outcomes: dict[str, Outcome] = {}
         self._nodes_checked_at = self._nodes_asked_at = -float("inf")
-        self._nodes: dict[str, Capacity] = {}
+        self._nodes: dict[str, NodeSize] = {}
 
     def _join(self) -> None:
         if self._address is None:
@@ -163,10 +163,10 @@ class RayExecutor:
             else:
                 self._reports.append(decoded)
 
-    def nodes(self) -> dict[str, Capacity]:
+    def nodes(self) -> dict[str, NodeSize]:
         if time.monotonic() - self._nodes_asked_at >= NODES_AGE_SECONDS:
             living = {entry["NodeID"]: entry["Resources"] for entry in ray.nodes() if entry["Alive"]}
-            self._nodes = {node: Capacity(has.get("CPU", 0.0), has.get("GPU", 0.0)) for node, has in living.items()}
+            self._nodes = {node: NodeSize(has.get("CPU", 0.0), has.get("GPU", 0.0)) for node, has in living.items()}
             self._nodes_asked_at = time.monotonic()
         return self._nodes
 

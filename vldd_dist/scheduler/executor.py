@@ -1,7 +1,7 @@
 """The interface to what runs units: Ray, or a scripted executor in tests."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
@@ -24,10 +24,19 @@ class Capacity:
     used_gpus: float = 0.0
 
 
+class NodeSize(NamedTuple):
+    """CPUs and GPUs of one machine, whether reserved or free."""
+
+    cpus: float
+    gpus: float
+
+
 class Executor(Protocol):
     """Runs attempts at units. All methods are called from the controller's thread."""
 
-    def capacity(self) -> Capacity: ...
+    def capacity(self) -> Capacity:
+        """What all machines of the cluster have now."""
+        ...
 
     def submit(self, order: UnitOrder) -> None:
         """Start an attempt, or queue it until its resources are free."""
@@ -45,8 +54,8 @@ class Executor(Protocol):
         """The reports that units sent since the last call, in order."""
         ...
 
-    def nodes(self) -> dict[str, Capacity]:
-        """CPUs and GPUs of each living node, whether reserved or free, by the node's id."""
+    def nodes(self) -> dict[str, NodeSize]:
+        """The size of each living node, by the node's id."""
         ...
 
     def is_alive(self, node: str) -> bool:

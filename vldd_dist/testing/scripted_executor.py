@@ -12,7 +12,7 @@ from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.scheduler.result import RunResult
@@ -86,7 +86,7 @@ class ScriptedExecutor:
     def stop(self, unit_id: str) -> None:
         self.running = [order for order in self.running if order.id != unit_id]
 
-    def nodes(self) -> dict[str, Capacity]:
+    def nodes(self) -> dict[str, NodeSize]:
         return {}
 
     def is_alive(self, node: str) -> bool:

@@ -13,7 +13,7 @@ from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.workers import attempts
 from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import NodeSize
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
 
@@ -125,7 +125,7 @@ def test_a_task_never_runs_on_nodes_avoided_strictly_and_on_a_slow_one_only_if_o
 def test_the_nodes_that_broke_a_unit_are_avoided_while_the_others_are_large_enough(
     broke_it: list[str], unit: dict[str, Any], gpus: tuple[float, ...], remaining: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = {f"n{number}": Capacity(16, has) for number, has in enumerate(gpus, 1)}
+    nodes = {f"n{number}": NodeSize(16, has) for number, has in enumerate(gpus, 1)}
     avoid = AvoidedNodes(tuple(broke_it), "n3")
     assert with_room_elsewhere(order(avoid, **unit), lambda: nodes).avoid == AvoidedNodes(tuple(remaining), "n3")
 
@@ -179,7 +179,7 @@ def test_ray_is_asked_for_its_nodes_once_and_not_for_each_unit(monkeypatch: pyte
     for number in range(100):
         executor.running[str(number)] = SimpleNamespace(order=order(AvoidedNodes(("n1",))))  # type: ignore[assignment]
     assert executor._stop_without_room() == []
-    assert executor.nodes() == {"n1": Capacity(16, 4), "n2": Capacity(16, 4)}
+    assert executor.nodes() == {"n1": NodeSize(16, 4), "n2": NodeSize(16, 4)}
     assert (executor.is_alive("n1"), executor.is_alive(DEAD["NodeID"]), asked) == (True, False, ["nodes"])
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vldd_dist.pipeline.work_unit import UnitOrder
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import NodeSize
 
 
 def labels_without(nodes: Iterable[str]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def placement_options(order: UnitOrder) -> dict[str, Any]:
     return {"label_selector": labels_without([*strictly, preferably]), "fallback_strategy": [{"label_selector": required}]}
 
 
-def with_room_elsewhere(order: UnitOrder, nodes: Callable[[], Mapping[str, Capacity]]) -> UnitOrder:
+def with_room_elsewhere(order: UnitOrder, nodes: Callable[[], Mapping[str, NodeSize]]) -> UnitOrder:
     """The order, of whose strictly avoided nodes only the latest remain, as many as leave room for it on the others now.
 
     Args:
@@ -36,7 +36,7 @@ def with_room_elsewhere(order: UnitOrder, nodes: Callable[[], Mapping[str, Capac
     return replace(order, avoid=order.avoid._replace(strictly=strictly))
 
 
-def _room_without(avoided: tuple[str, ...], order: UnitOrder, nodes: Mapping[str, Capacity]) -> bool:
+def _room_without(avoided: tuple[str, ...], order: UnitOrder, nodes: Mapping[str, NodeSize]) -> bool:
     """Whether the nodes without the avoided ones could hold all workers of the unit, if nothing else ran on them."""
     room = 0
     for node, has in nodes.items():

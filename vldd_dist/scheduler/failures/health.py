@@ -107,7 +107,7 @@ class HealthChecks:
         other programs use is not known by node, a group of ranks counts on the node of its rank 0, and a unit whose worker has
         not reported yet on the first node that has room for it."""
         avoided = (node, *self._avoidance.of(unit.id).strictly)
-        free = {other: ResourceSet.of(capacity) for other, capacity in self._executor.nodes().items() if other not in avoided}
+        free = {other: ResourceSet.of(size) for other, size in self._executor.nodes().items() if other not in avoided}
         for running in self._running:
             request, taken = ResourceSet.of(running.unit), running.node
             if taken is None:

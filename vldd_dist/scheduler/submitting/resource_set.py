@@ -3,7 +3,7 @@
 from typing import NamedTuple, Self
 
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.executor import Capacity, NodeSize
 
 # Amounts are integer multiples of 1/10,000, as in Ray, so that three times 0.1 GPUs is exactly 0.3.
 SCALE = 10_000
@@ -16,7 +16,7 @@ class ResourceSet(NamedTuple):
     gpus: int
 
     @classmethod
-    def of(cls, owner: WorkUnit | Capacity) -> Self:
+    def of(cls, owner: WorkUnit | Capacity | NodeSize) -> Self:
         return cls.of_amounts(owner.cpus, owner.gpus)
 
     @classmethod
