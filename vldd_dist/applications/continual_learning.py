@@ -18,7 +18,7 @@ from vldd_dist.applications.feature_space.parts import LEAST_MEASURED, Clusters,
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.config.base import Positive, TrainedPairs
+from vldd_dist.config.base import PairCount, Positive
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.method_names import DISTILLED
@@ -83,7 +83,7 @@ class ContinualLearning(Application):
     )
     name: str = "continual_learning"
     tasks: Annotated[int, Field(ge=2, le=100)] = Field(5, description="Number of tasks; each is a cluster of captions.")
-    pairs_per_task: TrainedPairs = Field(20, description="Pairs that the memory keeps of each task.")
+    pairs_per_task: PairCount = Field(20, description="Pairs that the memory keeps of each task.")
     epochs: Positive = Field(
         6, description="Epochs of training on all pairs: of all tasks at once, and of each task in turn without a memory."
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
@@ -19,7 +19,7 @@ from vldd_dist.applications.feature_space.parts import LEAST_MEASURED, Clusters,
 from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.config.base import Distinct, Positive, Rate, TrainedPairs
+from vldd_dist.config.base import Distinct, PairCount, Positive
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -47,11 +47,11 @@ class OneShotFederated(Application):
     clusters: Annotated[int, Field(ge=2, le=1000)] = Field(
         10, description="Number of clusters of captions; each is divided among the clients."
     )
-    concentrations: Distinct[Rate] = Field(
+    concentrations: Distinct[PositiveFloat] = Field(
         [0.1, 0.5],
         description="Concentrations of the Dirichlet distribution; the smaller, the more the clients' data differ.",
     )
-    pairs: TrainedPairs = Field(10, description="Pairs that each client uploads.")
+    pairs: PairCount = Field(10, description="Pairs that each client uploads.")
     rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
     epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, for reference.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)

@@ -10,6 +10,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    PositiveFloat,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -50,11 +52,11 @@ def _several(pairs: int) -> int:
     return pairs
 
 
-# The number of pairs in a training step or in a loss, or of pairs on which a student is trained.
-TrainedPairs = Annotated[Positive, AfterValidator(_several)]
+# A number of pairs, at least two: a contrastive loss compares pairs.
+PairCount = Annotated[Positive, AfterValidator(_several)]
 # A list of at least one value, without repetitions.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = PositiveFloat
 # auto: a GPU for workers that ask for one.
 Device = Literal["auto", "cpu"]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
@@ -167,7 +169,7 @@ class Resources(Section):
     """The resources that one worker of a stage requests from Ray."""
 
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
-    gpus: Annotated[float, Field(ge=0), AfterValidator(check_gpus)] = Field(
+    gpus: Annotated[NonNegativeFloat, AfterValidator(check_gpus)] = Field(
         0, description="0 to 1 GPU; a fraction lets several workers share one."
     )
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
@@ -54,7 +54,7 @@ class Recipe(StrictModel):
     image_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout probability of a projection head")
     image_size: Positive
     mean: tuple[float, float, float]
-    std: tuple[Rate, Rate, Rate]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     text_encoder: dict[str, Any] = Field(description="the encoder that defines the space of the text embeddings")
     text_train: Literal["head", "frozen"] = "head"
     text_head: Literal["none", "linear", "projection"]
@@ -65,7 +65,7 @@ class Recipe(StrictModel):
     batch_size: Positive
     learning_rate: Rate
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NonNegativeFloat
 
     @property
     def freezes_backbone(self) -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from vldd_dist.artifacts.facts import Count
 from vldd_dist.artifacts.keys import STATUS, status_key
@@ -50,7 +50,7 @@ class UnitFigures(StrictModel):
     loss: float | None = None
     validation: float | None = None
     difference_error: float | None = None
-    silent_seconds: Annotated[float, Field(ge=0)] | None = None
+    silent_seconds: NonNegativeFloat | None = None
 
 
 def known_figures(figures: dict[str, Any]) -> dict[str, Any]:

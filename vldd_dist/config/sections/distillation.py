@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, ValidationError, model_validator
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
@@ -11,13 +11,13 @@ from vldd_dist.config.base import (
     AnyPlugin,
     Distinct,
     NonNegative,
+    PairCount,
     Positive,
     Precision,
     Resources,
     Section,
     Seed,
     Sharding,
-    TrainedPairs,
     choose,
     plugin_of,
 )
@@ -47,18 +47,18 @@ class DistillationSettings(Section):
         description="The outer objective, whose gradient updates the pairs.",
     )
     outer_steps: OuterSteps = Field(2000, description="Steps of the outer optimiser.")
-    batch_size: TrainedPairs | None = Field(
+    batch_size: PairCount | None = Field(
         None,
         description="Pairs in an inner step (mini_batch_size); null: all M. No effect on objectives that train no student.",
     )
     precision: Precision = Field("fp32", description=f"{PRECISION} bf16 cannot be combined with finite_difference.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
-    lr_images: Annotated[float, Field(ge=0)] = Field(
+    lr_images: NonNegativeFloat = Field(
         0.05,
         description="Outer learning rate of the images (lr_img), with adam of the order of 0.01 to 0.1, with sgd hundreds (published: "
         "100 to 1000); 0: images stay as initialised.",
     )
-    lr_texts: Annotated[float, Field(ge=0)] = Field(
+    lr_texts: NonNegativeFloat = Field(
         0.05,
         description="Outer learning rate of the synthetic texts (lr_txt), of the order of lr_images; 0: they stay as initialised. If "
         "both are 0, only a similarity is learned (model.loss), of pairs that keep their images and texts.",
@@ -119,7 +119,7 @@ class DistillationSettings(Section):
 class Phase(Section):
     """A part of the pairs, learned after those of the earlier phases."""
 
-    pairs: TrainedPairs | None = Field(
+    pairs: PairCount | None = Field(
         None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (null)."
     )
     outer_steps: OuterSteps | None = Field(None, description="Outer steps of this phase; null: distill.outer_steps.")
@@ -131,7 +131,7 @@ class Phase(Section):
 class DistillSection(DistillationSettings):
     """The distillations of an experiment: one for each number of pairs and each seed."""
 
-    pairs: Distinct[TrainedPairs] = Field(
+    pairs: Distinct[PairCount] = Field(
         [100], description="Numbers of synthetic pairs M: one distillation for each number and seed."
     )
     seeds: Distinct[Seed] = Field(

@@ -2,19 +2,19 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
     AnyPlugin,
     Distinct,
+    PairCount,
     Plugin,
     Positive,
     Rate,
     Resources,
     Section,
     Seed,
-    TrainedPairs,
     distinct,
     plugin_of,
 )
@@ -27,7 +27,7 @@ class EvaluationProtocol(Section):
     """The protocol: how students are trained from the starting weights on M pairs. It is the same for coresets and distilled sets."""
 
     epochs: Positive = Field(100, description="Epochs that a student is trained on the pairs.")
-    batch_size: TrainedPairs = Field(
+    batch_size: PairCount = Field(
         128, description="The largest number of pairs in a step. The steps of an epoch have equally many pairs, or one more."
     )
     learning_rates: Distinct[Rate] = Field(
@@ -35,7 +35,7 @@ class EvaluationProtocol(Section):
         description="Learning rates to choose from; the choice is made on the validation split for each set of pairs.",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the students' SGD.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the students' SGD.")
+    weight_decay: NonNegativeFloat = Field(5e-4, description="Weight decay of the students' SGD.")
     encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(
         128,
         description="Images in a forward pass when recall is measured, and when the features of a frozen backbone are computed.",

@@ -2,20 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
     PRECISION,
     AnyPlugin,
     NonNegative,
+    PairCount,
     Positive,
     Precision,
     Rate,
     Resources,
     Section,
     Sharding,
-    TrainedPairs,
     choose,
 )
 from vldd_dist.plugins import LOSSES
@@ -59,11 +59,11 @@ class ExpertSettings(Section):
         description="one: an epoch shows each image once, with one of its captions drawn anew in each epoch; all: an epoch shows "
         "each caption once, with its image, as in the published protocol (five times as many steps if an image has five captions).",
     )
-    batch_size: TrainedPairs = Field(128, description="Pairs in a step.")
+    batch_size: PairCount = Field(128, description="Pairs in a step.")
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
     lr_text: Rate = Field(0.1, description="SGD learning rate of the text tower.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' SGD.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' SGD.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Weight decay of the experts' SGD.")
     augment: AugmentSettings | None = Field(
         default_factory=AugmentSettings,
         description="Augmentation of training images; null: no augmentation. With a frozen backbone, experts encode augmented images "

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, NonNegativeFloat, PositiveFloat
 
-from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Positive, Rate, Section, choose, plugin_of
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Positive, Section, choose, plugin_of
 from vldd_dist.plugins import LOSSES
 
 # Values of `image.weights` with a meaning of their own; any other value is a file.
@@ -41,8 +41,8 @@ def _of_scaled_pixels(value: float) -> float:
     return value
 
 
-PixelMean = Annotated[float, Field(ge=0), AfterValidator(_of_scaled_pixels)]
-PixelStd = Annotated[Rate, AfterValidator(_of_scaled_pixels)]
+PixelMean = Annotated[NonNegativeFloat, AfterValidator(_of_scaled_pixels)]
+PixelStd = Annotated[PositiveFloat, AfterValidator(_of_scaled_pixels)]
 
 
 class LoraSettings(Section):

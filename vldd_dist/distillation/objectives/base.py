@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vldd_dist.config.base import HOW_TO_RUN, Plugin, Rate
+from vldd_dist.config.base import HOW_TO_RUN, Plugin
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
@@ -35,7 +35,7 @@ class Objective(Plugin):
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
     in_phases: ClassVar[bool] = False
     restarted: ClassVar[frozenset[str]] = frozenset()
-    max_loss: Annotated[Rate | None, HOW_TO_RUN] = Field(
+    max_loss: Annotated[PositiveFloat | None, HOW_TO_RUN] = Field(
         None,
         description="The distillation stops as diverged when the mean loss of 20 outer steps exceeds it; null: only at NaN or "
         "infinity.",

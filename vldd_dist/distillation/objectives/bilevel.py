@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from vldd_dist.config.base import NonNegative, Positive, Rate, TrainedPairs
+from vldd_dist.config.base import NonNegative, PairCount, Positive, Rate
 from vldd_dist.distillation.batch_exchange import ImageInputs
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.inner_batches import draw_batches, inner_batch_size
@@ -54,14 +54,14 @@ class Bilevel(UnrolledObjective):
         ),
     )
     student_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the student's SGD.")
-    student_weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the student's SGD.")
+    student_weight_decay: NonNegativeFloat = Field(5e-4, description="Weight decay of the student's SGD.")
     inner_lr_image: Rate = Field(0.3, description="Inner learning rate of the image tower at the start.")
     inner_lr_text: Rate = Field(0.3, description="Inner learning rate of the text tower at the start.")
-    lr_rates: Annotated[float, Field(ge=0)] = Field(
+    lr_rates: NonNegativeFloat = Field(
         0.02, description="Outer learning rate of the logarithms of the inner learning rates; 0 keeps them fixed."
     )
-    real_batch_size: TrainedPairs = Field(512, description="Real pairs of the outer loss.")
-    noise: Annotated[float, Field(ge=0)] = Field(
+    real_batch_size: PairCount = Field(512, description="Real pairs of the outer loss.")
+    noise: NonNegativeFloat = Field(
         0.5,
         description=(
             "Gaussian noise on the real pairs of the outer loss (images, or features of a frozen backbone; and texts), in "

@@ -7,13 +7,13 @@ is frozen and its output is learned.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vldd_dist.config.base import Positive, Rate, TrainedPairs
+from vldd_dist.config.base import PairCount, Positive, Rate
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
 from vldd_dist.distillation.objectives.outer_problem import OuterProblem
@@ -27,9 +27,9 @@ class CovarianceMatching(FeatureMatching):
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "covariance_matching"
-    real_batch_size: TrainedPairs = Field(128, description="Real pairs of an outer step.")
-    rho: Rate = Field(1.0, description="Factor of the real cross-covariance (published: 2 at 100 pairs, else 1).")
-    mean_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="Weight of the distance of the means.")
+    real_batch_size: PairCount = Field(128, description="Real pairs of an outer step.")
+    rho: PositiveFloat = Field(1.0, description="Factor of the real cross-covariance (published: 2 at 100 pairs, else 1).")
+    mean_weight: NonNegativeFloat = Field(0.1, description="Weight of the distance of the means.")
     train_model: bool = Field(
         True,
         description=(

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.config.base import Positive, Rate, TrainedPairs
+from vldd_dist.config.base import PairCount, Positive
 from vldd_dist.distillation.clipping import clipped
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
@@ -34,14 +34,14 @@ class DistributionMatching(FeatureMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     name: str = "distribution_matching"
     real_batch_size: Positive = Field(256, description="Real pairs of an outer step.")
-    pairs_per_step: TrainedPairs = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
+    pairs_per_step: PairCount = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
     last_epoch: Annotated[int, Field(ge=2)] = Field(
         5, description="A teacher merges the states of an expert after two epochs, drawn from 1 to last_epoch."
     )
-    sum_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v + t.")
-    difference_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v - t.")
-    width: Rate = Field(0.5, description="Width of the kernel exp(-angle^2 / (2 width^2)), in radians.")
-    clip: Rate | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; null: not clipped.")
+    sum_weight: NonNegativeFloat = Field(0.8, description="Weight of the discrepancy of v + t.")
+    difference_weight: NonNegativeFloat = Field(0.8, description="Weight of the discrepancy of v - t.")
+    width: PositiveFloat = Field(0.5, description="Width of the kernel exp(-angle^2 / (2 width^2)), in radians.")
+    clip: PositiveFloat | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; null: not clipped.")
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
         conflicts = super().conflicts(experiment)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, NonNegativeFloat
 from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
@@ -56,7 +56,7 @@ class UnrolledObjective(Objective):
     )
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
-    lr_rates: Annotated[float, Field(ge=0)] = Field(
+    lr_rates: NonNegativeFloat = Field(
         0.01, description="Outer learning rate of the logarithms of the inner learning rates (lr_lr); 0 keeps them fixed."
     )
     offload_snapshots: Annotated[Literal["none", "cpu", "nvme"], HOW_TO_RUN] = Field(

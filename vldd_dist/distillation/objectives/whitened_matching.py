@@ -8,13 +8,13 @@ Both sides are whitened by the covariances of the real pairs, because those of a
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vldd_dist.config.base import Positive, Rate
+from vldd_dist.config.base import Positive
 from vldd_dist.distillation.context import DistillationContext
 from vldd_dist.distillation.objectives.covariance_matching import cross_covariance
 from vldd_dist.distillation.objectives.feature_matching import FeatureCosts, FeatureMatching, FeatureProblem
@@ -32,7 +32,7 @@ class WhitenedMatching(FeatureMatching):
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "whitened_matching"
-    ridge: Rate = Field(
+    ridge: PositiveFloat = Field(
         1.0, description="Added to both covariances, in units of their mean variance; with a small one noise is matched too."
     )
     caption_subsets: Positive = Field(
@@ -40,7 +40,7 @@ class WhitenedMatching(FeatureMatching):
         description="Number K of caption subsets. Outer step n uses subset k = n mod K: caption k mod C of each image with C "
         "captions.",
     )
-    mean_weight: Annotated[float, Field(ge=0)] = Field(
+    mean_weight: NonNegativeFloat = Field(
         0.1, description="Weight of the distance of the means; 0: only the covariance is matched."
     )
 

@@ -4,10 +4,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, from_numpy
 
-from vldd_dist.config.base import Rate, Section
+from vldd_dist.config.base import Section
 from vldd_dist.seeding import numpy_generator
 
 # All rows of a minibatch (B, ...) -> the mixed rows (B, ...).
@@ -44,7 +44,7 @@ class Blending(Section):
     the texts z (B, D). Each inner step draws one lambda ~ Beta(beta, beta) and one permutation pi. The loss's row tensors are
     not mixed."""
 
-    beta: Rate = Field(1.0, description="Both parameters of the Beta distribution; 1 is uniform.")
+    beta: PositiveFloat = Field(1.0, description="Both parameters of the Beta distribution; 1 is uniform.")
 
     def of_step(self, seed: int) -> Blend:
         """The mixing of the outer step that has this seed."""

@@ -2,14 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.config.base import Rate
 from vldd_dist.models.losses.base import NONE, Learned, Loss
 
 
@@ -19,11 +18,11 @@ class CosineLoss(Loss):
     A learned temperature is a shared tensor `log_temperature` (1,). Its logarithm is learned, so that it stays positive.
     """
 
-    temperature: Rate = Field(0.07, description="The cosine similarities are divided by it.")
+    temperature: PositiveFloat = Field(0.07, description="The cosine similarities are divided by it.")
     learn_temperature: bool = Field(
         False, description="Distillation learns the temperature too, starting from `temperature`, which experts keep."
     )
-    lr_temperature: Annotated[float, Field(ge=0)] = Field(0.01, description="Outer learning rate of the log temperature.")
+    lr_temperature: NonNegativeFloat = Field(0.01, description="Outer learning rate of the log temperature.")
 
     @abstractmethod
     def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vldd_dist.config.base import Positive, Rate, Section
+from vldd_dist.config.base import Positive, Section
 from vldd_dist.models.losses.base import Learned
 from vldd_dist.seeding import derive_seed
 
 DIAGONAL, LEFT, RIGHT = "similarity_diagonal", "similarity_left", "similarity_right"
 MATRIX, NUMBER = "similarity", "number"
 
-OuterRate = Annotated[float, Field(ge=0)]
+OuterRate = NonNegativeFloat
 
 
 class Similarity(Section):
@@ -65,7 +65,7 @@ class LowRankSimilarity(Similarity):
     owned: ClassVar[frozenset[str]] = frozenset({DIAGONAL, LEFT, RIGHT})
     kind: Literal["low_rank"] = "low_rank"
     rank: Positive = Field(10, description="The rank r; each pair has 2 r + 1 numbers.")
-    alpha: Rate = Field(1.0, description="The low-rank part is scaled by alpha / rank.")
+    alpha: PositiveFloat = Field(1.0, description="The low-rank part is scaled by alpha / rank.")
     lr: OuterRate = Field(
         0.005, description="Outer learning rate of a, L and R, for distill.optimiser: adam; 0 keeps the identity."
     )

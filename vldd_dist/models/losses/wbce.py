@@ -1,10 +1,9 @@
 """Weighted binary cross-entropy, the loss that LoRS uses."""
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vldd_dist.config.base import Rate
 from vldd_dist.models.losses.graded import GradedLoss
 
 # Keeps the logarithms finite; the published value.
@@ -24,7 +23,7 @@ class WeightedBCE(GradedLoss):
     """
 
     name: str = "wbce"
-    temperature: Rate = Field(
+    temperature: PositiveFloat = Field(
         0.2,
         description="The cosine similarities are divided by it (published: 0.07, with which a student's first steps overshoot "
         "if all features are similar). On Flickr8k with a frozen image backbone, LoRS reached a recall of 23.5 with 0.07, and "

@@ -1,10 +1,9 @@
 """InfoNCE with a target distribution computed from soft targets."""
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.config.base import Rate
 from vldd_dist.models.losses.graded import SymmetricLoss
 
 
@@ -18,7 +17,7 @@ class WeightedInfoNCE(SymmetricLoss):
     """
 
     name: str = "weighted_infonce"
-    target_temperature: Rate = Field(
+    target_temperature: PositiveFloat = Field(
         0.1, description="The target distribution of a row is the softmax of its similarities divided by this."
     )
 

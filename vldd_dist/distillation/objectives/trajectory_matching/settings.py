@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from vldd_dist.config.base import HOW_TO_RUN, NonNegative, Positive, Rate
+from vldd_dist.config.base import HOW_TO_RUN, NonNegative, Positive
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs
@@ -56,21 +56,21 @@ class TrajectoryMatchingSettings(UnrolledObjective):
         ),
     )
     difference: Literal["central", "forward"] = Field("central", description="Scheme of finite_difference.")
-    temperature: Rate | None = Field(
+    temperature: PositiveFloat | None = Field(
         None,
         description=(
             "Temperature of the loss in the student's steps, if it differs from that of the experts and the evaluation "
             "(published: 1 / log(1 / 0.07) = 0.376). null: the temperature of model.loss."
         ),
     )
-    max_loss: Annotated[Rate | None, HOW_TO_RUN] = Field(
+    max_loss: Annotated[PositiveFloat | None, HOW_TO_RUN] = Field(
         20.0,
         description=(
             "The distillation stops as diverged when the mean matching loss of 20 outer steps exceeds it (2 means that neither "
             "tower of the student has changed)."
         ),
     )
-    check_tolerance: Annotated[Rate, HOW_TO_RUN] = Field(
+    check_tolerance: Annotated[PositiveFloat, HOW_TO_RUN] = Field(
         0.05,
         description=(
             "Largest relative error of finite_difference against `exact`, for the gradient of an unroll on a few pairs, at the "
