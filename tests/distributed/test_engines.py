@@ -57,14 +57,14 @@ def worked(ranks: Ranks, sharding: Sharding, shape: tuple[int, ...]) -> dict[str
 
     found = {"begun with": layout.gather(sharded.read())}
     with torch.no_grad():
-        found["forward pass alone"] = [ranks.all_reduce(loss())]
+        found["forward pass alone"] = [ranks.sum_in_place(loss())]
     sharded.write(layout.cut(there))
     found["written"] = layout.gather(sharded.read())
     found["gradient"] = layout.gather(sharded.backward(loss()))
     assert own.grad is not None
     whole = rows.detach().new_zeros(6, 4000)
     whole[slice(*ranks.rows(6))] = own.grad
-    found["gradient of the inputs"] = [ranks.all_reduce(whole)]
+    found["gradient of the inputs"] = [ranks.sum_in_place(whole)]
     sharded.write_momentum(layout.cut(momentum))
     for _ in range(2):
         sharded.step(loss())

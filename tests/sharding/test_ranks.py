@@ -13,7 +13,7 @@ class One(Ranks):
         super().__init__()
         self.total = total
 
-    def all_reduce(self, tensor: Tensor) -> Tensor:
+    def sum_in_place(self, tensor: Tensor) -> Tensor:
         return self.total
 
 
@@ -22,7 +22,7 @@ def test_a_sum_of_parts_is_the_same_on_all_ranks() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         parts = torch.rand(8, generator=generator).requires_grad_()
-        sums = torch.stack([One(parts.detach().sum()).all_reduce_of_parts(part) for part in parts])
+        sums = torch.stack([One(parts.detach().sum()).sum_of_parts(part) for part in parts])
         assert sums.tolist() == [float(parts.detach().sum())] * 8
         (gradient,) = torch.autograd.grad(sums.sum(), [parts])
         assert gradient.tolist() == [1.0] * 8, "each rank's own part only"

@@ -156,7 +156,7 @@ class Distillation:
                 raise AssertionError(
                     f"the objective {self.settings.objective.name} returned the terms {of_ranks[0]} on rank 0 and {others} on "
                     f"rank {rank}: sum over the ranks, parts that depend on this rank's tensors by "
-                    "`context.ranks.all_reduce_of_parts` and constants by `all_reduce`, or set distill.workers to 1"
+                    "`context.ranks.sum_of_parts` and constants by `sum_in_place`, or set distill.workers to 1"
                 )
 
     def _refuse_missing(self, gradient: OuterGradient) -> None:

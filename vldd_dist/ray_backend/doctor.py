@@ -121,7 +121,7 @@ def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
     if device_type == "cuda":
         torch.cuda.set_device(device)
     ranks = join(rendezvous, rank, 2, device=device, timeout=timedelta(seconds=PAIR_SECONDS))
-    total = float(ranks.all_reduce(torch.ones(1, device=device) * (rank + 1)))
+    total = float(ranks.sum_in_place(torch.ones(1, device=device) * (rank + 1)))
     leave()
     return total
 

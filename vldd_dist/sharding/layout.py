@@ -92,7 +92,7 @@ class Layout:
 
     def inner_products(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """(n,) inner products of n pairs of sharded tensors, by one all-reduce."""
-        return self.ranks.all_reduce(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
+        return self.ranks.sum_in_place(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
 
     def _lengths(self) -> list[int]:
         return [_length(ranges) for ranges in self.ranges]

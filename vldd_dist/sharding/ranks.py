@@ -40,13 +40,13 @@ class Ranks:
         """Whether this is rank 0, which alone reports progress and writes checkpoint records and manifests."""
         return self.rank == 0
 
-    def all_reduce(self, tensor: Tensor) -> Tensor:
+    def sum_in_place(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, computed in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def all_reduce_with_gradient(self, tensor: Tensor) -> Tensor:
+    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, differentiable any number of times (its adjoint is the same sum)."""
         return _Sum.apply(tensor) if self.world_size > 1 else tensor
 
@@ -66,17 +66,15 @@ class Ranks:
                 return rows
             assert len(rows) == max(stop - start, 1), f"{len(rows)} rows, not {start} to {stop} of {total}"
             rows, rest = rows[: stop - start], rows.shape[1:]
-            return self.all_reduce_with_gradient(
-                torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)])
-            )
+            return self.sum_with_gradient(torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)]))
 
         return gather_rows
 
-    def all_reduce_of_parts(self, part: Tensor) -> Tensor:
+    def sum_of_parts(self, part: Tensor) -> Tensor:
         """The sum of `part` over all ranks, the same on all of them bit for bit, with a gradient only to this rank's part. For
         sums in which each term depends on the inputs of one rank only."""
         # The difference is 0 and only carries the gradient.
-        return self.all_reduce(part.detach().clone()) + (part - part.detach())
+        return self.sum_in_place(part.detach().clone()) + (part - part.detach())
 
     def all_gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in the order of ranks."""

@@ -212,8 +212,8 @@ def with_noise(rows: RealRows, scale: float, generator: torch.Generator, ranks: 
     def noisy(tensor: Tensor) -> Tensor:
         # A rank that owns no row computes another rank's first row, which must not be counted twice.
         own_rows = tensor[: owned[1] - owned[0]]
-        mean = ranks.all_reduce(own_rows.sum(dim=0)) / total
-        deviation = (ranks.all_reduce((own_rows - mean).square().sum(dim=0)) / (total - 1)).sqrt()
+        mean = ranks.sum_in_place(own_rows.sum(dim=0)) / total
+        deviation = (ranks.sum_in_place((own_rows - mean).square().sum(dim=0)) / (total - 1)).sqrt()
         noise = torch.randn((total, *tensor.shape[1:]), generator=generator)[slice(*computed)].to(tensor)
         return tensor + scale * deviation.mean() * noise
 

@@ -144,7 +144,7 @@ class ShardedUnroller(Unroller):
         derivatives = method.derivatives(passes, differences)
         result = swept_gradient(unroll, derivatives, update_adjoint=method.update_adjoint, snapshots=self.snapshots)
         # Each rank has the gradient of its own share of the loss.
-        return replace(result, shared_gradients=[self.ranks.all_reduce(share) for share in result.shared_gradients])
+        return replace(result, shared_gradients=[self.ranks.sum_in_place(share) for share in result.shared_gradients])
 
     @contextmanager
     def _gathering(self, total: int) -> Iterator[None]:

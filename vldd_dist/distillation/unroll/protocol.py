@@ -12,7 +12,7 @@ from torch import Tensor
 Tensors = Sequence[Tensor]
 # theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower. With several
 # ranks theta_T is this rank's shards, flat and possibly empty, and the terms are those of all ranks, the same on each, with a
-# gradient to this rank's shards only: sums over elements go through `Ranks.all_reduce_of_parts`, and `all_reduce` if they are
+# gradient to this rank's shards only: sums over elements go through `Ranks.sum_of_parts`, and `sum_in_place` if they are
 # constants. `Unroller.loss_of_rows` makes such a loss of features of real rows.
 OuterLoss = Callable[[Tensors], Tensor]
 

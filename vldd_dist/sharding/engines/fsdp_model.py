@@ -129,7 +129,7 @@ class FsdpModel:
         """Replace the tensors without dimensions by their sums over the ranks."""
         places = [place for place, tensor in enumerate(tensors) if tensor.dim() == 0]
         if places:
-            sums = self.ranks.all_reduce(torch.stack([tensors[place] for place in places]))
+            sums = self.ranks.sum_in_place(torch.stack([tensors[place] for place in places]))
             for place, value in zip(places, sums, strict=True):
                 tensors[place] = value
         return tensors

@@ -54,7 +54,7 @@ class Replicas:
         self.optimiser.zero_grad()
 
     def _sum_gradients(self) -> None:
-        flat = self.layout.ranks.all_reduce(torch.cat([gradient.flatten() for gradient in self._gradients()]))
+        flat = self.layout.ranks.sum_in_place(torch.cat([gradient.flatten() for gradient in self._gradients()]))
         for parameter, gradient in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
 

@@ -60,7 +60,7 @@ def starts_by_pace(
             squares = squared_lengths(*states.at(expert, (start, start), (start + expert_epochs,) * 2))
             tower_indices = torch.tensor(list(states.towers), device=squares.device)
             tower_squares = squares.new_zeros(2).index_add_(0, tower_indices, squares)
-            distances += ranks.all_reduce(tower_squares).sqrt().cpu()
+            distances += ranks.sum_in_place(tower_squares).sqrt().cpu()
         ratios.append(float(distances[0] / distances[1]))
     middle = median(ratios)
     image_starts = [start for start, ratio in zip(all_starts, ratios, strict=True) if ratio >= middle]

@@ -35,7 +35,7 @@ def matching_loss(theta: Tensors, start: Tensors, target: Tensors, towers: Seque
             continue
         remaining = torch.stack([(theta[index] - target[index]).square().sum() for index in indices]).sum()
         moved = torch.stack([(start[index] - target[index]).square().sum() for index in indices]).sum()
-        remaining, moved = ranks.all_reduce_of_parts(remaining), ranks.all_reduce(moved)
+        remaining, moved = ranks.sum_of_parts(remaining), ranks.sum_in_place(moved)
         if not bool(moved > 0):
             raise DataError(
                 f"the expert's {name} tower did not move between the two snapshots: raise experts.lr_{name} or "

@@ -74,7 +74,7 @@ class Shortcuts:
             (after,) = self.states.at(expert, (epoch, epoch))
             steps.append(squared_lengths(before, after))
             before = after
-        lengths = self.ranks.all_reduce(torch.stack(steps)).sqrt().cpu()
+        lengths = self.ranks.sum_in_place(torch.stack(steps)).sqrt().cpu()
         path = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(dim=0)])
         # A tensor that does not move has a path of length 0. It is the same at both ends, so any beta is right.
         betas: list[list[float]] = (path / path[-1].where(path[-1] > 0, 1)).tolist()
