@@ -40,20 +40,20 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _need(need: Need) -> dict[str, Any]:
-    peak_bytes = None if need.terms is None else peak(need.terms)
-    moved = need.moved
+    peak_bytes = None if need.memory_terms is None else peak(need.memory_terms)
+    traffic = need.traffic
     return {
         "kind": need.stage.kind,
         "experiment": need.experiment,
         "peak_bytes": peak_bytes,
         "peak_is_lower_bound": need.is_lower_bound,
-        "peak_of": need.terms,
-        "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
+        "peak_of": need.memory_terms,
+        "gpu_memory_bytes": None if need.memory_limit_bytes is None else need.memory_limit_bytes + RESERVED,
         "fits": fits(need),
         "suggestion": need.suggestion,
-        "host_memory_bytes": need.host,
-        "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,
-        "writes_bytes": moved and moved.writes,
+        "host_memory_bytes": need.host_memory_bytes,
+        "reads_bytes": None if traffic is None or traffic.data is None else traffic.reads + traffic.data,
+        "writes_bytes": traffic and traffic.writes,
     }
 
 

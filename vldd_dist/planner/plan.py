@@ -51,31 +51,31 @@ class Need:
     needs the most memory.
 
     Attributes:
-        terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
+        memory_terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
         is_lower_bound: whether the peak is more than these bytes, because the objective does not say what it takes.
-        limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
-        host: bytes of host memory in which it holds features and embeddings; None if not estimated.
-        moved: bytes read and written; None if not estimated.
-        measured: whether the data set's size in `moved` was read from the store, and not estimated.
+        memory_limit_bytes: bytes of GPU memory for tensors; None if the description names no GPU memory.
+        host_memory_bytes: bytes of host memory in which it holds features and embeddings; None if not estimated.
+        traffic: bytes read and written; None if not estimated.
+        dataset_size_is_measured: whether the data set's size in `traffic` was read from the store, and not estimated.
         suggestion: which settings to change if the unit does not fit.
     """
 
     stage: StageSpec
     experiment: str
-    terms: Terms | None
+    memory_terms: Terms | None
     is_lower_bound: bool
-    limit: int | None
-    host: int | None
-    moved: Traffic | None
-    measured: bool
+    memory_limit_bytes: int | None
+    host_memory_bytes: int | None
+    traffic: Traffic | None
+    dataset_size_is_measured: bool
     suggestion: str | None
 
 
 def fits(need: Need) -> bool | None:
     """Whether the peak is at most the limit; None if it is not known."""
-    if need.terms is None or need.limit is None:
+    if need.memory_terms is None or need.memory_limit_bytes is None:
         return None
-    is_enough = peak(need.terms) <= need.limit
+    is_enough = peak(need.memory_terms) <= need.memory_limit_bytes
     return None if is_enough and need.is_lower_bound else is_enough
 
 
@@ -232,22 +232,22 @@ class _Estimate:
     """The memory that an experiment's units of a stage need.
 
     Attributes:
-        terms: bytes by name; None: unknown.
-        limit: bytes that they have; None: unknown.
+        memory_terms: bytes by name; None: unknown.
+        memory_limit_bytes: bytes that they have; None: unknown.
     """
 
     of: PlannedExperiment
-    terms: Terms | None
-    limit: int | None
+    memory_terms: Terms | None
+    memory_limit_bytes: int | None
 
     @property
     def peak(self) -> int:
         """Bytes; -1 if unknown."""
-        return -1 if self.terms is None else peak(self.terms)
+        return -1 if self.memory_terms is None else peak(self.memory_terms)
 
     @property
     def is_too_much(self) -> bool:
-        return self.terms is not None and self.limit is not None and self.peak > self.limit
+        return self.memory_terms is not None and self.memory_limit_bytes is not None and self.peak > self.memory_limit_bytes
 
 
 def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tuple[list[Need], list[str]]:
@@ -284,13 +284,17 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
     need = Need(
         stage=stage,
         experiment=experiment.name,
-        terms=most.terms,
+        memory_terms=most.memory_terms,
         is_lower_bound=bool(_without_costs(stage, experiment)),
-        limit=most.limit,
-        host=stage.host_memory(experiment, estimator.trace, data) if stage.host_memory and data is not None else None,
-        moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
-        measured=data is not None and data.measured,
-        suggestion=suggest(experiment, stage, most.limit, estimator) if most.limit is not None and most.is_too_much else None,
+        memory_limit_bytes=most.memory_limit_bytes,
+        host_memory_bytes=stage.host_memory(experiment, estimator.trace, data)
+        if stage.host_memory and data is not None
+        else None,
+        traffic=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
+        dataset_size_is_measured=data is not None and data.measured,
+        suggestion=suggest(experiment, stage, most.memory_limit_bytes, estimator)
+        if most.memory_limit_bytes is not None and most.is_too_much
+        else None,
     )
     return need, notes
 

@@ -67,21 +67,21 @@ def _print_needs(plan: Plan, console: Console) -> None:
     table = _table(title, "stage", *of, "peak", "GPU memory", "reads", "writes", names=1 + len(of))
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
-        traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)
-        memory = ("?", "?") if need.terms is None else (_peak(need), _limit(need))
+        traffic = ("-", "-") if need.traffic is None else _traffic(need.traffic, need.dataset_size_is_measured)
+        memory = ("?", "?") if need.memory_terms is None else (_peak(need), _limit(need))
         table.add_row(need.stage.title, *name, *memory, *traffic)
     console.print(table)
     if plan.needs:
         _say("The peak is the memory of one worker.", console)
     for need in plan.needs:
-        if need.terms and not plan.sharing:
-            _say(f"{need.stage.title}: {_breakdown(need.terms)}", console)
+        if need.memory_terms and not plan.sharing:
+            _say(f"{need.stage.title}: {_breakdown(need.memory_terms)}", console)
         if need.suggestion:
             of_variant = f" of {need.experiment}" if plan.sharing else ""
             _say(f"{need.stage.title}{of_variant} do not fit: {need.suggestion}", console, "red")
-        if need.host is not None:
+        if (held := need.host_memory_bytes) is not None:
             _say(
-                f"{need.stage.title} hold {format_size(need.host)} in host memory: the features and embeddings of all splits; "
+                f"{need.stage.title} hold {format_size(held)} in host memory: the features and embeddings of all splits; "
                 "copies of parts of them come on top.",
                 console,
             )
@@ -124,14 +124,14 @@ def _number(figure: float) -> str:
 
 def _peak(need: Need) -> str:
     """`> 1.2 GiB` for a lower bound."""
-    assert need.terms is not None
-    return f"{'> ' if need.is_lower_bound else ''}{format_size(peak(need.terms))}"
+    assert need.memory_terms is not None
+    return f"{'> ' if need.is_lower_bound else ''}{format_size(peak(need.memory_terms))}"
 
 
 def _limit(need: Need) -> str:
     """The GPU's memory, and whether the peak fits. The limit does not include `RESERVED`."""
     said = {True: "fits", False: "too small", None: "?"}[fits(need)]
-    return "-" if need.limit is None else f"{format_size(need.limit + RESERVED)}: {said}"
+    return "-" if need.memory_limit_bytes is None else f"{format_size(need.memory_limit_bytes + RESERVED)}: {said}"
 
 
 def _breakdown(terms: Terms) -> str:
