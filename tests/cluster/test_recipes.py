@@ -258,9 +258,9 @@ meeting, server = open_rendezvous("127.0.0.1", 1)
 ranks = join(meeting, 0, 1, device=torch.device("cpu"), timeout=timedelta(seconds=60))
 for sharding in ("zero1", "zero2", "zero3"):
     model = torch.nn.Linear(8, 4)
-    sharded = shard_model(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), sharding, ranks)
-    sharded.step(sharded(torch.ones(2, 8)).sum())
-    sharded.backward(sharded(torch.ones(2, 8)).sum())
+    engine = shard_model(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), sharding, ranks)
+    engine.step(engine(torch.ones(2, 8)).sum())
+    engine.backward(engine(torch.ones(2, 8)).sum())
 print("steps taken")
 """
 

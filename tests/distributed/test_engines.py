@@ -49,31 +49,31 @@ def worked(ranks: Ranks, sharding: Sharding, shape: tuple[int, ...]) -> dict[str
     momentum = [torch.randn_like(p) for p in model.parameters() if p.requires_grad]
     there = [torch.randn_like(value) / 30 for value in momentum]
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9, weight_decay=0.01)
-    sharded = shard_model(model, optimiser, sharding, ranks)
-    layout = sharded.layout
+    engine = shard_model(model, optimiser, sharding, ranks)
+    layout = engine.layout
 
     def loss() -> Tensor:
-        return sharded(own).square().sum()
+        return engine(own).square().sum()
 
-    found = {"begun with": layout.gather(sharded.read())}
+    found = {"begun with": layout.gather(engine.read())}
     with torch.no_grad():
         found["forward pass alone"] = [ranks.sum_in_place(loss())]
-    sharded.write(layout.cut(there))
-    found["written"] = layout.gather(sharded.read())
-    found["gradient"] = layout.gather(sharded.backward(loss()))
+    engine.write(layout.cut(there))
+    found["written"] = layout.gather(engine.read())
+    found["gradient"] = layout.gather(engine.backward(loss()))
     assert own.grad is not None
     whole = rows.detach().new_zeros(6, 4000)
     whole[slice(*ranks.rows(6))] = own.grad
     found["gradient of the inputs"] = [ranks.sum_in_place(whole)]
-    sharded.write_momentum(layout.cut(momentum))
+    engine.write_momentum(layout.cut(momentum))
     for _ in range(2):
-        sharded.step(loss())
-    found["after steps"] = layout.gather(sharded.read())
-    found["momentum"] = layout.gather(sharded.read_momentum())
-    found["still"] = [sharded.whole("blocks.1.still").clone(), sharded.whole("blocks.0.still_gain").clone()]
+        engine.step(loss())
+    found["after steps"] = layout.gather(engine.read())
+    found["momentum"] = layout.gather(engine.read_momentum())
+    found["still"] = [engine.whole("blocks.1.still").clone(), engine.whole("blocks.0.still_gain").clone()]
     # Every element is on one rank, and a rank's part is a flat tensor.
-    assert all(shard.dim() == 1 for shard in sharded.read())
-    assert sum(ranks.all_gather(sum(len(shard) for shard in sharded.read()))) == sum(value.numel() for value in there)
+    assert all(shard.dim() == 1 for shard in engine.read())
+    assert sum(ranks.all_gather(sum(len(shard) for shard in engine.read()))) == sum(value.numel() for value in there)
     return found
 
 

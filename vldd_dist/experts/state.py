@@ -33,24 +33,24 @@ class ExpertState:
     """Saves an expert's checkpoints and snapshots, and restores the newest checkpoint.
 
     Args:
-        encoder: the dual encoder that `model` holds.
+        model: the dual encoder that `engine` holds.
 
     Attributes:
         snapshots: the kept snapshots written so far: object name -> description.
     """
 
-    def __init__(self, model: ShardedModel, encoder: DualEncoder, skeleton: Skeleton, writer: UnitWriter, ranks: Ranks) -> None:
-        self.model, self.encoder, self.skeleton, self.writer, self.ranks = model, encoder, skeleton, writer, ranks
+    def __init__(self, engine: ShardedModel, model: DualEncoder, skeleton: Skeleton, writer: UnitWriter, ranks: Ranks) -> None:
+        self.engine, self.model, self.skeleton, self.writer, self.ranks = engine, model, skeleton, writer, ranks
         self.names, self.tower_names = skeleton.view.names, skeleton.view.tower_names
         self.snapshots: dict[str, ObjectInfo] = {}
 
     @contextmanager
     def whole(self) -> Iterator[DualEncoder]:
         """Within the `with` block, the expert has all its parameters on this rank, so that its recall can be measured."""
-        if not self.model.in_shards:
-            yield self.encoder
+        if not self.engine.in_shards:
+            yield self.model
             return
-        with self.skeleton.whole(self.model) as model:
+        with self.skeleton.whole(self.engine) as model:
             yield model
 
     def save(self, epoch: int, keep: bool, forgetting: ForgettingCounts, facts: dict[str, Any], uploads: AsyncWriter) -> None:
@@ -60,8 +60,8 @@ class ExpertState:
             keep: whether the trajectory keeps this epoch. Its snapshots are then written as blobs, which the checkpoint lists.
         """
         rank, world = self.ranks.rank, self.ranks.world_size
-        shards = dict(zip(self.names, self.model.read(), strict=True))
-        momentum = dict(zip(self.names, self.model.read_momentum(), strict=False))
+        shards = dict(zip(self.names, self.engine.read(), strict=True))
+        momentum = dict(zip(self.names, self.engine.read_momentum(), strict=False))
         parameters = {tower: self._encoded(tower, shards) for tower in TOWERS}
         objects = {row_file_name("momentum", rank, world): tensors.encode(momentum)}
         if self.ranks.is_main:
@@ -82,7 +82,7 @@ class ExpertState:
         save_together(self.writer, self.ranks, epoch, objects, record, uploads, write_kept)
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
-        shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))
+        shapes = dict(zip(self.names, self.engine.layout.shapes, strict=True))
         owned = {name: shards[name] for name, owner in zip(self.names, self.tower_names, strict=True) if owner == tower}
         if self.ranks.world_size == 1:
             return tensors.encode({name: shard.view(shapes[name]) for name, shard in owned.items()})
@@ -93,8 +93,8 @@ class ExpertState:
         checkpoint = newest_checkpoint(self.writer, self.ranks)
         if checkpoint is None:
             return None
-        self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
-        self.model.write_momentum(self._shards(checkpoint, ["momentum"]))
+        self.engine.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
+        self.engine.write_momentum(self._shards(checkpoint, ["momentum"]))
         self.snapshots = {name: ObjectInfo(**info) for name, info in checkpoint.facts["snapshots"].items()}
         counts = tensors.decode(checkpoint.read("forgetting.safetensors"), f"epoch {checkpoint.step}")
         return checkpoint.step, ForgettingCounts(**counts), checkpoint.facts
@@ -110,4 +110,4 @@ class ExpertState:
             flat = ({key: tensor.flatten() for key, tensor in of_file.items()} for of_file in decoded)
             whole |= concatenated(flat, source)
         device = self.skeleton.model.mean.device
-        return self.model.layout.cut([whole[name].to(device) for name in self.names]) if whole else []
+        return self.engine.layout.cut([whole[name].to(device) for name in self.names]) if whole else []

@@ -109,8 +109,8 @@ class ExpertTraining:
         inputs.model.bf16_backbone = settings.precision == "bf16"
         # Both are made before the model is sharded.
         self.frozen_backbone, skeleton = frozen_backbone(inputs.model), Skeleton(inputs.model)
-        self.model = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
-        self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
+        self.engine = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
+        self.state = ExpertState(self.engine, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
         split = inputs.dataset.splits["train"]
         self.entries = split.images if settings.captions == "one" else split.captions
@@ -150,9 +150,9 @@ class ExpertTraining:
             for image_inputs, texts, entries in self._batches(epoch):
                 uploads.check()
                 model.gather_rows = ranks.rows_gatherer(len(entries))
-                image_features, text_features = self.model(image_inputs, texts)
+                image_features, text_features = self.engine(image_inputs, texts)
                 loss = inputs.loss(image_features, text_features)
-                self.model.step(loss / ranks.world_size)
+                self.engine.step(loss / ranks.world_size)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
                     raise DivergenceError(

@@ -30,15 +30,15 @@ class ShardedFirstOrder:
     """Implements `unroll.FirstOrder` on a model that is replicated or sharded over the ranks.
 
     Args:
-        model: the dual encoder on the ranks, with its parameters in the order of theta.
-        encoder: the dual encoder that `model` was made of; it gathers rows.
+        engine: the dual encoder on the ranks, with its parameters in the order of theta.
+        model: the dual encoder that `engine` was made of; it gathers rows.
 
     Attributes:
         step_inputs: what the student's steps take; of fixed tensors this rank's rows. `blend` mixes the features of all rows.
     """
 
-    def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
-        self.model, self.encoder, self.layout, self.ranks = model, encoder, BatchLayout(loss), ranks
+    def __init__(self, engine: ShardedModel, model: DualEncoder, loss: Loss, ranks: Ranks) -> None:
+        self.engine, self.model, self.layout, self.ranks = engine, model, BatchLayout(loss), ranks
         self.step_inputs = StepInputs()
 
     def with_inputs(self, step_inputs: StepInputs) -> Self:
@@ -51,23 +51,23 @@ class ShardedFirstOrder:
         self, theta: Tensors, batch: Tensors, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `unroll.FirstOrder`. The engine computes the gradient of theta in any case."""
-        self.model.write(theta)
+        self.engine.write(theta)
         with torch.enable_grad(), replayed_randomness(self.step_inputs.seed, step, batch[0].device):
             batch_leaves = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
             inputs, texts, *learned = self.step_inputs.batch(batch_leaves, step)
-            features = self.model(inputs, texts, self.step_inputs.mix(step))
-            gradient = self.model.backward(self.loss_share(features, learned, self.encoder))
+            features = self.engine(inputs, texts, self.step_inputs.mix(step))
+            gradient = self.engine.backward(self.loss_share(features, learned, self.model))
         batch_gradient = [
             torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in batch_leaves if of_batch
         ]
         return gradient if of_theta else [], batch_gradient
 
-    def loss_share(self, features: tuple[Tensor, Tensor], learned: Tensors, encoder: DualEncoder) -> Tensor:
+    def loss_share(self, features: tuple[Tensor, Tensor], learned: Tensors, model: DualEncoder) -> Tensor:
         """This rank's share of the loss, from the features of all rows."""
-        return self.layout.loss_of(features, learned, encoder) / self.ranks.world_size
+        return self.layout.loss_of(features, learned, model) / self.ranks.world_size
 
     def inner_products(self, a: Tensors, b: Tensors) -> Tensor:
-        return self.model.layout.inner_products(a, b)
+        return self.engine.layout.inner_products(a, b)
 
 
 class ShardedDoubleBackward:
@@ -90,9 +90,9 @@ class ShardedDoubleBackward:
     def products(
         self, theta: Tensors, batch: Tensors, step: int, v: Tensors, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
-        layout = self.first_order.model.layout
+        layout = self.first_order.engine.layout
         local = DoubleBackward(_LossShare(self.skeleton, self.first_order))
-        with self.skeleton.with_frozen(self.first_order.model):
+        with self.skeleton.with_frozen(self.first_order.engine):
             products = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
         return StepProducts(
             layout.scatter_sum(products.theta) if with_theta and products.theta is not None else None,

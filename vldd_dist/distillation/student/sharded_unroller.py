@@ -75,9 +75,9 @@ class ShardedUnroller(Unroller):
         set_unfused_attention(self.skeleton.model)
         self.fresh_weights = FreshWeights(model)
         # The engine requires an optimiser, but its steps are never taken: the unroll writes the parameters itself.
-        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
-        self.layout = sharded.layout
-        self.first_order = ShardedFirstOrder(sharded, model, loss, ranks)
+        engine = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
+        self.layout = engine.layout
+        self.first_order = ShardedFirstOrder(engine, model, loss, ranks)
         owned = list(zip(view.names, view.tower_names, self.layout.own, strict=True))
         self.snapshot_slices = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
@@ -88,7 +88,7 @@ class ShardedUnroller(Unroller):
         return tuple(snapshot[name].to(device) for name in self.names)
 
     def fresh_starts(self) -> Callable[[int], Tensors]:
-        starting_shards = self.first_order.model.read()
+        starting_shards = self.first_order.engine.read()
 
         def start(seed: int) -> Tensors:
             drawn = self.fresh_weights.draw(seed)
@@ -103,12 +103,12 @@ class ShardedUnroller(Unroller):
     @torch.no_grad()
     def features(self, theta: Tensors, rows: RealRows) -> tuple[Tensor, Tensor]:
         with in_mode(self.model, training=False), self._gathering(rows.total):
-            self.first_order.model.write(theta)
-            features: tuple[Tensor, Tensor] = self.first_order.model(rows.inputs, rows.texts)
+            self.first_order.engine.write(theta)
+            features: tuple[Tensor, Tensor] = self.first_order.engine(rows.inputs, rows.texts)
             return features
 
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
-        engine, world_size = self.first_order.model, self.ranks.world_size
+        engine, world_size = self.first_order.engine, self.ranks.world_size
 
         def outer(theta: Tensors) -> Tensor:
             with in_mode(self.model, training=True), self._gathering(rows.total):

@@ -32,16 +32,16 @@ class Skeleton:
         self.view = ParameterView(self.model)
 
     @contextmanager
-    def with_frozen(self, model: ShardedModel) -> Iterator[DualEncoder]:
+    def with_frozen(self, engine: ShardedModel) -> Iterator[DualEncoder]:
         """Within the `with` block, the frozen parameters are on this rank."""
-        with self._filled((name, model.whole(name)) for name in self.frozen):
+        with self._filled((name, engine.whole(name)) for name in self.frozen):
             yield self.model
 
     @contextmanager
-    def whole(self, model: ShardedModel) -> Iterator[DualEncoder]:
+    def whole(self, engine: ShardedModel) -> Iterator[DualEncoder]:
         """Within the `with` block, all parameters are on this rank."""
-        trainable = zip(self.view.names, model.layout.gather(model.read()), strict=True)
-        with self.with_frozen(model), self._filled(trainable):
+        trainable = zip(self.view.names, engine.layout.gather(engine.read()), strict=True)
+        with self.with_frozen(engine), self._filled(trainable):
             yield self.model
 
     @contextmanager
