@@ -92,7 +92,7 @@ def test_a_worker_names_unit_attempt_and_node(
     monkeypatch.setenv("VLDD_LOG", "json")
     monkeypatch.setattr("vldd_dist.pipeline.execute.stage_of", lambda kind: SimpleNamespace(version=1, run=fails))
     queue = SimpleNamespace(actor=SimpleNamespace(put_nowait=SimpleNamespace(remote=lambda message: None)))
-    answer = worker.answer(make("expert 0").order(), store, queue, "node-1", None, 0)
+    answer = worker.run_checked(make("expert 0").order(), store, queue, "node-1", None, 0)
     assert answer["status"] == "crashed"
     told = lines(capsys)
     assert [line["message"].split()[0] for line in told] == ["attempt", "so", "failed", "ended:"]

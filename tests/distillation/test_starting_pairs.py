@@ -101,6 +101,14 @@ def test_a_start_of_other_pairs_is_refused(
         starting_pairs(context(initialise))
 
 
+def bare_context(**inputs: Any) -> DistillationContext:
+    """A context without settings and data."""
+    nothing: Any = None
+    model = SimpleNamespace(image_backbone=torch.nn.Identity())
+    named = {"settings": nothing, "model": model, "loss": InfoNCE(), "embeddings": nothing, "report": lambda event: None}
+    return DistillationContext(total=2, seed=0, image_features=None, **named | inputs)
+
+
 @pytest.mark.parametrize("on_features", [False, True])
 def test_the_shape_of_a_synthetic_image(on_features: bool) -> None:
     """A part of the data is distilled in feature space."""
@@ -108,19 +116,16 @@ def test_the_shape_of_a_synthetic_image(on_features: bool) -> None:
     model = DualEncoder(FeatureBackbone(7), ModelSettings(image=image, joint_dim=3), 5)
     if not on_features:
         model.image_backbone = torch.nn.Identity()
-    nothing: Any = None
-    made = DistillationContext(
-        settings=nothing,
-        total=2,
-        seed=0,
-        model=model,
-        loss=InfoNCE(),
-        embeddings=nothing,
-        image_features=None,
-        report=lambda event: None,
-        open_dataset=lambda: SimpleNamespace(image_size=16),  # type: ignore[arg-type, return-value]
-    )
+    made = bare_context(model=model, open_dataset=lambda: SimpleNamespace(image_size=16))
     assert made.image_shape == ((7,) if on_features else (3, 16, 16))
+
+
+def test_inputs_that_a_context_does_not_have_are_explained() -> None:
+    for ask in (lambda: bare_context().open_experts(None), lambda: bare_context().expert_features()):
+        with pytest.raises(AssertionError, match="used an input that its `needs` does not name: name it there"):
+            ask()
+    with pytest.raises(AssertionError, match="a distillation on features in memory has no images"):
+        _ = bare_context().dataset
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from vldd_dist.data.prepared.image_features import ImageFeatures
 
 
-def _not_asked_for(*arguments: Any) -> Any:
-    raise AssertionError("an objective or initialisation used an input that its `needs` does not name, or that is not there")
+def _not_named(*arguments: Any) -> Any:
+    raise AssertionError("an objective or initialisation used an input that its `needs` does not name: name it there")
+
+
+def _no_dataset() -> Any:
+    raise AssertionError("a distillation on features in memory has no images: take an objective and an initialisation without")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,8 @@ class DistillationContext:
             "expert_features".
         open_dataset: opens the real images and captions. A distillation on features in memory has none.
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
-        choices: what an initialisation has chosen by a long computation, by its name, in values of JSON; the same on all ranks.
-            Checkpoints keep it, so that a resumed distillation does not compute it again.
+        choices: results of an initialisation's long computations, by its name, as JSON values, the same on all ranks.
+            Checkpoints keep them, so that a resumed distillation does not repeat them.
     """
 
     settings: DistillationSettings
@@ -59,9 +63,9 @@ class DistillationContext:
     image_features: "ImageFeatures | None"
     report: SendReport
     ranks: Ranks = SOLO
-    open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
-    expert_features: Callable[[], dict[str, Tensor]] = _not_asked_for
-    open_dataset: Callable[[], "Dataset"] = _not_asked_for
+    open_experts: Callable[[ShardSlices | None], Experts] = _not_named
+    expert_features: Callable[[], dict[str, Tensor]] = _not_named
+    open_dataset: Callable[[], "Dataset"] = _no_dataset
     taken: frozenset[int] = frozenset()
     choices: dict[str, Any] = field(default_factory=dict)
 

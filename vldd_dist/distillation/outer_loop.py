@@ -155,8 +155,8 @@ class Distillation:
             if not same:
                 raise AssertionError(
                     f"the objective {self.settings.objective.name} returned the terms {of_ranks[0]} on rank 0 and {others} on "
-                    f"rank {rank}: sum over the ranks, parts that depend on this rank's tensors by "
-                    "`context.ranks.sum_of_parts` and constants by `sum_in_place`, or set distill.workers to 1"
+                    f"rank {rank}: every rank must return the sum over all ranks: use `context.ranks.sum_of_parts` for parts "
+                    "that depend on this rank's tensors, `sum_in_place` for constants; or set distill.workers to 1"
                 )
 
     def _refuse_missing(self, gradient: OuterGradient) -> None:

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 def execute(
     order: UnitOrder, store: Store, report: SendReport, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """Run one attempt at a unit and commit its manifest. It does nothing if the unit is already committed, by another run or by
-    an earlier attempt whose answer was lost.
+    """Compute a unit and commit its manifest, unless it is committed already, by another run or by an earlier attempt whose
+    answer was lost.
 
     If the unit has several ranks, each of them calls this; rank 0 sends reports and commits the objects of all ranks. When
     `should_stop` returns True, a long unit stores a checkpoint and ends.

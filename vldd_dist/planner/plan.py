@@ -281,20 +281,18 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
         return None, notes
     most = max(estimates, key=lambda estimate: (estimate.is_too_much, estimate.peak))
     experiment, data, estimator = most.of.experiment, most.of.data, most.of.estimator
+    limit = most.memory_limit_bytes
+
     need = Need(
         stage=stage,
         experiment=experiment.name,
         memory_terms=most.memory_terms,
         is_lower_bound=bool(_without_costs(stage, experiment)),
-        memory_limit_bytes=most.memory_limit_bytes,
-        host_memory_bytes=stage.host_memory(experiment, estimator.trace, data)
-        if stage.host_memory and data is not None
-        else None,
+        memory_limit_bytes=limit,
+        host_memory_bytes=stage.host_memory(experiment, estimator.trace, data) if stage.host_memory and data else None,
         traffic=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         dataset_size_is_measured=data is not None and data.measured,
-        suggestion=suggest(experiment, stage, most.memory_limit_bytes, estimator)
-        if most.memory_limit_bytes is not None and most.is_too_much
-        else None,
+        suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and most.is_too_much else None,
     )
     return need, notes
 

@@ -81,12 +81,12 @@ def test_a_machine_with_another_version_of_the_package_computes_nothing(store: S
         orders.append(order)
     # Also if it is a rank of a unit, before it tries to reach the others.
     for order, rendezvous in itertools.product(orders, [None, ("127.0.0.1", 9)]):
-        found = worker.answer(order, store, Reports(), "n1", rendezvous, 0)  # type: ignore[arg-type]
+        found = worker.run_checked(order, store, Reports(), "n1", rendezvous, 0)  # type: ignore[arg-type]
         assert (found["status"], found["exit_code"], found["node"]) == ("broken", 1, "n1")
         sentence = f"the machine {platform.node()} has another version of vldd_dist, or of a plug-in, than "
         assert found["cause"].startswith(sentence)
         assert store.keys("units") == []
-    assert worker.answer(unit.order(), store, Reports(), "n1", None, 0)["status"] == "done"  # type: ignore[arg-type]
+    assert worker.run_checked(unit.order(), store, Reports(), "n1", None, 0)["status"] == "done"  # type: ignore[arg-type]
 
 
 class Revised(Coreset):
@@ -107,7 +107,7 @@ def test_a_machine_with_another_revision_of_a_plugin_computes_nothing(store: Sto
     newer = replace(unit, spec=unit.spec | {"method": {"name": "revised", "revision": 2}})
     missing = replace(unit, spec={"of": [{"name": "gone", "revision": 1}]})
     for other, said in ((newer, "'revised' (1) than the unit (2)"), (missing, "'gone' (none) than the unit (1)")):
-        found = worker.answer(other.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
+        found = worker.run_checked(other.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
         assert (found["status"], found["exit_code"]) == ("broken", 1)
         assert f"has another revision of the plug-in {said}: use one image" in found["cause"]
     assert store.keys("units") == []
@@ -128,7 +128,7 @@ def test_a_plugin_whose_library_does_not_work_on_this_machine_is_an_outcome(
     fails_when_imported(monkeypatch, tmp_path, registry, "unfit")
     kind, spec = ("unfit", {}) if registry is STAGES else ("coreset", {"method": {"name": "unfit", "revision": 1}})
     unit = WorkUnit(kind, spec, version=stage_of("coreset").version)
-    found = worker.answer(unit.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
+    found = worker.run_checked(unit.order(), store, Reports(), "n1", None, 0)  # type: ignore[arg-type]
     assert (found["status"], found["exit_code"], found["node"]) == ("broken", 1, "n1")
     assert "operator torchvision::nms does not exist" in found["cause"]
     assert (f"the machine {platform.node()} cannot load the plug-in 'unfit': " in found["cause"]) == (registry is CORESETS)

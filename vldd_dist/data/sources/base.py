@@ -37,7 +37,8 @@ class Part:
         start, stop: positions [start, stop) in the source. Each source defines what its positions count, for example samples,
             files or bytes.
         limit: largest number of samples; None: all.
-        samples: number of samples, including unreadable ones, if the source knows it. It must not give more.
+        samples: number of samples, including unreadable ones, if the source knows it. A source that states it must
+            not yield more.
     """
 
     start: int

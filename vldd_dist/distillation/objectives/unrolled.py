@@ -84,7 +84,7 @@ class UnrolledObjective(Objective):
             refuse_backbone_dropout(model)
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
-        """Those of `gradient`. An objective with more adds them to these."""
+        """Which settings `gradient` does not work with. Subclasses append their own."""
         key, distill, gradient = "distill.objective.gradient", experiment.distill, GRADIENTS.load(self.gradient)
         conflicts = []
         if gradient.first_order_only and not self.allows_finite_differences():

@@ -8,12 +8,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-# Tensors in a fixed order: a student's parameters, a batch, or a vector laid out as either.
+# Tensors in a fixed order.
 Tensors = Sequence[Tensor]
-# theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower. With several
-# ranks theta_T is this rank's shards, flat and possibly empty, and the terms are those of all ranks, the same on each, with a
-# gradient to this rank's shards only: sums over elements go through `Ranks.sum_of_parts`, and `sum_in_place` if they are
-# constants. `Unroller.loss_of_rows` makes such a loss of features of real rows.
+# theta_T -> (n,) differentiable terms, whose sum is the outer loss. Trajectory matching has one term per tower.
+# With several ranks, theta_T is this rank's flat, possibly empty, shards. Every rank returns the same terms, with a gradient
+# only to its own shards: sum parts with `Ranks.sum_of_parts`, constants with `sum_in_place`. `Unroller.loss_of_rows` makes such
+# a loss of features of real rows.
 OuterLoss = Callable[[Tensors], Tensor]
 
 

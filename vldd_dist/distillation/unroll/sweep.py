@@ -39,8 +39,7 @@ def swept_gradient(
     sweep = _Sweep(unroll, derivatives, InPlace() if snapshots is None else snapshots)
     sweep.forward()
     terms = sweep.turn()
-    batches, rates, shared = sweep.backward(update_adjoint=update_adjoint)
-    return UnrollResult(terms, batches, rates, shared)
+    return UnrollResult(terms, *sweep.backward(update_adjoint=update_adjoint))
 
 
 class _Sweep:

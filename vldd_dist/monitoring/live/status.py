@@ -81,20 +81,20 @@ class StatusWriter(View):
         if self.run_state is not None:
             self._write(self.now(self.run_state, self.ended_as))
 
-    def now(self, state: RunState, word: State) -> RunStatus:
+    def now(self, run: RunState, state: State) -> RunStatus:
         """The status at this moment.
 
         Args:
-            word: running, or how the run ended.
+            state: running, or how the run ended.
         """
-        now = state.clock()
+        now = run.clock()
         return RunStatus(
             experiment=self.experiment,
             run=self.run,
-            state=word,
+            state=state,
             stages={
-                kind: StageStatus(total=total, done=state.done[kind], failed=state.failed[kind])
-                for kind, total in state.total.items()
+                kind: StageStatus(total=total, done=run.done[kind], failed=run.failed[kind])
+                for kind, total in run.total.items()
             },
             running=[
                 UnitStatus(
@@ -102,9 +102,9 @@ class StatusWriter(View):
                     seconds=round(now - running.started_at, 1),
                     event=known_figures(running.figures(now)),
                 )
-                for running in state.running.values()
+                for running in run.running.values()
             ],
-            time_left=str(time_left(state)),
+            time_left=str(time_left(run)),
             notices=list(self.notices),
         )
 

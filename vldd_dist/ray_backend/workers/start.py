@@ -27,7 +27,7 @@ Answer = dict[str, Any]
 
 
 def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
-    """Run one attempt at a unit. Later tasks use the same process, unless this attempt crashed or broke.
+    """Ray's task: `run`, after which the process ends if the attempt may have spoilt it.
 
     Args:
         payload: pickled (order, store).
@@ -41,7 +41,8 @@ def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
 
 
 def run(payload: bytes, unit_id: str, events: Any, rendezvous: tuple[str, int] | None = None, rank: int = 0) -> Answer:
-    """Run one attempt at a unit. It never raises, because the driver might be unable to unpickle the exception."""
+    """Import the package, unpickle the order and run it (`run_checked`). What fails before is an answer too: the driver might
+    not unpickle an exception."""
     node = ray.get_runtime_context().get_node_id()
     try:
         say_started(unit_id, node, events)
@@ -50,7 +51,7 @@ def run(payload: bytes, unit_id: str, events: Any, rendezvous: tuple[str, int] |
         order, store = pickle.loads(payload)
     except Exception as error:
         return broken(error, node)
-    return ray_worker.answer(order, store, events, node, rendezvous, rank)
+    return ray_worker.run_checked(order, store, events, node, rendezvous, rank)
 
 
 def say_started(unit_id: str, node: str, events: Any) -> None:

@@ -38,10 +38,11 @@ logger = logging.getLogger(__name__)
 load_all()
 
 
-def answer(
+def run_checked(
     order: UnitOrder, store: Store, events: Queue, node: str, rendezvous: tuple[str, int] | None, rank: int
 ) -> dict[str, Any]:
-    """Run a unit; never raises. Returns the fields of the attempt's `Outcome` as a dict, which can be read without our modules.
+    """Compare the stage's version, join the other ranks and run the order, with log lines that name the unit. Never raises.
+    Returns the fields of the attempt's `Outcome` as a dict, which can be read without our modules.
 
     Args:
         node: Ray's id of this process's node.
@@ -70,7 +71,7 @@ def answer(
 
 
 def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: Ranks = SOLO) -> Outcome:
-    """Run one attempt at a unit; never raises."""
+    """Execute an order, sending reports and obeying stop signals; exceptions become outcomes. Never raises."""
     last_sent = -float("inf")
 
     def report(event: UnitReport) -> None:

@@ -19,7 +19,7 @@ from vldd_dist.training_loop import PHASE
 # The role of the previous phase's unit among a unit's inputs.
 EARLIER = "earlier"
 
-# (name of the stored rows, rows of this phase's pairs) -> rows of the pairs of all phases up to this one.
+# Puts the rows of this phase's pairs after those of the earlier phases' stored rows of the given name.
 Join = Callable[[str, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
