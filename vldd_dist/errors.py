@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from vldd_dist.control_characters import one_line
 
+# Phrases in the errors of torch's CPU and CUDA allocators, cuBLAS and cuDNN, of which not all are `torch.OutOfMemoryError`.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+
 # Longest quotation of another library's error.
 MOST_CHARACTERS = 300
 
@@ -21,6 +24,13 @@ def message_of(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for errors whose further lines are a traceback; cut as by `message_of`."""
     return str(error).strip().partition("\n")[0][:MOST_CHARACTERS]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that a device or the machine ran out of memory."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)
 
 
 def did_you_mean(name: str, names: Iterable[str], similarity: float = 0.6) -> str:
@@ -75,7 +85,7 @@ class DataError(VlddError):
 
 
 class MissingData(DataError):
-    """The source does not exist on this machine. Unlike damaged data, this does not prevent a plan."""
+    """A file or folder of the source does not exist on this machine. If none of the source does, a plan works without it."""
 
 
 class OtherOnThisMachine(DataError):

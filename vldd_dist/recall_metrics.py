@@ -20,6 +20,8 @@ DISPLAY_NAMES: dict[RecallMetric, str] = {name: f"{name[:2].upper()}@{name[2:]}"
 # With fewer images than this, one image changes the recall of texts by more than a percentage point.
 FEW_IMAGES = 100
 
+AT_MOST = "at most "
+
 # Keys of the other columns of a recall table.
 OTHER_COLUMNS = ("pairs", "method", "of_full_data", "runs", "students")
 
@@ -34,15 +36,16 @@ def coarseness(images: int, about: str = "", split: str = "test") -> str | None:
     the features, because there are no K wrong images. None if they are enough.
 
     Args:
-        about: "about " if the number is an expected one, "at most " if it is a bound.
+        about: "about " if the number is an expected one, `AT_MOST` if it is a bound.
         split: the images' split, as it is to be called.
     """
     if not 0 < images < FEW_IMAGES:
         return None
+    least = "at least " if about == AT_MOST else ""
     counted = f"{about}{images} {split} image{'s' * (images != 1)}"
     of_texts, of_images = (" and ".join(f"{task}@{k}" for k in RECALL_AT if images <= k) for task in ("TR", "IR"))
     always = f", and any student has 100 % in {of_images} (with one caption per image in {of_texts} too)" if of_images else ""
-    return f"With {counted}, a student's TR@K changes in steps of {100 / images:.1f} percentage points{always}."
+    return f"With {counted}, a student's TR@K changes in steps of {least}{100 / images:.1f} percentage points{always}."
 
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:

@@ -26,3 +26,11 @@ def test_tables_of_one_application_with_other_settings_have_other_titles() -> No
 def test_labels_name_no_default_that_is_made_by_a_function() -> None:
     assert choose(INITIALISATIONS, "by_modality").label == "by_modality"
     assert APPLICATIONS.load("one_shot_federated")(clusters=3).label == "one_shot_federated clusters=3"
+
+
+def test_labels_name_the_settings_that_differ_in_a_nested_section() -> None:
+    """And not the whole section, as it stands in applications-scenes."""
+    changed = {"name": "continual_learning", "tasks": 4, "distill": {"outer_steps": 40, "validate_every": 20}}
+    assert choose(APPLICATIONS, changed).label == (
+        "continual_learning tasks=4 distill.outer_steps=40 distill.validate_every=20"
+    )

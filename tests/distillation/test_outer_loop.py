@@ -166,7 +166,7 @@ def test_pairs_that_validate_like_their_start_are_the_learned_ones(
     facts = run.run()
     assert (facts.best_step, facts.best_validation) == (best_step, recall)
     said = [event.text for event in events if isinstance(event, Notice)]
-    unchanged = ["no outer step improved the validation recall, so the result is the pairs it started from"]
+    unchanged = ["no outer step improved the validation recall, so the result is what it started from"]
     assert said == (unchanged if best_step == 0 else [])
     assert torch.equal(run.best.images, seen[best_step].images)
     assert not torch.equal(seen[2].images, seen[0].images)

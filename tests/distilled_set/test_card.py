@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from tests.distilled_sets import RECIPE, distilled_set, save_unchecked
 from vldd_dist import DistilledSet, build_towers, load_distilled
+from vldd_dist.config.sections.model import LoraSettings
 from vldd_dist.distilled_set.publishing.card import render_card
 from vldd_dist.distilled_set.publishing.hub_header import licence_keys, size_category
 from vldd_dist.distilled_set.publishing.write import save
@@ -155,11 +156,11 @@ def test_weights_that_the_recipe_says_are_in_the_set_must_be_there(tmp_path: Pat
 
 
 def test_the_card_says_what_a_student_of_ones_own_must_be() -> None:
-    lora = {"rank": 3, "alpha": 8, "targets": ".*fc1", "dropout": 0.0}
+    """The default expression has a bar, which would end the cell of the table."""
+    lora = LoraSettings(rank=3, alpha=8).model_dump()
     shown = of_recipe(image_model="vit_tiny_patch16_224", image_model_args={"depth": 3}, image_train="lora", lora=lora)
-    assert "timm vit_tiny_patch16_224 (depth 3), train lora (rank 3, alpha 8, targets .*fc1, dropout 0.0), head" in render_card(
-        shown
-    )
+    adapters = r"rank 3, alpha 8, targets `.*\.attn\.(qkv\|proj)`, dropout 0.0"
+    assert f"| timm vit_tiny_patch16_224 (depth 3), train lora ({adapters}), head " in render_card(shown)
 
 
 def test_the_card_says_that_pairs_are_those_of_the_start() -> None:

@@ -117,6 +117,7 @@ class Pooled(nn.Module):
     ("text_tower", "sentence"),
     [
         (nn.Linear(9, 16), r"text_tower does not take inputs of float32 of shape \(\d, 8\) on cpu: mat1 and mat2 shapes"),
+        (nn.Sequential(nn.Linear(9, 16), nn.LazyLinear(16)), "text_tower does not take inputs of float32"),
         (nn.Linear(8, 16).double(), "text_tower does not take inputs of float32"),
         (nn.Linear(8, 16, device="meta"), "text_tower does not take inputs of float32"),
         (nn.Linear(8, 4), "image_tower returns 16 features and text_tower 4: give towers with the same number of features"),
@@ -128,6 +129,21 @@ class Pooled(nn.Module):
 def test_towers_that_do_not_suit_the_set_are_named(text_tower: nn.Module, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         train_on(distilled_set(), small_towers()[0], text_tower)
+
+
+class Failing(nn.Linear):
+    def __init__(self, sentence: str) -> None:
+        super().__init__(8, 16)
+        self.sentence = sentence
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(self.sentence)
+
+
+@pytest.mark.parametrize("sentence", ["DefaultCPUAllocator: can't allocate memory", "CUDA error: device-side assert triggered"])
+def test_faults_of_the_machine_are_not_blamed_on_a_tower(sentence: str) -> None:
+    with pytest.raises(RuntimeError, match=sentence):
+        train_on(distilled_set(), small_towers()[0], Failing(sentence))
 
 
 @pytest.mark.parametrize(("rates", "chosen"), [([0.1, 0.3, 0.3], 0.3), ([0.3, 0.1, 0.1, 0.2], 0.1), ([0.3, 0.1], 0.1)])

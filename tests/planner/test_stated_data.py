@@ -42,6 +42,14 @@ def test_a_plan_without_the_data_uses_the_numbers_in_the_description(name: str, 
         planned(name, tmp_path, "data.val_images=null")
 
 
+def test_a_source_of_which_only_a_part_is_there_is_refused_as_by_a_run(tmp_path: Path) -> None:
+    """A plan for other data would hide a mistyped name."""
+    settings = shards(tmp_path).source.model_dump(mode="json")
+    settings["val"] = str(tmp_path / "mistyped.tar")
+    with pytest.raises(DataError, match=r"mistyped\.tar"):
+        plan(experiment(f"data.source={json.dumps(settings)}"), None)
+
+
 def test_limits_that_stand_for_unknown_numbers_of_images_are_named(tmp_path: Path) -> None:
     """The number of samples in tars is known only when they are read."""
     source = json.dumps(shards(tmp_path).source.model_dump(mode="json"))

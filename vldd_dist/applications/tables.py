@@ -49,7 +49,7 @@ def application_table(application: Application, experiment: str, results: Sequen
     for result in merged(results):
         settings.setdefault(result.setting, []).append(result)
     return Table(
-        title=" ".join((f"{experiment}: {application.title}", *application.changes())),
+        title=" ".join((f"{experiment}: {application.title}", *application.changed_settings())),
         columns=[
             Column(key="method", head="method"),
             *(Column(key=figure.key, head=figure.head, group=figure.group, figures=True) for figure in application.figures),

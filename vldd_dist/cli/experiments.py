@@ -57,7 +57,7 @@ def run(
     in_process: InProcess = False,
 ) -> None:
     """Run or resume an experiment, or a study of several variants: what the store already has is not repeated."""
-    from vldd_dist.config.loading.descriptions import LoadedStudy, load_description
+    from vldd_dist.config.loading.descriptions import load_description
     from vldd_dist.config.loading.load import resource_overrides
 
     options = RunOptions(until, tuple(track or ()), max_running, wait_hours)
@@ -68,8 +68,6 @@ def run(
     described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     # Not before the line on the terminal, because these imports take seconds.
     from vldd_dist.monitoring.live.tracking import check_tracking
-    from vldd_dist.monitoring.reports.budgets import check_budgets
-    from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.store.store import Store
 
     console = SafeConsole() if plan else RunConsole()
@@ -77,9 +75,7 @@ def run(
         check_tracking(tracker)
         if is_job() and not plan:
             check_tracker_of_job(tracker)
-    if isinstance(described, LoadedStudy):
-        check_published(described)
-        check_budgets(described)
+    _check_tables(described)
     if store is not None:
         _refuse_store_in_data(described, Store(store))
     if plan:
@@ -98,6 +94,17 @@ def run(
     from vldd_dist.ray_backend.run import run_description
 
     raise typer.Exit(run_description(described, Store(store), console, options))
+
+
+def _check_tables(described: "Described") -> None:
+    """Check the tables of a study before anything runs. Raises ConfigError."""
+    from vldd_dist.config.loading.descriptions import LoadedStudy
+    from vldd_dist.monitoring.reports.budgets import check_budgets
+    from vldd_dist.monitoring.reports.published_figures import check_published
+
+    if isinstance(described, LoadedStudy):
+        check_published(described)
+        check_budgets(described)
 
 
 def _check_options(store: str | None, plan: bool, as_json: bool) -> None:
@@ -181,6 +188,7 @@ def submit(
     # The user's own come last, so that they take precedence.
     changes = [*resource_overrides(gpus, gpu_memory), *(overrides or [])]
     described = load_description(config, changes)
+    _check_tables(described)
     job, running_with = submit_job(described, config, changes, store, address, working_dir, more)
     options = shlex.join(more)
     if running_with is None:

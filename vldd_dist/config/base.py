@@ -153,6 +153,20 @@ class Section(BaseModel):
         """Names of the fields that only say how a unit runs, except the resources that its workers request from Ray."""
         return [name for name in cls._fields_with_role("how to run") if cls.model_fields[name].annotation is not Resources]
 
+    def changed_settings(self) -> list[str]:
+        """KEY=VALUE for each setting that differs from its default, except those that only say how a unit runs. The key of a
+        setting in a nested section has the keys of both."""
+        changes = []
+        for key, field in type(self).model_fields.items():
+            value, default = getattr(self, key), _default(field)
+            if key in ("name", *self.execution_names()) or _identity(value) == _identity(default):
+                continue
+            if isinstance(value, Section) and not isinstance(value, Plugin) and (nested := value.changed_settings()):
+                changes += [f"{key}.{change}" for change in nested]
+            else:
+                changes.append(f"{key}={_shown(value)}")
+        return changes
+
     @classmethod
     def _fields_with_role(cls, role: str | None) -> list[str]:
         return [name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role]
@@ -263,16 +277,7 @@ class Plugin(Section):
     @property
     def label(self) -> str:
         """The name, followed by the settings that differ from their defaults, except those that only say how a unit runs."""
-        return " ".join((self.name, *self.changes()))
-
-    def changes(self) -> list[str]:
-        """KEY=VALUE for each setting that differs from its default, except those that only say how a unit runs."""
-        changes = []
-        for key, field in type(self).model_fields.items():
-            value = getattr(self, key)
-            if key not in ("name", *self.execution_names()) and _identity(value) != _identity(_default(field)):
-                changes.append(f"{key}={_shown(value)}")
-        return changes
+        return " ".join((self.name, *self.changed_settings()))
 
     def needed(self) -> frozenset[str]:
         """Those of `needs` that it needs with these settings, and those of the plug-ins that it combines."""

@@ -90,7 +90,7 @@ class Distillation:
             raise reason_to_end
         best_step, best_recall = self.history.best_validation()
         if best_step == 0:
-            self.report(Notice("no outer step improved the validation recall, so the result is the pairs it started from"))
+            self.report(Notice("no outer step improved the validation recall, so the result is what it started from"))
         return DistillationFacts(
             best_step=best_step,
             best_validation=best_recall,

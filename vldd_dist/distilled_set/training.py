@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.errors import DivergenceError, first_line
+from vldd_dist.errors import DivergenceError, first_line, is_out_of_memory
 from vldd_dist.training_loop import PHASE, phases_of, sgd, train_epochs
 
 
@@ -60,8 +60,8 @@ def train_on(
         loss.check_shared(distilled.shared)
     towers = (image_tower, text_tower)
     fixed = [part for tower in towers for part in _fixed(tower)]
-    _materialise(image_tower, images[:1])
-    _materialise(text_tower, distilled.texts[:1])
+    _materialise("image_tower", image_tower, images[:1])
+    _materialise("text_tower", text_tower, distilled.texts[:1])
     trained = _trainable(towers)
     device = trained[0].device
     rate = recipe.learning_rate if learning_rate is None else learning_rate
@@ -109,9 +109,10 @@ def _features(name: str, tower: nn.Module, inputs: Tensor) -> Tensor:
     given = f"{inputs.dtype} of shape {tuple(inputs.shape)} on {inputs.device}".removeprefix("torch.")
     try:
         features = tower(inputs)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        # What is wrong with the machine is not wrong with the tower.
+        if is_out_of_memory(error) or "CUDA error" in str(error):
+            raise
         raise ValueError(f"{name} does not take inputs of {given}: {first_line(error)}") from error
     if not isinstance(features, Tensor):
         raise ValueError(f"{name} returns {type(features).__name__} for inputs of {given}: give a module that returns a tensor")
@@ -141,8 +142,8 @@ def _trainable(towers: Sequence[nn.Module]) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _materialise(tower: nn.Module, example: Tensor) -> None:
-    """Initialise lazy layers (`torch.nn.LazyLinear`), whose shapes depend on the input."""
+def _materialise(name: str, tower: nn.Module, example: Tensor) -> None:
+    """Initialise lazy layers (`torch.nn.LazyLinear`), whose shapes depend on the input. Raises as `_features`."""
     if any(is_lazy(parameter) for parameter in tower.parameters()):
         device = next(parameter.device for parameter in tower.parameters())
-        tower.eval()(example.to(device))
+        _features(name, tower.eval(), example.to(device))

@@ -15,7 +15,7 @@ ROUNDING = 1e-3
 
 def advice_on(described: Described) -> list[str]:
     """The notes on an experiment or on the variants of a study, each once. Their image models exist. Of a source that is
-    not here nothing is said: a plan says itself that it works without the data."""
+    not here, only what follows from the limits in the description is said."""
     experiments = described.experiments.values()
     # A source may read its whole index to count its images, so each is asked once and not for each variant.
     of_data = {experiment.data.model_dump_json(): experiment for experiment in experiments}

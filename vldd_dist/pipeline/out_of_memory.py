@@ -6,22 +6,13 @@ from contextlib import contextmanager
 
 import torch
 
-from vldd_dist.errors import DeviceMemoryError, DeviceOccupied
+from vldd_dist.errors import DeviceMemoryError, DeviceOccupied, is_out_of_memory
 from vldd_dist.pipeline.stage import StageSpec
 
-# Phrases in the RuntimeErrors of torch's CPU and CUDA allocators, cuBLAS and cuDNN, which are not `torch.OutOfMemoryError`.
-_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 _CAPACITY = re.compile(r"total capacity of ([\d.]+ \w+)")
 # What this process uses beside the tensors of its allocator: CUDA's context, loaded kernels, NCCL's buffers.
 _OUTSIDE_ALLOCATOR = 2 << 30
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that a device or the machine ran out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
 
 
 @contextmanager

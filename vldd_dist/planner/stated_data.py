@@ -20,7 +20,7 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
     """
     plannable: dict[str, Experiment] = {}
     # Settings of the data as JSON -> why its source is not here.
-    missing: dict[str, str] = {}
+    missing: dict[str, MissingData] = {}
     stand_in: Source = choose(SOURCES, "scenes")
     for name, experiment in experiments.items():
         error = missing.get(key := experiment.data.model_dump_json()) or _problem(experiment)
@@ -35,17 +35,35 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
         "The data cannot be read here, so the plan uses the numbers of images in the description, and "
         f"{stand_in.captions_per_image()} captions per image"
     )
-    return plannable, [f"{assumption} ({error})" for error in set(missing.values())]
+    return plannable, [f"{assumption} ({error})" for error in dict.fromkeys(map(str, missing.values()))]
 
 
-def _problem(experiment: Experiment) -> str | None:
-    """Why the source is not here; None if it is. A source that is here and damaged raises the same error as in a run."""
+def _problem(experiment: Experiment) -> MissingData | None:
+    """Why the source is not here; None if it is.
+
+    Raises:
+        DataError: only a part of the source is here, or it is damaged: a run would fail with the same error.
+    """
     source: Source = experiment.data.source
+    missing: list[MissingData] = []
+    is_here = False
     try:
-        for split in source.own_splits():
-            for part in source.parts(split, limit=1, part_samples=1):
-                # Some sources look at their files only here.
-                source.describe(split, part, seed=experiment.seed)
+        splits = source.own_splits()
     except MissingData as error:
-        return str(error)
-    return None
+        return error
+    for split in splits:
+        try:
+            parts = source.parts(split, limit=1, part_samples=1)
+        except MissingData as error:
+            missing.append(error)
+            continue
+        for part in parts:
+            try:
+                # Some sources look at their files only here, and `describe` may look at those of all parts.
+                source.describe_only(split, [part], seed=experiment.seed)
+                is_here = True
+            except MissingData as error:
+                missing.append(error)
+    if missing and is_here:
+        raise missing[0]
+    return missing[0] if missing else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.sources.base import Part, Source
-from vldd_dist.recall_metrics import coarseness
+from vldd_dist.recall_metrics import AT_MOST, coarseness
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def small_splits(data: DataSettings) -> dict[str, str]:
         if expected[split] == 0
     }
     for split in ("val", "test"):
-        qualifier = "about " if split in carved else "at most " if split in limits else ""
+        qualifier = "about " if split in carved else AT_MOST if split in limits else ""
         if coarse := coarseness(expected[split], qualifier, split):
             notes[split] = coarse
     return notes

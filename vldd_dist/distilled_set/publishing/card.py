@@ -95,9 +95,19 @@ def _weights_of(recipe: Recipe) -> str:
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    """For example `infonce, temperature 0.07`; nested settings are in brackets."""
-    texts = {key: f"({_in_words(value)})" if isinstance(value, dict) else value for key, value in settings.items()}
-    return ", ".join(str(text) if key in ("name", "kind") else f"{key} {text}" for key, text in texts.items())
+    """For example `infonce, temperature 0.07`; nested settings are in brackets, and texts such as expressions are code."""
+
+    def shown(key: str, value: Any) -> str:
+        if key in ("name", "kind"):
+            return str(value)
+        if isinstance(value, dict):
+            value = f"({_in_words(value)})"
+        elif isinstance(value, str):
+            # A bar would end the cell of the table, also within code.
+            value = "`" + value.replace("|", "\\|") + "`"
+        return f"{key} {value}"
+
+    return ", ".join(shown(key, value) for key, value in settings.items())
 
 
 def _size_of(parts: Mapping[str, int]) -> str:

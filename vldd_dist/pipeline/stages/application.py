@@ -53,7 +53,7 @@ def unit(graph: UnitGraph, number: int, pairs: int | None = None, seed: int | No
         "seed": experiment.seed,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, model)}
-    label = " ".join((application.name.replace("_", " "), *application.changes()))
+    label = " ".join((application.name.replace("_", " "), *application.changed_settings()))
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"
