@@ -18,7 +18,7 @@ LONGER = [
     *TINY,
     "data.train_images=160",
     "experts.epochs=6",
-    "distill.outer_steps=500",
+    "distill.outer_steps=200",
     "distill.checkpoint_every=5",
     "distill.objective.min_experts=1",
     "coresets.methods=[random]",
