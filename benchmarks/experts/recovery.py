@@ -11,7 +11,7 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.executor import connected_executor
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.store.store import Store
 
@@ -70,7 +70,7 @@ def recovery_seconds() -> float:
             Controller(
                 units,
                 store,
-                lambda: RayExecutor(store),
+                lambda: connected_executor(store),
                 RunState([watch]),
                 should_stop=lambda: watch.again_at is not None,
             ).run()

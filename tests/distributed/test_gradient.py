@@ -30,6 +30,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "vit with checkpointing": {**VIT, "grad_checkpointing": True},
     "lora vit": {**VIT, "train": "lora"},
+    "lora vit with checkpointing": {**VIT, "train": "lora", "grad_checkpointing": True},
     "relu": {"model": "test_resnet"},
     "a loss that learns": {"loss": ScaledInfoNCE()},
     "a low-rank similarity": {"loss": WeightedBCE(temperature=0.07, similarity={"rank": 2})},

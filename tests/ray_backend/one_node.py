@@ -25,9 +25,6 @@ SOON = RetryBudget(pauses=(0.1,))
 class Joined(RayExecutor):
     """Uses the Ray that the test started, and leaves it running."""
 
-    def _join(self) -> None:
-        assert ray.is_initialized()
-
     def close(self) -> None:
         for attempt in self.running.values():
             attempt.stop()
@@ -38,7 +35,7 @@ def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
     """Ray on one node with one CPU and one GPU (declared to Ray, not a real one)."""
     start_ray(num_cpus=1, num_gpus=1, **more)
     try:
-        yield Joined(Store(str(folder)))
+        yield Joined(Store(str(folder)), owns_cluster=True)
     finally:
         ray.shutdown()
 

@@ -38,7 +38,7 @@ def test_status_and_report_say_what_ended_the_run(store: Store, monkeypatch: pyt
         raise ConfigError(SENTENCE)
 
     monkeypatch.setattr("vldd_dist.monitoring.reports.report.Reporter", Recorder)
-    monkeypatch.setattr(run, "RayExecutor", refuse)
+    monkeypatch.setattr(run, "connected_executor", refuse)
     with pytest.raises(ConfigError, match=SENTENCE):
         run.run_description(experiment(), store, Console(file=printed))
     # It may take a minute.

@@ -10,7 +10,6 @@ import ray
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.ray_backend import doctor, run
 from vldd_dist.ray_backend import executor as executor_module
-from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import STARTS, start_ray
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets, running_processes
@@ -57,8 +56,8 @@ def test_an_empty_address_names_no_cluster(value: str | None, monkeypatch: pytes
     monkeypatch.setattr(executor_module, "start_ray", lambda: called.append("start_ray"))
     monkeypatch.setattr(executor_module, "join_cluster", lambda address: called.append("join_cluster"))
     monkeypatch.setattr(run, "compare_gpus", lambda units: called.append("compare_gpus"))
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
-    assert RayExecutor(Store("memory://x")).owns_cluster
+    monkeypatch.setattr(executor_module, "RayExecutor", lambda store, owns_cluster, *more: owns_cluster)
+    assert executor_module.connected_executor(Store("memory://x"))
     run._refuse_what_cannot_run([], Store("memory://x"))
     assert called == ["start_ray", "compare_gpus"]
     (found,) = doctor._cluster()

@@ -59,7 +59,7 @@ class Driver:
             raise KeyboardInterrupt
 
         with self.monkeypatch.context() as patch:
-            patch.setattr(run, "RayExecutor", no_ray)
+            patch.setattr(run, "connected_executor", no_ray)
             with pytest.raises(InterruptedRun):
                 run.run_description(described, self.store, Console(file=said, width=500), RunOptions(until))
         return said.getvalue()

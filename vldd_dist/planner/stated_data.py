@@ -1,10 +1,10 @@
 """Planning without the data, from the numbers of images that the description states."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.errors import DataError, MissingData
 from vldd_dist.plugins import SOURCES
 
@@ -44,26 +44,34 @@ def _problem(experiment: Experiment) -> MissingData | None:
     Raises:
         DataError: only a part of the source is here, or it is damaged: a run would fail with the same error.
     """
-    source: Source = experiment.data.source
-    missing: list[MissingData] = []
-    is_here = False
+    found = list(_look_at_parts(experiment.data.source, experiment.seed))
+    missing = [error for error in found if error is not None]
+    if missing and len(missing) < len(found):
+        raise missing[0]
+    return missing[0] if missing else None
+
+
+def _look_at_parts(source: Source, seed: int) -> Iterator[MissingData | None]:
+    """For each part of the source, why it is missing, or None if it is here."""
     try:
         splits = source.own_splits()
     except MissingData as error:
-        return error
+        yield error
+        return
     for split in splits:
         try:
             parts = source.parts(split, limit=1, part_samples=1)
         except MissingData as error:
-            missing.append(error)
+            yield error
             continue
         for part in parts:
-            try:
-                # Some sources look at their files only here, and `describe` may look at those of all parts.
-                source.describe_only(split, [part], seed=experiment.seed)
-                is_here = True
-            except MissingData as error:
-                missing.append(error)
-    if missing and is_here:
-        raise missing[0]
-    return missing[0] if missing else None
+            yield _missing_part(source, split, part, seed)
+
+
+def _missing_part(source: Source, split: str, part: Part, seed: int) -> MissingData | None:
+    try:
+        # Some sources look at their files only here, and `describe` may look at those of all parts.
+        source.describe_only(split, [part], seed=seed)
+    except MissingData as error:
+        return error
+    return None

@@ -29,26 +29,35 @@ NODES_SECONDS = 10.0
 NODES_AGE_SECONDS = 1.0
 
 
+def make_queue() -> Queue:
+    """The queue of the workers' reports. Its process is on the driver's node, so that the loss of another node does not destroy
+    it. If the process is killed, for lack of memory for example, Ray starts another one, to which the running units go on
+    reporting."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1})
+
+
 class RayExecutor:
-    """An `Executor` on the cluster that RAY_ADDRESS names; if it names none, Ray is started on this machine.
+    """An `Executor` on the Ray to which this process is connected. `connected_executor` makes one.
 
     Args:
+        owns_cluster: whether this process has started Ray, so that Ray ends with it.
         notice: shows a line of text to the user.
         hurry: whether `close` should end at once, without waiting for checkpoints.
-
-    Raises:
-        ConfigError: the cluster cannot be joined.
-        InterruptedRun: Ray does not start on this machine.
+        make_queue: makes the queue of the workers' reports, and another one if it is lost.
     """
 
     def __init__(
-        self, store: Store, notice: Callable[[str], None] = lambda text: None, hurry: Callable[[], bool] = lambda: False
+        self,
+        store: Store,
+        owns_cluster: bool,
+        notice: Callable[[str], None] = lambda text: None,
+        hurry: Callable[[], bool] = lambda: False,
+        make_queue: Callable[[], Queue] = make_queue,
     ) -> None:
-        self.store, self._notice, self._hurry = store, notice, hurry
-        self._address = cluster_address()
-        self.owns_cluster = self._address is None
-        self._join()
-        self.queue = self._make_queue()
+        self.store, self.owns_cluster, self._notice, self._hurry = store, owns_cluster, notice, hurry
+        self._make_queue = make_queue
+        self.queue = make_queue()
         self.running: dict[str, Attempt] = {}
         # Ids of all units that had an attempt.
         self._submitted: set[str] = set()
@@ -58,18 +67,6 @@ class RayExecutor:
         self._sent_outcomes: dict[str, Outcome] = {}
         self._nodes_checked_at = self._nodes_asked_at = -float("inf")
         self._nodes: dict[str, NodeSize] = {}
-
-    def _join(self) -> None:
-        if self._address is None:
-            start_ray()
-        else:
-            join_cluster(self._address)
-
-    def _make_queue(self) -> Queue:
-        # On the driver's node, so that the loss of another node does not destroy the queue. If its process is killed, for
-        # lack of memory for example, Ray starts another one, to which the running units go on reporting.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1})
 
     def capacity(self) -> Capacity:
         resources = ray.cluster_resources()
@@ -186,3 +183,21 @@ class RayExecutor:
             attempt.outcome()
             attempt.stop()
         ray.shutdown()
+
+
+def connected_executor(
+    store: Store, notice: Callable[[str], None] = lambda text: None, hurry: Callable[[], bool] = lambda: False
+) -> RayExecutor:
+    """An executor on the cluster that RAY_ADDRESS names; if it names none, Ray is started on this machine. The arguments are
+    those of `RayExecutor`.
+
+    Raises:
+        ConfigError: the cluster cannot be joined.
+        InterruptedRun: Ray does not start on this machine.
+    """
+    address = cluster_address()
+    if address is None:
+        start_ray()
+    else:
+        join_cluster(address)
+    return RayExecutor(store, address is None, notice, hurry)

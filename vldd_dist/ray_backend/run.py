@@ -25,7 +25,7 @@ from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.revisions import check_revisions
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.executor import connected_executor
 from vldd_dist.ray_backend.gpus import compare_gpus
 from vldd_dist.ray_backend.joining import cluster_address
 from vldd_dist.ray_backend.metrics import RayMetrics
@@ -146,7 +146,7 @@ def _run_units(
             console.print(told, style="dim", markup=False, highlight=False)
             # Ray's processes, and units that store checkpoints, are ended by `RayExecutor.close`.
             signals.end_process = False
-            executor = RayExecutor(store, lambda text: state.event(RunNotice(text)), signals.again)
+            executor = connected_executor(store, lambda text: state.event(RunNotice(text)), signals.again)
             # Ray has installed handlers of its own, which end the process.
             signals.install()
             return executor

@@ -163,9 +163,7 @@ def test_losing_the_progress_queue_does_not_end_the_run(
             return [("a", encode(Progress(size, 9), "n"))]
 
     made: list[OfOne] = []
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: OfOne())
-    executor = RayExecutor(Store("memory://x"))
+    executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: OfOne())
     assert executor.reports() == []
     assert len(made) == 1 + replaced
     assert executor.reports() == ([UnitReported("a", Progress(1, 9), "n")] if replaced else [])
@@ -187,10 +185,8 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
         def stop(self) -> None:
             """Does nothing: the attempt has ended."""
 
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: MessageQueue(told))
     monkeypatch.setattr(executor_module.ray, "wait", lambda references, num_returns, timeout: (references, []))
-    executor = RayExecutor(Store("memory://x"))
+    executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: MessageQueue(told))
     executor.running = {"a": Ended(), "b": Ended()}  # type: ignore[dict-item]
     assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
     assert executor.reports() == [UnitReported("a", Progress(1, 9), "n")]
@@ -223,12 +219,10 @@ def test_a_run_that_ends_waits_for_checkpoints_unless_the_user_is_in_a_hurry(
         return (references, []) if now >= needed else ([], references)
 
     now, told, unit = 0.0, list[str](), Storing()
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
     monkeypatch.setattr(executor_module.ray, "wait", wait)
     monkeypatch.setattr(executor_module.ray, "shutdown", lambda: None)
     monkeypatch.setattr(executor_module.time, "monotonic", lambda: now)
-    executor = RayExecutor(Store("memory://x"), told.append, lambda: now >= hurry_at)
+    executor = RayExecutor(Store("memory://x"), True, told.append, lambda: now >= hurry_at, make_queue=lambda: None)
     executor.running = {"a": unit}
     executor.close()
     assert (now, unit.calls) == (waited, ["ask_to_stop", "stop"])
@@ -239,10 +233,8 @@ def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.Monkey
     """A straggler that was moved may still have reports in the queue, and the cause of its process's end."""
     messages: list[Message] = []
 
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: MessageQueue(messages))
     monkeypatch.setattr(executor_module, "TaskAttempt", lambda *arguments: "attempt")
-    executor = RayExecutor(Store("memory://x"))
+    executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: MessageQueue(messages))
     order = make("a").order()
     executor.submit(order)
     other = ("b", encode(Progress(2, 9), "n"))

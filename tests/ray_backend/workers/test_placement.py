@@ -147,16 +147,14 @@ def test_a_group_keeps_away_from_the_nodes_that_broke_it(
 def test_a_unit_goes_back_to_a_node_that_broke_it_when_the_others_leave(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would keep it in its queue for as long as the node that it must avoid is the only one."""
     RecordedRay(monkeypatch, 4, 4)
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
     queue = SimpleNamespace(qsize=lambda: 0, get_nowait_batch=lambda size: [])
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: queue)
     monkeypatch.setattr(executor_module.ray, "wait", lambda references, **options: ([], references))
     monkeypatch.setattr(executor_module.ray, "cancel", lambda reference, force: None)
     monkeypatch.setattr(executor_module.ray, "kill", lambda actor: None)
     monkeypatch.setattr(attempts, "remove_placement_group", lambda group: None)
     monkeypatch.setattr(executor_module, "NODES_SECONDS", 0)
     monkeypatch.setattr(executor_module, "NODES_AGE_SECONDS", 0)
-    executor = RayExecutor(Store("memory://x"))
+    executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: queue)
     restricted = order(AvoidedNodes(("n1",)), workers=workers)
     executor.submit(restricted)
     assert executor.wait(1) == []
@@ -173,9 +171,7 @@ def test_ray_is_asked_for_its_nodes_once_and_not_for_each_unit(monkeypatch: pyte
     RecordedRay(monkeypatch, 4, 4)
     nodes, asked = executor_module.ray.nodes(), list[str]()
     monkeypatch.setattr(executor_module.ray, "nodes", lambda: asked.append("nodes") or nodes)
-    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: None)
-    executor = RayExecutor(Store("memory://x"))
+    executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: None)
     for number in range(100):
         executor.running[str(number)] = SimpleNamespace(order=order(AvoidedNodes(("n1",))))  # type: ignore[assignment]
     assert executor._stop_without_room() == []
