@@ -13,7 +13,13 @@ from tests.studies import load_study
 from vldd_dist.config.loading.descriptions import LoadedStudy
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.losses.infonce import InfoNCE
-from vldd_dist.monitoring.reports.budgets import BudgetedSet, budgeted_sets, check_budgets, compared_sizes
+from vldd_dist.monitoring.reports.budgets import (
+    BudgetedSet,
+    budgeted_sets,
+    check_budgets,
+    compared_sizes,
+    sizes_with_similarity,
+)
 
 WBCE = {"name": "wbce", "similarity": {"kind": "full"}}
 
@@ -33,6 +39,13 @@ def test_sizes_are_those_of_the_sets(similarity: dict[str, Any]) -> None:
     assert BudgetedSet("a", 5, 6, of_pair, None).size(5) == 5 * of_pair
     assert BudgetedSet("a", 5, 6, of_pair, InfoNCE(learn_temperature=True)).size(5) == 5 * of_pair + 4
     assert BudgetedSet("a", 5, 10**6, of_pair, distilled.loss).size(10**6) > 10**6, "without the memory of a large similarity"
+
+
+def test_sizes_of_an_experiment_are_those_of_its_sets_with_a_learned_similarity(tmp_path: Path) -> None:
+    loaded = study(tmp_path, {}, [5, 7], WBCE)
+    pair = 4 * (3 * 32 * 32 + 8)
+    assert sizes_with_similarity(loaded.experiments["one"], 8) == {5: (5 * pair + 100, 5 * pair), 7: (7 * pair + 196, 7 * pair)}
+    assert sizes_with_similarity(loaded.experiments["two"], 8) == {}
 
 
 def test_a_set_larger_than_its_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,15 @@ def test_means_of_pairs_do_not_count_as_the_best_coreset():
     assert not any("means of real pairs" in note for note in recall_table(report()).notes)
 
 
+def test_the_bytes_of_a_learned_similarity_are_stated_beside_real_pairs():
+    data = report().model_copy(update={"similarity_sizes": {10: (1234, 1200), 30: (1230, 1200)}})
+    said = "A distilled set has a learned similarity too, and so more bytes than real pairs: 2.8 % more at 10 pairs."
+    assert said in recall_table(data).notes
+    only_distilled = data.model_copy(update={"rows": [row("distilled", 10, 4.0)]})
+    for other in (report(), only_distilled):
+        assert not any("similarity" in note for note in recall_table(other).notes)
+
+
 def test_the_table_has_a_line_for_each_row():
     table = recall_table(report())
     assert [column.key for column in table.columns] == ["pairs", "method", *RECALL_METRICS, "of_full_data", "runs", "students"]

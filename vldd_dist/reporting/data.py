@@ -182,6 +182,10 @@ class ReportData(StrictModel):
     rows: list[Row]
     missing: list[MissingRow] = Field([], description="The rows that have no student.")
     test_split: MeasuredSplit | None = Field(None, description="None if the data are not prepared.")
+    similarity_sizes: dict[int, tuple[int, int]] = Field(
+        {},
+        description="Number of pairs -> (bytes of a distilled set, bytes of as many real pairs), if a similarity is learned.",
+    )
     validation: list[ValidationRecall] = Field([], description="Of coresets, on the experiment's own image tower.")
     experts: list[ExpertCurve]
     distillations: list[DistillationCurve]

@@ -94,6 +94,20 @@ def averages_notes(rows: list[Row]) -> list[str]:
     return [f"{name}: means of real pairs, made without distillation." for name in names]
 
 
+def similarity_notes(data: ReportData) -> list[str]:
+    """A sentence on the bytes of the distilled sets that have a learned similarity, if the table has both kinds of rows."""
+    numbers = {row.pairs for row in data.rows if row.method == DISTILLED and row.image_model is None}
+    compared = {row.pairs for row in data.rows if row.method not in (DISTILLED, FULL)}
+    more = [
+        f"{100 * (size / plain - 1):.2g} % more at {pairs:,} pairs"
+        for pairs, (size, plain) in sorted(data.similarity_sizes.items())
+        if pairs in numbers & compared
+    ]
+    return (
+        [f"A distilled set has a learned similarity too, and so more bytes than real pairs: {', '.join(more)}."] if more else []
+    )
+
+
 def repeated(rows: list[Row]) -> list[str]:
     """A sentence that names the coresets of which some selections are of the same images, if there are any."""
     pairs_of: dict[str, set[int]] = {}
@@ -190,7 +204,8 @@ def recall_table(data: ReportData) -> Table:
     unfinished = incomplete(("", row) for row in planned)
     coarse = None if data.test_split is None else coarseness(data.test_split.images)
     notes = [spread_note(data.rows, data.test_split), *filter(None, [coarse]), *unfinished]
-    notes += [*repeated(data.rows), *averages_notes(data.rows), *full_data_note(data.rows)]
+    notes += [*repeated(data.rows), *averages_notes(data.rows), *similarity_notes(data)]
+    notes += full_data_note(data.rows)
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(share_cell(row, data.rows) != Text() for row in data.rows):
         columns.insert(metrics.index("mean") + 1, SHARE)

@@ -1,4 +1,4 @@
-"""The sizes in bytes of the sets that a table of a study compares by its `budgets`."""
+"""The sizes in bytes of the sets that a table compares."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +52,23 @@ def _learned_bytes(loss: Loss, pairs: int) -> int:
     return pairs * of_pair + sum(start.nbytes for start in shared if start.is_floating_point())
 
 
+def _pair_bytes(experiment: Experiment, dim: int) -> int:
+    return FP32 * (3 * experiment.data.image_size**2 + dim)
+
+
+def sizes_with_similarity(experiment: Experiment, dim: int) -> dict[int, tuple[int, int]]:
+    """For each number of pairs of an experiment whose loss learns a similarity, the bytes of a distilled set and those of as
+    many real pairs.
+
+    Args:
+        dim: size of the caption embeddings.
+    """
+    loss, of_pair = experiment.model.loss, _pair_bytes(experiment, dim)
+    if not loss.learned_rows(range(0), 1):
+        return {}
+    return {pairs: (pairs * of_pair + _learned_bytes(loss, pairs), pairs * of_pair) for pairs in experiment.distill.pairs}
+
+
 def budgeted_sets(table: TableSettings, experiments: Mapping[str, Experiment], dim_of: DimOf) -> Iterator[BudgetedSet]:
     """The sets of a table to which its `budgets` apply, of the variants whose `dim_of` is known.
 
@@ -62,7 +79,7 @@ def budgeted_sets(table: TableSettings, experiments: Mapping[str, Experiment], d
         experiment = experiments[variant]
         entries = [(pairs, budget) for pairs, budget in table.budgets.items() if pairs in experiment.distill.pairs]
         if entries and (dim := dim_of(variant)) is not None:
-            pair_bytes = FP32 * (3 * experiment.data.image_size**2 + dim)
+            pair_bytes = _pair_bytes(experiment, dim)
             loss = experiment.model.loss if DISTILLED in table.methods else None
             yield from (BudgetedSet(variant, pairs, budget, pair_bytes, loss) for pairs, budget in entries)
 

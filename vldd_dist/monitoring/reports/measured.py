@@ -9,7 +9,7 @@ from vldd_dist.artifacts.facts import FactsType
 from vldd_dist.artifacts.keys import ManifestKey, prefix_of
 from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.data.facts import DatasetFacts
+from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.method_names import DISTILLED, FULL
 from vldd_dist.pipeline.committed import committed_units
@@ -92,6 +92,11 @@ class Measured:
             except (MissingObject, DamagedObject):
                 return dataset.id
         return self._contents[dataset.id]
+
+    def text_dim(self, graph: Graph) -> int | None:
+        """Size of an experiment's caption embeddings; None before they are committed."""
+        facts = self.facts(graph.unit("caption_embeddings"), CaptionEmbeddingsFacts)
+        return None if facts is None else facts.dim
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
         """The run times of the committed units of each stage, in the order of the units."""

@@ -12,6 +12,7 @@ from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.method_names import DISTILLED
+from vldd_dist.monitoring.reports.budgets import sizes_with_similarity
 from vldd_dist.monitoring.reports.galleries import write_gallery
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
@@ -78,7 +79,7 @@ class Reporter:
     def collect(self, progress: RunProgress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
         """Everything that the report shows. Raises StoreError."""
         self._measured.refresh(self.graph.units())
-        done = self._measured.done
+        done, dim = self._measured.done, self._measured.text_dim(self.graph)
         rows = self._measured.rows(self.graph)
         distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == DISTILLED]
         published = [unit for unit in self.graph.wanted("publication") if unit.id in done]
@@ -89,6 +90,7 @@ class Reporter:
             rows=rows,
             missing=self._measured.missing(self.graph),
             test_split=self._measured.test_split(self.graph),
+            similarity_sizes={} if dim is None else sizes_with_similarity(self.experiment, dim),
             validation=self._measured.validation(self.graph),
             experts=self._experts(),
             distillations=[

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vldd_dist.config.study import Study, TableSettings
-from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.monitoring.reports.budgets import compared_sizes
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import published_of
@@ -88,8 +87,7 @@ class StudyReporter:
 
     def _text_dim(self, variant: str) -> int | None:
         """Size of the variant's caption embeddings; None before they are committed."""
-        facts = self._measured.facts(self.graph.graphs[variant].unit("caption_embeddings"), CaptionEmbeddingsFacts)
-        return None if facts is None else facts.dim
+        return self._measured.text_dim(self.graph.graphs[variant])
 
     def _changes(self, variant: str) -> str:
         """The settings in which the variant differs from the base, as text."""
