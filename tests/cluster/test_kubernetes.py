@@ -97,6 +97,20 @@ def test_the_rendered_overlays_satisfy_the_kubernetes_schemas(overlay: str) -> N
         assert made["spec"]["preRunningDeadlineSeconds"] > 0
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_all_containers_are_those_of_a_restricted_namespace(overlay: str) -> None:
+    """The fields that the Pod Security level `restricted` requires."""
+    ((_, made),) = rendered(overlay).items()
+    spec = made["spec"].get("rayClusterSpec", made["spec"])
+    pods = [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    contexts = [container["securityContext"] for pod in pods for container in pod["containers"]]
+    for context in [*contexts, spec["autoscalerOptions"]["securityContext"]]:
+        assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if "kueue" in name])
 def test_the_guide_names_what_a_queue_must_cover(overlay: str) -> None:
     """Kueue suspends a workload that requests a resource without a quota."""

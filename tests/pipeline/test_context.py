@@ -1,6 +1,7 @@
 """The context that a unit's runner gets."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def test_roles_are_in_the_order_of_their_numbers(store: Store) -> None:
     [
         ("auto", 0, "cpu", []),
         ("auto", 1, "cuda", []),
-        ("auto", 0.5, "cuda", [0.5]),
+        ("auto", 0.5, "cuda", [0.5 - 1 / 16]),
+        ("auto", 0.1, "cuda", [0.05]),
         ("cpu", 0.5, "cpu", []),
         ("cpu", 1, "cpu", []),
     ],
@@ -50,6 +52,7 @@ def test_a_worker_uses_the_part_of_a_gpu_that_it_was_given(
     device: str, gpus: float, on: str, fractions: list[float], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16 << 30))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
     order = UnitOrder("expert", "0", {}, {}, {}, 1, gpus, "", device=device)
     context = StageContext(order, store, UnitWriter(store, "expert", "0", {}, {}), lambda event: None)

@@ -68,6 +68,12 @@ def test_a_server_without_conditional_puts_is_noted(store: Store, monkeypatch: p
     assert verdicts(store.url)["conditional put"] == "NOTE"
 
 
+def test_a_server_without_checksums_is_noted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "checksums" not in verdicts(store.url)
+    monkeypatch.setattr(Store, "reports_checksums", lambda self: False)
+    assert verdicts(store.url)["checksums"] == "NOTE"
+
+
 @pytest.mark.parametrize(
     ("seconds", "verdict", "words"),
     [(100, "NOTE", "100 s behind the store's: the ages that `vldd status` shows are"), (-2000, "FAIL", "2000 s ahead of")],

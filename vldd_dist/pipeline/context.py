@@ -29,6 +29,8 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import MissingObject, Store
 
 SectionType = TypeVar("SectionType", bound=Section)
+# About what CUDA's context and its libraries take of a GPU for one process, in bytes.
+OUTSIDE_THE_ALLOCATOR = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,10 @@ class StageContext:
         if self.order.device == "cpu" or not self.order.worker_gpus:
             return torch.device("cpu")
         if self.order.worker_gpus < 1:
-            # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory.
-            torch.cuda.set_per_process_memory_fraction(self.order.worker_gpus)
+            # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory. The limit is
+            # that of the allocator only, so what CUDA itself takes for the process is subtracted.
+            beside = OUTSIDE_THE_ALLOCATOR / torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(max(self.order.worker_gpus - beside, self.order.worker_gpus / 2))
         return torch.device("cuda")
 
     def settings(self, section: type[SectionType], name: str) -> SectionType:

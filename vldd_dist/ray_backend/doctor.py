@@ -72,6 +72,13 @@ def _store(url: str) -> Iterator[Finding]:
     store = Store(url)
     store.check_writable()
     yield Finding("ok", "store", f"{store.url}: an object was written, read back and removed")
+    if not store.reports_checksums():
+        yield Finding(
+            "NOTE",
+            "checksums",
+            "this server reports none that can be compared, for example because it encrypts with keys of its own (SSE-KMS): "
+            "each object is read back after it was written",
+        )
     if store.creates_conditionally():
         yield Finding("ok", "conditional put", "if two writers make the same unit, exactly one commits")
     else:

@@ -137,6 +137,15 @@ class Store:
         finally:
             self.delete([key])
 
+    def reports_checksums(self) -> bool:
+        """Whether what is written is compared with a checksum that the store reports. If not, each object is read back."""
+        key, data = _probe_key(), b"vldd"
+        self.write(key, data)
+        try:
+            return self._guarded(key, lambda path, limit: self.backend.reports_checksum(path, data, limit))
+        finally:
+            self.delete([key])
+
     def exists(self, key: str) -> bool:
         """Whether there is an object under the key."""
         # Not by fsspec's `exists`, which for local files and web servers takes every error for no.

@@ -133,6 +133,14 @@ class Backend(ABC):
             FileNotFoundError: the object has been removed since.
         """
 
+    def reports_checksum(self, path: str, data: bytes, limit: Limit) -> bool:
+        """Whether what was written is compared with a checksum that the store reports, so that it need not be read back.
+
+        Args:
+            data: the content of the object.
+        """
+        return True
+
     def abort_uploads(self, path: str, before: datetime, abort: bool) -> list[str]:
         """Abort (or only find) multipart uploads below `path` that were last continued before a time. Returns their keys."""
         return []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from hashlib import md5
+from typing import Any
 
 from vldd_dist.store.backends import s3
 from vldd_dist.store.backends.base import Backend, Limit
@@ -49,9 +50,11 @@ class ObjectStore(Backend):
     def _holds(self, path: str, data: bytes, expected: set[str], limit: Limit) -> bool:
         """Whether the store holds these bytes, by the checksum that it reports, or else by reading the object."""
         info = self.fs.info(path, **limit)
-        # Google Cloud Storage reports an MD5. S3's ETag is the MD5, unless the store encrypts with keys of its own.
-        reported = {str(info.get("ETag", "")).strip('"'), info.get("md5Hash")}
-        return bool(info["size"] == len(data) and (reported & expected or self.fs.cat_file(path, **limit) == data))
+        same = reported_checksums(info) & expected
+        return bool(info["size"] == len(data) and (same or self.fs.cat_file(path, **limit) == data))
+
+    def reports_checksum(self, path: str, data: bytes, limit: Limit) -> bool:
+        return bool(reported_checksums(self.fs.info(path, **limit)) & checksums(data))
 
 
 class S3(ObjectStore):
@@ -78,6 +81,12 @@ class S3(ObjectStore):
         for upload in unfinished if abort else ():
             self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         return [f"{bucket}/{upload['Key']}".removeprefix(f"{self.root}/") for upload in unfinished]
+
+
+def reported_checksums(info: dict[str, Any]) -> set[str]:
+    """What a store reports of an object's content. Google Cloud Storage reports an MD5. S3's ETag is the MD5, unless the store
+    encrypts with keys of its own."""
+    return {str(info.get("ETag", "")).strip('"'), str(info.get("md5Hash", ""))}
 
 
 def checksums(data: bytes) -> set[str]:
