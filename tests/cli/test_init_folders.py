@@ -53,6 +53,40 @@ def test_neither_description_nor_results_are_written_into_the_data(
     assert vldd("run", path, "--store", str(place / ".store"), "--plan", "--until", "data", capsys=capsys)[0] == 0
 
 
+def test_a_description_is_written_whole_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of one may be a valid description of another experiment."""
+    place, first = a_table(tmp_path), tmp_path / "first"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, _, err = vldd("init", str(first), "--from", str(place), capsys=capsys)
+    assert (code, f"{first}/experiment.yaml cannot be written: No space left on device" in err) == (2, True)
+    assert list(first.iterdir()) == []
+    assert vldd("init", str(first), "--from", str(place), capsys=capsys)[0] == 0
+
+
+def test_a_path_that_only_a_shell_would_expand_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would make a folder that is called `~`."""
+    monkeypatch.chdir(tmp_path)
+    place = str(a_table(tmp_path))
+    for command in (
+        ("init", "~/first", "--from", place),
+        ("init", "first", "--from", "~/table.csv"),
+        ("data", "scenes", "--out", "~/look"),
+        ("fetch", "s3://bucket/set", "~/set"),
+    ):
+        code, _, err = vldd(*command, capsys=capsys)
+        assert (code, "~ is not expanded here: write the whole path" in err) == (2, True), err
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_folder_that_cannot_be_entered_is_a_one_sentence_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A path that is too long raises as one without permission does, but to root too."""
     place, impossible = a_table(tmp_path), f"/tmp/{'x' * 300}/y"

@@ -112,6 +112,24 @@ def test_a_batch_of_one_pair_is_refused(override: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "odd"),
+    [
+        (["distill.pairs=[4, 7]"], 7),
+        (["distill.pairs=[10]", "distill.phases=[{pairs: 5}, {}]"], 5),
+        (["distill.pairs=[4, 6]"], 0),
+    ],
+)
+def test_batches_of_two_that_leave_one_pair_are_refused(changes: list[str], odd: int) -> None:
+    changes = [*changes, "evaluation.batch_size=2"]
+    if not odd:
+        load_experiment("scenes", changes)
+        return
+    with pytest.raises(ConfigError, match=f"evaluation.batch_size: batches of 2 leave one of {odd} pairs alone") as caught:
+        load_experiment("scenes", changes)
+    assert str(caught.value).endswith("set 3 or more")
+
+
+@pytest.mark.parametrize(
     ("override", "key"),
     [
         ("data.source={name: shards, train: 'a.tar::https://user:SECRET@host/x.tar'}", "data.source.train"),

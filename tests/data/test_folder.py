@@ -124,6 +124,18 @@ def test_no_folder_or_no_images(tmp_path: Path) -> None:
         folder(tmp_path).own_splits()
 
 
+def test_two_images_with_one_caption_file_are_named(tree: Path) -> None:
+    """Each would be a wrong answer for the other's captions."""
+    pair(tree / "10_dogs" / "a.webp", "the same file", 9)
+    with pytest.raises(DataError, match=r"10_dogs/a\.png and 10_dogs/a\.webp have the same caption file, 10_dogs/a\.txt"):
+        folder(tree).own_splits()
+
+
+def test_a_path_that_only_a_shell_would_expand_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"path: ~/photos: ~ is not expanded here: write the whole path"):
+        folder("~/photos")
+
+
 def test_a_subfolder_that_cannot_be_listed_is_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hidden subfolder is ignored."""
     scandir = os.scandir

@@ -25,6 +25,7 @@ from vldd_dist.store import objects
 from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.training_loop import PHASE
 
 
 @pytest.fixture
@@ -32,6 +33,22 @@ def url(store: Store) -> str:
     folder = store.url_of("distilled/a-set")
     save(distilled_set(), folder)
     return folder
+
+
+def test_the_similarity_of_pairs_of_different_phases_is_shown_as_none() -> None:
+    """No batch has both, so the product of their factors is never used."""
+    shown = with_similarity({"kind": "low_rank", "rank": 2})
+    assert distilled_set().similarity() is None
+    shown.rows["similarity_right"] = torch.ones(5, 2)
+    whole = shown.similarity()
+    assert whole is not None
+    assert whole[3, 0] != 0
+    shown.rows[PHASE] = torch.tensor([0, 0, 0, 1, 1])
+    apart = shown.similarity()
+    assert apart is not None
+    assert torch.equal(apart[:3, :3], whole[:3, :3])
+    assert torch.equal(apart[3:, 3:], whole[3:, 3:])
+    assert apart[3:, :3].count_nonzero() == apart[:3, 3:].count_nonzero() == 0
 
 
 def test_saving_a_set_twice_changes_nothing_and_another_set_is_refused(url: str) -> None:

@@ -10,12 +10,13 @@ from tests.distilled_sets import RECIPE, distilled_set, with_similarity
 from tests.small_students import TEXT_DIM, model
 from vldd_dist import DistilledSet, train_on
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
-from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.pipeline.stages.publication import most_chosen
+from vldd_dist.training_loop import PHASE
 
 
 def of_two_phases() -> DistilledSet:
@@ -98,8 +99,20 @@ def test_unsuitable_arguments_of_train_on_are_one_sentence_errors() -> None:
         train_on(distilled_set(), image_tower, text_tower, inputs=torch.zeros(4, 8))
     with pytest.raises(ValueError, match="there is nothing to train"):
         train_on(distilled_set(), nn.Flatten(), nn.Identity())
-    with pytest.raises(ValueError, match="epochs is 0: give a positive number"):
-        train_on(distilled_set(), image_tower, text_tower, epochs=0)
+    for epochs in (0, 1.5):
+        with pytest.raises(ValueError, match=f"epochs is {epochs}: give a positive whole number"):
+            train_on(distilled_set(), image_tower, text_tower, epochs=epochs)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="inputs is ndarray: give a tensor"):
+        train_on(distilled_set(), image_tower, text_tower, inputs=torch.zeros(5, 8).numpy())  # type: ignore[arg-type]
+    for pairs in (0, 1):
+        with pytest.raises(ValueError, match=f"the set has {pairs} of the two pairs that a contrastive loss needs to compare"):
+            train_on(distilled_set(pairs), image_tower, text_tower)
+    phased = distilled_set(3)
+    phased.rows[PHASE] = torch.tensor([0, 0, 1])
+    with pytest.raises(ValueError, match="a phase of the set has 1 of the two pairs"):
+        train_on(phased, image_tower, text_tower)
+    with pytest.raises(ValueError, match="learns nothing from one"):
+        Recipe.model_validate(RECIPE.model_dump() | {"batch_size": 1})
 
 
 class Pooled(nn.Module):

@@ -198,6 +198,8 @@ def test_learned_is_ranking_the_own_caption_first() -> None:
     images = torch.tensor([[5.0, 0.1, 0.0], [0.0, 0.2, 1.0], [0.0, 0.1, 0.2]])
     training._count_forgetting(images, texts, torch.tensor([4, 0, 2]))
     assert training.forgetting.learned.tolist() == [False, False, True, False, True]
+    training._count_forgetting(images[:1], texts[:1], torch.tensor([3]))
+    assert not training.forgetting.ever[3], "of a single caption every image ranks it first"
 
 
 def test_a_loss_that_is_not_finite_names_the_setting_to_lower(store: Store) -> None:

@@ -176,7 +176,7 @@ def test_missing_credentials_are_a_one_sentence_error(
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("~/store", "~ is not expanded here: write the whole path (in a shell: --store ~/results with a space; in Python: "),
+        ("~/store", "~ is not expanded here: write the whole path (a shell expands ~ at the start of a word, without quotes; "),
         ("s3:/bucket/x", "write s3://bucket/x, or"),
         ("s3:bucket/x", "write s3://bucket/x, or ./s3:bucket/x for a folder of this name"),
         ("gs:/b/x", "write gs://b/x, or"),

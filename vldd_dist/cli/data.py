@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vldd_dist.cli.console import SafeConsole, say
-from vldd_dist.cli.options import Description, Overrides
+from vldd_dist.cli.options import Description, Overrides, require_whole
 from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.errors import ConfigError, DataError
 
@@ -45,7 +45,10 @@ def init(
     from vldd_dist.data.preparation.groups import small_splits
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
+    from vldd_dist.store.backends.local_files import replace_file
 
+    for given in (str(folder), location, weights or ""):
+        require_whole(given)
     path = folder / "experiment.yaml"
     # Unlike `Path.exists`, it does not raise if a folder cannot be entered.
     if os.path.exists(path):
@@ -66,12 +69,12 @@ def init(
         check_weights(weights)
     text = describe_experiment(found, source, str(folder), weights)
     try:
+        described = text.encode()
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_file(str(path), described)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
     except UnicodeEncodeError:
-        path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written, because a file name is not UTF-8: rename the file") from None
     loaded = load_experiment(path).data
     if notes := small_splits(loaded):
@@ -97,6 +100,8 @@ def data(
     from vldd_dist.data.preparation.groups import carved_splits, small_splits
     from vldd_dist.data.preparation.survey import remarks
 
+    if out is not None:
+        require_whole(str(out))
     described = load_description(config, overrides)
     settings, *others = described.experiments.values()
     if any(_shown(other) != _shown(settings) for other in others):
@@ -162,6 +167,7 @@ def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) 
     from vldd_dist.data.preparation.survey import contact_sheet, rows
     from vldd_dist.reporting.data_page import DataPage, render_data_page
     from vldd_dist.reporting.pictures import encode_picture
+    from vldd_dist.store.backends.local_files import replace_file
 
     examples = [
         (result.split, [(encode_picture(np.asarray(one).transpose(2, 0, 1)), caption) for one, caption in result.thumbnails])
@@ -170,8 +176,8 @@ def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) 
     page = DataPage(title, [result.split for result in surveys], list(rows(surveys)), notes, examples)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "contact-sheet.png").write_bytes(_png(contact_sheet(surveys)))
-        (folder / "data.html").write_text(render_data_page(page), encoding="utf-8")
+        replace_file(str(folder / "contact-sheet.png"), _png(contact_sheet(surveys)))
+        replace_file(str(folder / "data.html"), render_data_page(page).encode())
     except OSError as error:
         raise ConfigError(f"--out {folder} cannot be written: {error.strerror}: name another folder") from None
 

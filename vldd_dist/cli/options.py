@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import ConfigError, StoreError
 
 ListedStore = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of an experiment's store.")]
 
@@ -15,6 +15,14 @@ MAX_HOURS = 24 * 365 * 1000
 
 
 DASHBOARD = "http://127.0.0.1:8265"
+
+
+def require_whole(path: str) -> None:
+    """Raises ConfigError for a path that begins with `~`: it would be that of a folder with this name."""
+    from vldd_dist.store.location import unexpanded_home
+
+    if problem := unexpanded_home(path):
+        raise ConfigError(problem)
 
 
 def complete_preset(incomplete: str) -> list[str]:

@@ -16,6 +16,7 @@ from vldd_dist.cli.options import (
     SetUrl,
     exit_for_damaged,
     never_run,
+    require_whole,
 )
 from vldd_dist.control_characters import escape_controls, one_line
 from vldd_dist.errors import StoreError
@@ -34,6 +35,7 @@ def fetch(
     """Copy a distilled set and verify it. The same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.transfer.fetch import fetch as fetch_set
 
+    require_whole(folder)
     if "://" in folder:
         raise StoreError(f"{folder}: a set is fetched to a local folder: use `vldd push {url} {folder}`")
     with _byte_progress() as progress:

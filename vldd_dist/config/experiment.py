@@ -166,6 +166,12 @@ def _distill_conflicts(experiment: Experiment) -> list[str]:
             "distill.lr_images and distill.lr_texts are both 0, so that nothing of the pairs is learned: set one above 0, or let "
             "model.loss learn a similarity"
         )
+    counts = [pairs for settings in distill.of_phases() for pairs in settings.pairs]
+    if experiment.evaluation.batch_size == 2 and (odd := [count for count in counts if count % 2]):
+        conflicts.append(
+            f"evaluation.batch_size: batches of 2 leave one of {odd[0]} pairs alone, and a contrastive loss learns nothing from "
+            "one: set 3 or more"
+        )
     train_images = data.source.most_samples("train", data.train_images)
     if train_images is not None:
         conflicts += count_conflicts(experiment, train_images, math.ceil(train_images / data.group_images))

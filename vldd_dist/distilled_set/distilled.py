@@ -151,6 +151,15 @@ class DistilledSet:
         phases = phases_of(self.rows[PHASE], len(self))
         return [PairDataset({name: rows[numbers] for name, rows in self.rows.items()}) for numbers in phases]
 
+    def similarity(self) -> Tensor | None:
+        """The learned similarity (M, M) of images (rows) and texts (columns), which is 0 between pairs of different phases,
+        because no batch has both; None if the loss has none."""
+        similarity = self.loss.similarity_of(self.rows)
+        if similarity is None or PHASE not in self.rows:
+            return similarity
+        phase = self.rows[PHASE]
+        return similarity.where(phase[:, None] == phase, 0)
+
     @classmethod
     def load(cls, url: Location, most: int | None = None) -> Self:
         """Read and verify the objects of a set that are needed for training.

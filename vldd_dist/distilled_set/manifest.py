@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, Positi
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
 from vldd_dist.artifacts.tensor_files.row_files import row_files_of
-from vldd_dist.config.base import Positive, Rate
+from vldd_dist.config.base import PairCount, Positive, Rate
 from vldd_dist.config.sections.model import FROZEN_BACKBONE, without_weights
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.store.objects import ObjectInfo
@@ -62,7 +62,7 @@ class Recipe(StrictModel):
     joint_dim: Positive | None
     loss: dict[str, Any] = Field(description="name and settings of the loss")
     epochs: Positive
-    batch_size: Positive
+    batch_size: PairCount
     learning_rate: Rate
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegativeFloat

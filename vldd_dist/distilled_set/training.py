@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,17 @@ def train_on(
     Raises:
         DivergenceError: the loss became NaN or infinite.
         StoreError: the set's loss is not known here.
-        ValueError: there is nothing to train, `epochs` or `learning_rate` is not positive, a tower does not take its inputs or
-            does not return features as above, the numbers of rows of `inputs` and of pairs differ, or the set has some of the
-            tensors that its loss learned but not all, or of other shapes.
+        ValueError: there is nothing to train, there are fewer than two pairs (in a phase), `epochs` is not a positive whole
+            number, `learning_rate` is not positive, a tower does not take its inputs or does not return features as above, the
+            numbers of rows of `inputs` and of pairs differ, or the set has some of the tensors that its loss learned but not
+            all, or of other shapes.
     """
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"epochs is {epochs}: give a positive number")
+    if epochs is not None and not (isinstance(epochs, Integral) and epochs > 0):
+        raise ValueError(f"epochs is {epochs}: give a positive whole number")
+    phases = phases_of(distilled.rows.get(PHASE), len(distilled))
+    if (fewest := min(map(len, phases), default=0)) < 2:
+        where = "a phase of the set has" if len(phases) > 1 else "the set has"
+        raise ValueError(f"{where} {fewest} of the two pairs that a contrastive loss needs to compare: give two or more")
     images = _image_inputs(distilled, inputs)
     rows = {name: tensor for name, tensor in distilled.rows.items() if name not in ("images", "texts", PHASE)}
     recipe, loss = distilled.recipe, distilled.loss
@@ -88,7 +94,6 @@ def train_on(
         optimiser.step()
         optimiser.zero_grad()
 
-    phases = phases_of(distilled.rows.get(PHASE), len(distilled))
     losses = train_epochs(towers, loss_of, update, phases, protocol, seed, device, fixed=fixed)
     if not math.isfinite(losses[-1]):
         raise DivergenceError(f"the loss became {losses[-1]} at learning rate {rate:g}: give a lower learning_rate")
@@ -99,6 +104,8 @@ def _image_inputs(distilled: DistilledSet, inputs: Tensor | None) -> Tensor:
     """The inputs of the image tower: the images, or those that replace them. Raises ValueError for a wrong number of rows."""
     if inputs is None:
         return distilled.images
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs is {type(inputs).__name__}: give a tensor with a row for each pair")
     if len(inputs) != len(distilled):
         raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
     return inputs.detach()

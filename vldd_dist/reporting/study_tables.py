@@ -87,8 +87,8 @@ def study_table(
     missing: Mapping[str, list[MissingRow]] | None = None,
     test_splits: Mapping[str, MeasuredSplit] | None = None,
 ) -> Table:
-    """The table, with a section for each budget, in which the best value of each metric is marked if all were measured on
-    equal test splits.
+    """The table, with a section for each budget and image tower of the students, in which the best value of each metric is
+    marked if all were measured on equal test splits.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
@@ -100,8 +100,8 @@ def study_table(
     heads = _heads(layout)
     figures: list[_Figure | _Share] = [*_figures(layout, row_of, published), *_share(layout, row_of, results)]
 
-    def compared_with(line: list[RowKey]) -> tuple[bool, int]:
-        return line[0].method == FULL, layout.budget(line[0].pairs)
+    def compared_with(line: list[RowKey]) -> tuple[bool, int, str]:
+        return line[0].method == FULL, layout.budget(line[0].pairs), line[0].image_model or ""
 
     sections = []
     for _, lines in groupby(_lines(list(row_of), layout), key=compared_with):
@@ -196,7 +196,8 @@ def _row(
 
 
 def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[RowKey, Row]]:
-    """The results that have a place in the table: full data first, then by the budget. If all variants have the same
+    """The results that have a place in the table: full data first, then by the budget and the students' image
+    tower, the experiment's own first. If all variants have the same
     result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
         (RowKey(variant, row.method, row.pairs, row.image_model), row)
@@ -210,9 +211,10 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
         rows = [(common, full[0]), *((key, row) for key, row in rows if key.method != FULL)]
     variants = [ALL_VARIANTS, *layout.variants]
 
-    def sort_key(result: tuple[RowKey, Row]) -> tuple[bool, int, int, int]:
+    def sort_key(result: tuple[RowKey, Row]) -> tuple[bool, int, str, int, int]:
         key, _ = result
-        return key.method != FULL, layout.budget(key.pairs), variants.index(key.variant), layout.methods.index(key.method)
+        place = variants.index(key.variant), layout.methods.index(key.method)
+        return key.method != FULL, layout.budget(key.pairs), key.image_model or "", *place
 
     yield from sorted(rows, key=sort_key)
 

@@ -115,6 +115,8 @@ def _why_unreachable(error: Exception, store_url: str, key: str, seconds: float)
             f"{store_url}/{key}: given up after {seconds:.0f} s of retries ({type(error).__name__}{text}): "
             "check the disk, or the network and the endpoint, and start again"
         )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{store_url}/{key}: {error.strerror}: free or allow more space, and start again"
     return f"{store_url}/{key}: {type(error).__name__}{text}; see `vldd doctor`"
 
 

@@ -45,13 +45,20 @@ def parse_location(location: Location) -> tuple[str, str]:
     return "file", os.path.abspath(path)
 
 
+def unexpanded_home(path: str) -> str | None:
+    """What is wrong with a path that begins with `~`, which only a shell expands; None for other paths."""
+    if not path.startswith("~"):
+        return None
+    return (
+        f"{path}: ~ is not expanded here: write the whole path (a shell expands ~ at the start of a word, without quotes; in "
+        "Python: os.path.expanduser)"
+    )
+
+
 def _refuse_mistyped(url: str) -> None:
     """Raises StoreError for a URL that would be a folder named `~` or `s3:` in the current one."""
-    if url.startswith("~"):
-        raise StoreError(
-            f"{url}: ~ is not expanded here: write the whole path (in a shell: --store ~/results with a space; in Python: "
-            "os.path.expanduser)"
-        )
+    if problem := unexpanded_home(url):
+        raise StoreError(problem)
     scheme, colon, rest = url.partition(":")
     if colon and not rest.startswith("//") and scheme in fsspec.available_protocols():
         path = os.path.abspath(rest) if scheme == "file" else rest.lstrip("/")

@@ -5,12 +5,15 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from vldd_dist.config.base import Plugin
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, UnusableHere
+from vldd_dist.store.location import unexpanded_home
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,13 @@ class Source(Plugin):
     """
 
     draws_images: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _paths_are_whole(self) -> Self:
+        for name in self._fields_with_role("location"):
+            if problem := unexpanded_home(str(getattr(self, name))):
+                raise ValueError(f"{name}: {problem}")
+        return self
 
     def own_splits(self) -> tuple[str, ...]:
         """Those of `SPLITS` that the source has, always including `train`. `data.split` makes the others from `train`."""

@@ -102,9 +102,21 @@ class Folder(Source):
                 top, slash, _ = name.partition("/")
                 split = (split_called(top) if slash else None) or "train"
                 images.setdefault(split, []).append(name)
+        self._refuse_shared_captions([name for of_split in images.values() for name in of_split])
         if not images:
             raise DataError(f"data.source.path: {self.path} has no images ({', '.join(IMAGE_EXTENSIONS)}): correct the path")
         return images
+
+    def _refuse_shared_captions(self, names: list[str]) -> None:
+        """Raises DataError if two images have the same caption file: each would be a wrong answer for the other's captions."""
+        image_of: dict[str, str] = {}
+        for name in names:
+            other = image_of.setdefault(self._caption_file(name), name)
+            if other != name:
+                raise DataError(
+                    f"data.source.path: {one_line(self._folder.path(other))} and {one_line(name)} have the same caption file, "
+                    f"{one_line(self._caption_file(name))}: remove or rename one of the images"
+                )
 
     @cached_property
     def _listing(self) -> dict[str, str]:

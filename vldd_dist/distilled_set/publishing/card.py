@@ -48,7 +48,7 @@ def render_card(distilled: DistilledSet) -> str:
         std=", ".join(f"{value:g}" for value in recipe.std),
         loss=_in_words(recipe.loss),
         size=_size_of(distilled.sizes),
-        similarity=_SIMILARITY_SHOWN if distilled.loss.similarity_of(distilled.rows) is not None else "",
+        similarity=_SIMILARITY_SHOWN if distilled.similarity() is not None else "",
         learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
         training=_TRAINING[recipe.freezes_backbone],
         of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",

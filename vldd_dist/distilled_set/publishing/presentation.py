@@ -38,7 +38,7 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
     """
     pixels = distilled.pixels()
     files = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
-    similarity = distilled.loss.similarity_of(distilled.rows)
+    similarity = distilled.similarity()
     if similarity is not None:
         files[SIMILARITY] = heat_map(similarity)
     files["README.md"] = render_card(distilled).encode()

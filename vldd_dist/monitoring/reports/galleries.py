@@ -30,7 +30,7 @@ def write_gallery(store: Store, name: str, publication: str, folder: str, seed: 
     # A large set does not fit into the memory of the driver's machine.
     distilled = DistilledSet.load(store.url_of(folder), MOST_ITEMS)
     count = read_manifest(Store(store.url_of(folder))).pairs
-    similarity = distilled.loss.similarity_of(distilled.rows)
+    similarity = distilled.similarity()
     paths = []
     if count > FIRST_ITEMS:
         for first in range(0, len(distilled), PAGE_ITEMS):

@@ -142,7 +142,7 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
 
 STAGE = StageSpec(
     kind="expert",
-    version=4,
+    version=5,
     title="experts",
     section="experts",
     result=ExpertFacts,
