@@ -54,10 +54,14 @@ def save_together(
 def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True) -> Checkpoint | None:
     """The newest checkpoint from which every rank can read the objects that it wants; None if there is none. Newer ones, which
     are incomplete or damaged, are removed: only the last two are kept, and theirs would be the highest steps."""
-    for key in ranks.broadcast(writer.checkpoints.keys()):
-        checkpoint = writer.checkpoints.read(key, wanted)
-        if ranks.all_agree(checkpoint is not None):
-            return checkpoint
-        if ranks.is_main:
-            writer.checkpoints.remove(key)
+    tried: set[str] = set()
+    # Again, because another attempt may have replaced those that were listed while they were read.
+    while untried := [key for key in ranks.broadcast(writer.checkpoints.keys()) if key not in tried]:
+        for key in untried:
+            checkpoint = writer.checkpoints.read(key, wanted)
+            if ranks.all_agree(checkpoint is not None):
+                return checkpoint
+            if ranks.is_main:
+                writer.checkpoints.remove(key)
+        tried.update(untried)
     return None
