@@ -7,8 +7,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError
 from huggingface_hub.errors import OfflineModeIsEnabled
+from s3fs.errors import translate_boto_error
 
 from tests.store.new_bucket import new_bucket
 from vldd_dist import load_distilled
@@ -181,6 +182,26 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
     proxy.faults = ["ExpiredToken"] * 2
     with pytest.raises(StoreError, match="the credentials have expired or are refused"):
         s3_store.write("x", b"1")
+
+
+@pytest.mark.parametrize("code", ["ExpiredTokenException", "InvalidIdentityToken"])
+def test_a_token_that_the_token_service_refuses_is_looked_up_again_at_once(
+    code: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As raised within a request to S3 when its credentials come from a token in a file, on Kubernetes for example."""
+    refusal = ClientError({"Error": {"Code": code, "Message": "no"}}, "AssumeRoleWithWebIdentity")
+    attempts = []
+
+    def refuse(*arguments: object) -> None:
+        attempts.append("write")
+        raise translate_boto_error(refusal)
+
+    monkeypatch.setattr(store.backend, "write", refuse)
+    renewed: list[str] = []
+    monkeypatch.setattr(store.backend, "renew", lambda: renewed.append("token"))
+    with pytest.raises(UnusableHere, match="the credentials have expired or are refused: renew them"):
+        store.write("x", b"1")
+    assert (attempts, renewed) == (["write"] * 2, ["token"])
 
 
 def test_an_expired_token_is_renewed_in_a_write_in_parts(

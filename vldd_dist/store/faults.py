@@ -29,6 +29,15 @@ TRANSIENT_NAMES = (
     "gaierror",
 )
 
+# Parts of the texts of botocore's errors. The answer to a HEAD request has no body that could name the error, so an expired
+# token appears as a plain 400. The last two are of the token service.
+TOKEN_EXPIRED = (
+    "(ExpiredToken)",
+    "(400) when calling the HeadObject",
+    "(ExpiredTokenException)",
+    "(InvalidIdentityToken)",
+)
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether another attempt may succeed: time-outs, cut connections, 5xx and throttling. Refusals are not transient."""
@@ -38,6 +47,9 @@ def is_transient(error: BaseException) -> bool:
         return True
     # huggingface_hub's error in offline mode is a ConnectionError, but repeating the request cannot help.
     if "OfflineMode" in type(error).__name__:
+        return False
+    # s3fs raises an EIO for a code of the token service. The store looks the token up again.
+    if token_expired(error):
         return False
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
         return False
@@ -59,9 +71,9 @@ def http_status(error: BaseException) -> int:
 
 
 def token_expired(error: BaseException) -> bool:
-    """Whether S3 refused the request because its temporary credentials have expired."""
-    # The answer to a HEAD request has no body that could name the error, so an expired token appears as a plain 400.
-    return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)
+    """Whether S3 refused the request because its temporary credentials have expired, or the token service (STS) refused the
+    token by which this machine asks for them."""
+    return any(words in str(error.__cause__) for words in TOKEN_EXPIRED)
 
 
 def says_exists(error: BaseException) -> bool:
