@@ -13,8 +13,8 @@ from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.joining import cluster_address, join_cluster, start_ray
-from vldd_dist.ray_backend.workers.attempts import ActorAttempt, Attempt, GroupAttempt, TaskAttempt
-from vldd_dist.ray_backend.workers.messages import decode
+from vldd_dist.ray_backend.workers.attempts import ActorAttempt, Attempt, GroupAttempt, Sent, TaskAttempt
+from vldd_dist.ray_backend.workers.messages import RankEnded, decode
 from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
 from vldd_dist.scheduler.executor import Capacity, NodeSize
 from vldd_dist.store.store import Store
@@ -63,8 +63,8 @@ class RayExecutor:
         self._submitted: set[str] = set()
         # Reports that were read from the queue and not yet returned by `reports`.
         self._reports: list[UnitReported] = []
-        # Unit id -> outcome that a worker process sent through the queue before it exited.
-        self._sent_outcomes: dict[str, Outcome] = {}
+        # Unit id and rank -> outcome that a worker process sent through the queue before it exited.
+        self._sent_outcomes: dict[tuple[str, int], Outcome] = {}
         self._nodes_checked_at = self._nodes_asked_at = -float("inf")
         self._nodes: dict[str, NodeSize] = {}
 
@@ -83,12 +83,13 @@ class RayExecutor:
         if order.id in self._submitted:
             self._forget_earlier_attempt(order.id)
         self._submitted.add(order.id)
-        kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
+        kind: Callable[[UnitOrder, Store, Queue, Sent], Attempt] = TaskAttempt
         if order.is_group:
             kind = GroupAttempt
         elif order.own_process:
             kind = ActorAttempt
-        self.running[order.id] = kind(with_room_elsewhere(order, self.nodes), self.store, self.queue)
+        placed = with_room_elsewhere(order, self.nodes)
+        self.running[order.id] = kind(placed, self.store, self.queue, lambda rank: self._sent(order.id, rank))
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         references = [reference for attempt in self.running.values() for reference in attempt.references]
@@ -101,7 +102,7 @@ class RayExecutor:
         for unit_id, attempt in self.running.items():
             may_have_ended = attempt.ends_without_reference or not ready.isdisjoint(attempt.references)
             if may_have_ended and (outcome := attempt.outcome()):
-                ended.append((unit_id, self._sent_or(unit_id, outcome)))
+                ended.append((unit_id, outcome))
         for unit_id, _ in ended:
             self.running.pop(unit_id).stop()
         return ended + self._stop_without_room()
@@ -118,19 +119,16 @@ class RayExecutor:
         lost = Outcome("lost", "the other machines that were large enough for it have left the cluster", 1)
         return [(unit_id, self.stop(unit_id) or lost) for unit_id in stopped]
 
-    def _sent_or(self, unit_id: str, outcome: Outcome) -> Outcome:
-        """The outcome that the worker sent through the queue before it exited, if it did; else `outcome`. Ray reports a worker
-        that exits by itself as killed."""
-        if outcome.status == "killed":
-            self._read_queue()
-            return self._sent_outcomes.pop(unit_id, outcome)
-        return outcome
+    def _sent(self, unit_id: str, rank: int) -> Outcome | None:
+        """The outcome that the process of a rank sent through the queue before it exited, if it did."""
+        self._read_queue()
+        return self._sent_outcomes.pop((unit_id, rank), None)
 
     def stop(self, unit_id: str) -> Outcome | None:
         attempt = self.running.pop(unit_id)
         outcome = attempt.outcome()
         attempt.stop()
-        return outcome and self._sent_or(unit_id, outcome)
+        return outcome
 
     def reports(self) -> list[UnitReported]:
         self._read_queue()
@@ -141,7 +139,7 @@ class RayExecutor:
         """Drop what an earlier attempt at the unit has sent: it would be taken for reports of the new attempt."""
         self._read_queue()
         self._reports = [report for report in self._reports if report.unit_id != unit_id]
-        self._sent_outcomes.pop(unit_id, None)
+        self._sent_outcomes = {ended: outcome for ended, outcome in self._sent_outcomes.items() if ended[0] != unit_id}
 
     def _read_queue(self) -> None:
         try:
@@ -155,8 +153,8 @@ class RayExecutor:
             return
         for unit_id, message in messages:
             decoded = decode(unit_id, message)
-            if isinstance(decoded, Outcome):
-                self._sent_outcomes[unit_id] = decoded
+            if isinstance(decoded, RankEnded):
+                self._sent_outcomes[unit_id, decoded.rank] = decoded.outcome
             else:
                 self._reports.append(decoded)
 

@@ -1,8 +1,7 @@
 """The outcome of a group of ranks, and of a worker that gives no answer."""
 
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import timedelta
+from dataclasses import asdict, replace
 from typing import Any
 from unittest.mock import ANY
 
@@ -14,7 +13,7 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.ray_backend import executor as executor_module
 from vldd_dist.ray_backend.executor import CHECKPOINT_SECONDS, RayExecutor
 from vldd_dist.ray_backend.workers import attempts as ray_work
-from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt, outcome_of, worst
+from vldd_dist.ray_backend.workers.attempts import GRACE_SECONDS, GroupAttempt, TaskAttempt, outcome_of, worst
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
@@ -30,12 +29,24 @@ class Group(GroupAttempt):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.references = ["rank 0", "rank 1"]
-        self._all, self._timeout = list(self.references), timedelta(seconds=10)
-        self._ended, self._failed_at = {}, None
+        self._all, self._ended, self._failed_at = list(self.references), {}, None
+        # Rank -> what its process sent before it exited.
+        self.said: dict[int, Outcome] = {}
+        self._sent = self.said.get
         self._node_of_rank = ["n0", "n1"]
         monkeypatch.setattr(ray_work.ray, "get", lambda reference, timeout: reference)
         self.told: dict[str, Outcome] = {}
         monkeypatch.setattr(ray_work, "outcome_of", self.told.get)
+
+
+class Task:
+    """Ray's task; it does not run."""
+
+    def options(self, **options: Any) -> "Task":
+        return self
+
+    def remote(self, *arguments: Any) -> str:
+        return "its task"
 
 
 class MessageQueue:
@@ -70,7 +81,7 @@ def test_a_refused_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) 
     refused = group.outcome()
     assert refused is not None
     assert (refused.status, refused.cause) == ("refused", REFUSED.cause)
-    assert worst({1: WAITS, 0: REFUSED}, {}, timedelta(seconds=10)) == REFUSED
+    assert worst({1: WAITS, 0: REFUSED}, {}) == REFUSED
 
 
 def test_a_lost_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,17 +119,44 @@ def test_an_exception_from_ray_becomes_the_outcome_of_a_worker_without_an_answer
 
 
 def test_the_failure_of_one_rank_is_the_outcome_of_the_group() -> None:
-    timeout = timedelta(seconds=10)
     missed = Outcome("lost", "connection closed by peer", 1)
     for status in ("crashed", "broken", "killed"):
         own = Outcome(status, "why", 1, node="n")  # type: ignore[arg-type]
-        assert worst({0: missed, 1: own}, {}, timeout) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
+        assert worst({0: missed, 1: own}, {}) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
     died = Outcome("lost", "the node is gone", 1, died=True)
-    assert worst({0: missed, 1: died}, {}, timeout) == Outcome("lost", "rank 1 of 2: the node is gone", 1, died=True)
-    assert worst({0: missed, 1: died}, {2: "n2"}, timeout) == Outcome("lost", "rank 1 of 3: the node is gone", 1, died=True)
-    hung = worst({0: missed}, {1: "n1"}, timeout)
-    assert hung == Outcome("broken", "rank 1 of 2 took no part in a collective operation for 10 s: it hangs", 1, node="n1")
-    assert worst({0: missed, 1: missed}, {}, timeout).status == "broken", "no machine was lost"
+    assert worst({0: missed, 1: died}, {}) == Outcome("lost", "rank 1 of 2: the node is gone", 1, died=True)
+    assert worst({0: missed, 1: died}, {2: "n2"}) == Outcome("lost", "rank 1 of 3: the node is gone", 1, died=True)
+    assert worst({0: missed, 1: missed}, {}).status == "broken", "no machine was lost"
+
+
+def test_the_rank_that_hangs_is_named_with_what_another_says() -> None:
+    lost = {rank: Outcome("lost", f"Timed out waiting {rank}", 1, node=f"n{rank}") for rank in (0, 1, 3)}
+    said = "of 4 did not answer the others, it hangs or its network failed (rank 0: Timed out waiting 0)"
+    assert worst(lost, {2: "n2"}) == Outcome("broken", f"rank 2 {said}", 1, node="n2")
+    del lost[3]
+    assert worst(lost, {2: "n2", 3: "n3"}) == Outcome("broken", f"rank 2, 3 {said}", 1, node="n2")
+
+
+def test_a_rank_that_fails_while_all_others_wait_for_it_is_the_cause() -> None:
+    lost = {1: Outcome("lost", "NCCL error: Call to connect to 10.0.3.7 failed: No route to host", 1, node="n1")}
+    found = worst(lost, {0: "n0", 2: "n2", 3: "n3"})
+    assert (found.status, found.node) == ("broken", "n1")
+    assert found.cause == f"rank 1 of 4 cannot communicate with the others: {lost[1].cause}"
+    assert worst(lost, dict.fromkeys((0, 2, 3), "n1")).cause == found.cause, "on one machine"
+    assert worst(lost, dict.fromkeys((0, 2, 3), "n2")).node == "n2", "all ranks of a machine that is gone"
+
+
+def test_a_rank_that_ends_itself_because_it_waits_for_another_is_not_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does on a GPU, where its main thread cannot answer. Ray says that its process was killed."""
+    now = 0.0
+    monkeypatch.setattr(ray_work.time, "monotonic", lambda: now)
+    group = Group(monkeypatch)
+    group.told["rank 0"] = Outcome("killed", "its process was killed", 1)
+    group.said[0] = Outcome("lost", "its GPU waits", 1, node="n0")
+    assert group.outcome() is None
+    now = GRACE_SECONDS + 1
+    said = "did not answer the others, it hangs or its network failed (rank 0: its GPU waits)"
+    assert group.outcome() == Outcome("broken", f"rank 1 of 2 {said}", 1, node="n1")
 
 
 @pytest.mark.parametrize("ended", [8, 3])
@@ -127,14 +165,14 @@ def test_the_machine_that_does_not_reach_the_others_is_avoided_and_not_that_of_r
     cause = "rank 3 of 8 did not connect to rank 0 within 5 min"
     outcomes = {rank: Outcome("lost", cause, 1, node=f"n{rank}", missing=(3,)) for rank in range(ended)}
     silent: dict[int, str | None] = {rank: f"n{rank}" for rank in range(ended, 8)}
-    found = worst(outcomes, silent, timedelta(seconds=10))
+    found = worst(outcomes, silent)
     assert (found.status, found.cause, found.node) == ("broken", cause, "n3")
 
 
 def test_rank_0_is_avoided_if_no_other_rank_reaches_it() -> None:
     outcomes = {rank: Outcome("lost", "could not connect", 1, node=f"n{rank}", missing=(rank,)) for rank in range(1, 4)}
-    assert worst(outcomes, {0: "n0"}, timedelta(seconds=10)).node == "n0"
-    assert worst({1: outcomes[1]}, {0: "n0"}, timedelta(seconds=10)).node == "n1"
+    assert worst(outcomes, {0: "n0"}).node == "n0"
+    assert worst({1: outcomes[1]}, {0: "n0"}).node == "n1"
 
 
 @pytest.mark.parametrize(
@@ -171,24 +209,15 @@ def test_losing_the_progress_queue_does_not_end_the_run(
 
 def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Outcome("broken", "no module", 1, node="n")
-    told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said)})]
-
-    class Ended:
-        ends_without_reference = False
-
-        def __init__(self) -> None:
-            self.references: list[object] = ["its task"]
-
-        def outcome(self) -> Outcome:
-            return Outcome("killed", "its process was killed", 1)
-
-        def stop(self) -> None:
-            """Does nothing: the attempt has ended."""
-
+    told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said), "rank": 0})]
+    killed = Outcome("killed", "its process was killed", 1)
+    monkeypatch.setattr(ray_work, "outcome_of", lambda reference: killed)
+    monkeypatch.setattr(ray_work, "_task", lambda cpus, gpus: Task())
     monkeypatch.setattr(executor_module.ray, "wait", lambda references, num_returns, timeout: (references, []))
     executor = RayExecutor(Store("memory://x"), True, make_queue=lambda: MessageQueue(told))
-    executor.running = {"a": Ended(), "b": Ended()}  # type: ignore[dict-item]
-    assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
+    for name in ("a", "b"):
+        executor.submit(replace(make(name).order(), id=name))
+    assert dict(executor.wait(1)) == {"a": said, "b": killed}
     assert executor.reports() == [UnitReported("a", Progress(1, 9), "n")]
     assert executor.running == {}
 
@@ -238,8 +267,7 @@ def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.Monkey
     order = make("a").order()
     executor.submit(order)
     other = ("b", encode(Progress(2, 9), "n"))
-    messages[:] = [(order.id, encode(Progress(1, 9), "n")), other, (order.id, {"ended": asdict(REFUSED)})]
+    messages[:] = [(order.id, encode(Progress(1, 9), "n")), other, (order.id, {"ended": asdict(REFUSED), "rank": 0})]
     executor.submit(order)
     assert executor.reports() == [UnitReported("b", Progress(2, 9), "n")]
-    killed = Outcome("killed", "its process was killed", 1)
-    assert executor._sent_or(order.id, killed) == killed
+    assert executor._sent(order.id, 0) is None

@@ -21,6 +21,10 @@ from vldd_dist.testing.scripted_executor import make
 DEAD = {"NodeID": "n0", "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
 
 
+def nothing_sent(rank: int) -> None:
+    """No process has sent an outcome."""
+
+
 def not_on(nodes: str) -> dict[str, str]:
     return {"ray.io/node-id": f"!in({nodes})"}
 
@@ -96,7 +100,7 @@ def test_a_task_never_runs_on_nodes_avoided_strictly_and_on_a_slow_one_only_if_o
     avoid: AvoidedNodes, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = RecordedRay(monkeypatch)
-    TaskAttempt(order(avoid), Store("memory://x"), None)  # type: ignore[arg-type]
+    TaskAttempt(order(avoid), Store("memory://x"), None, nothing_sent)  # type: ignore[arg-type]
     assert ray.called_with == [{"name": "unit", **options}]
     for selector in (options, *options.get("fallback_strategy", [])):
         assert validate_label_selector(selector.get("label_selector")) is None
@@ -139,7 +143,7 @@ def test_a_group_keeps_away_from_the_nodes_that_broke_it(
     avoid: AvoidedNodes, selector: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = RecordedRay(monkeypatch)
-    GroupAttempt(order(avoid, workers=4), Store("memory://x"), None)  # type: ignore[arg-type]
+    GroupAttempt(order(avoid, workers=4), Store("memory://x"), None, nothing_sent)  # type: ignore[arg-type]
     assert ray.groups == [{"strategy": "PACK", "bundle_label_selector": selector and [selector] * 4}]
 
 
@@ -183,7 +187,7 @@ def test_units_with_equal_resources_share_a_declaration(monkeypatch: pytest.Monk
     """Ray keeps each until the job ends."""
     ray, store = RecordedRay(monkeypatch, 8), Store("memory://x")
     for gpus in (1, 1, 0.5, 1):
-        TaskAttempt(order(gpus=gpus), store, None)  # type: ignore[arg-type]
+        TaskAttempt(order(gpus=gpus), store, None, nothing_sent)  # type: ignore[arg-type]
     for _ in range(2):
-        GroupAttempt(order(workers=3), store, None)  # type: ignore[arg-type]
+        GroupAttempt(order(workers=3), store, None, nothing_sent)  # type: ignore[arg-type]
     assert [options.get("num_gpus") for options, _ in ray.declared] == [1, 0.5, None]

@@ -2,8 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from functools import cache
 from typing import Any, ClassVar
 
@@ -21,9 +21,12 @@ from vldd_dist.ray_backend.workers.errors import outcome_of_error
 from vldd_dist.ray_backend.workers.placement import labels_without, placement_options
 from vldd_dist.store.store import Store
 
-# When a rank fails because another rank is gone, the remaining ranks get this long to fail as well. A rank that is still
-# silent then is the one that caused the failure.
+# When a rank fails because another rank is gone, the remaining ranks get this long to fail as well. Those that are still silent
+# then show `worst` which rank caused the failure.
 GRACE_SECONDS = 10
+
+# Rank (0 for the only process of a unit) -> the outcome that its process sent through the queue before it exited; None if none.
+Sent = Callable[[int], Outcome | None]
 
 # Send these modules by value; `start` says why.
 for module in (exceptions, start):
@@ -42,12 +45,20 @@ class Attempt(ABC):
     ends_without_reference: ClassVar[bool] = False
     references: list[ray.ObjectRef]
 
-    def __init__(self, order: UnitOrder) -> None:
-        self.order = order
+    def __init__(self, order: UnitOrder, sent: Sent) -> None:
+        self.order, self._sent = order, sent
 
     def outcome(self) -> Outcome | None:
         """How the attempt ended; None while it runs."""
-        return outcome_of(self.references[0])
+        return self._end_of(self.references[0])
+
+    def _end_of(self, reference: ray.ObjectRef, rank: int = 0) -> Outcome | None:
+        """How a process ended; None while it runs."""
+        outcome = outcome_of(reference)
+        # So Ray reports a process that exits by itself.
+        if outcome and outcome.status == "killed":
+            return self._sent(rank) or outcome
+        return outcome
 
     def ask_to_stop(self) -> bool:
         """Interrupt the attempt, so that it stores a checkpoint and ends. Returns False if the unit stores none."""
@@ -76,8 +87,8 @@ def _actor(kind: type) -> Any:
 class TaskAttempt(Attempt):
     """A unit as a Ray task. Other units may use its process after it, unless it was given a GPU."""
 
-    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        super().__init__(order)
+    def __init__(self, order: UnitOrder, store: Store, events: Queue, sent: Sent) -> None:
+        super().__init__(order, sent)
         task = _task(order.worker_cpus, order.worker_gpus).options(name=order.label, **placement_options(order))
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
@@ -101,8 +112,8 @@ class TaskAttempt(Attempt):
 class ActorAttempt(Attempt):
     """A unit in a process of its own, which ends with it."""
 
-    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        super().__init__(order)
+    def __init__(self, order: UnitOrder, store: Store, events: Queue, sent: Sent) -> None:
+        super().__init__(order, sent)
         # Keep the handle: Ray ends an actor that has none.
         actor = _actor(start.UnitActor)
         self.actor = actor.options(num_cpus=order.worker_cpus, num_gpus=order.worker_gpus, **placement_options(order)).remote()
@@ -117,8 +128,8 @@ class GroupAttempt(Attempt):
 
     ends_without_reference = True
 
-    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        super().__init__(order)
+    def __init__(self, order: UnitOrder, store: Store, events: Queue, sent: Sent) -> None:
+        super().__init__(order, sent)
         needs = {"CPU": order.worker_cpus} | ({"GPU": order.worker_gpus} if order.worker_gpus else {})
         # Placement groups have no fallback, so a node that is not avoided strictly is not avoided.
         required = labels_without(order.avoid.strictly)
@@ -142,13 +153,12 @@ class GroupAttempt(Attempt):
             actor.run.remote(rendezvous, rank, payload, order.id, events) for rank, actor in enumerate(self.actors)
         ]
         self._all = list(self.references)
-        self._timeout = timedelta(seconds=order.rank_timeout_seconds)
         self._ended: dict[int, Outcome] = {}
         self._failed_at: float | None = None
 
     def outcome(self) -> Outcome | None:
         for rank, reference in enumerate(self._all):
-            if reference in self.references and (outcome := outcome_of(reference)):
+            if reference in self.references and (outcome := self._end_of(reference, rank)):
                 self.references.remove(reference)
                 self._ended[rank] = outcome if outcome.node else replace(outcome, node=self._node(rank))
                 if outcome.status not in ("done", "waits") and self._failed_at is None:
@@ -156,7 +166,7 @@ class GroupAttempt(Attempt):
         if len(self._ended) < len(self._all) and not self._grace_is_over():
             return None
         silent = {rank: self._node(rank) for rank in range(len(self._all)) if rank not in self._ended}
-        return worst(self._ended, silent, self._timeout)
+        return worst(self._ended, silent)
 
     def _node(self, rank: int) -> str | None:
         """The node on which a rank ran; None if it has not started there."""
@@ -181,13 +191,12 @@ class GroupAttempt(Attempt):
         remove_placement_group(self.group)
 
 
-def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: timedelta) -> Outcome:
+def worst(ended: dict[int, Outcome], silent: dict[int, str | None]) -> Outcome:
     """The outcome of a group. A rank's own failure takes precedence over failures of ranks that only lost another rank.
 
     Args:
         ended: rank -> outcome, for the ranks that have ended.
         silent: rank -> its node, for the others.
-        timeout: of collective operations, for the message.
     """
     world = len(ended) + len(silent)
     for status in ("refused", "crashed", "broken", "outage", "killed"):
@@ -206,13 +215,20 @@ def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: tim
         unreached = 0 if len(missing) == world - 1 > 1 else min(missing)
         node = silent[unreached] if unreached in silent else ended[unreached].node
         return replace(next(outcome for outcome in lost.values() if outcome.missing), status="broken", node=node)
+    speaker, first = next(iter(lost.items()))
+    machines = set(silent.values())
+    are_one_machine = len(machines) == 1 and machines.isdisjoint(outcome.node for outcome in lost.values())
+    if len(silent) > len(lost) and not are_one_machine:
+        # If one rank or machine is gone, the others notice: so these wait for the one that failed, or for its network.
+        cause = f"rank {speaker} of {world} cannot communicate with the others: {first.cause}"
+        return replace(first, status="broken", cause=cause)
     if silent:
         hung = f"rank {', '.join(map(str, sorted(silent)))} of {world}"
-        cause = f"{hung} took no part in a collective operation for {timeout.total_seconds():g} s: it hangs"
+        cause = f"{hung} did not answer the others, it hangs or its network failed (rank {speaker}: {first.cause})"
         # The first one's node: if it turns out to be dead, the unit was lost with it.
         return Outcome("broken", cause, 1, node=silent[min(silent)])
     # All ranks answered, so no machine was lost: closed ports, for example, or ranks in different operations.
-    return replace(next(iter(lost.values())), status="broken")
+    return replace(first, status="broken")
 
 
 def outcome_of(reference: ray.ObjectRef) -> Outcome | None:

@@ -93,10 +93,10 @@ def broken(error: BaseException, node: str) -> Answer:
     }
 
 
-def leave(answer: Answer, unit_id: str, events: Any) -> None:
+def leave(answer: Answer, unit_id: str, events: Any, rank: int = 0) -> None:
     """Send the answer through the queue, because Ray returns no result from a process that exits, and end this process."""
     try:
-        ray.get(events.actor.put_nowait.remote((unit_id, {"ended": answer})), timeout=SEND_SECONDS)
+        ray.get(events.actor.put_nowait.remote((unit_id, {"ended": answer, "rank": rank})), timeout=SEND_SECONDS)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
