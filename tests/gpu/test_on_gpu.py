@@ -1,5 +1,8 @@
 """The package on a CUDA GPU: `make gpu`."""
 
+import time
+from datetime import timedelta
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.sharding.gpu_watch import MARK_SECONDS, watching
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -69,3 +73,20 @@ def test_running_out_of_gpu_memory_is_a_one_sentence_error(
     monkeypatch.setattr(TrainingPairs, "in_model_inputs", too_much)
     with pytest.raises(DeviceMemoryError, match=r"ran out of memory .*lower distill\.batch_size"):
         execute(last.order(), store, lambda event: None)
+
+
+@pytest.mark.parametrize(("timeout", "seconds", "told"), [(2, 8, 1), (60, 8, 0)])
+def test_work_that_does_not_end_is_told_by_the_watch_of_the_gpu(
+    timeout: float, seconds: float, told: int, gpu: torch.device
+) -> None:
+    """Work of `seconds` seconds, as a collective operation without an answer is, and more operations than the GPU's queue
+    holds behind it. A GPU's clock is at most 3 GHz, so the work takes longer on most."""
+    sentences: list[str] = []
+    count = torch.zeros(1, device=gpu)
+    with watching(gpu, timedelta(seconds=timeout), sentences.append):
+        torch.cuda._sleep(int(seconds * 3e9))
+        for _ in range(5000):
+            count.add_(1)
+        assert float(count) == 5000
+        time.sleep(2 * MARK_SECONDS)
+    assert len(sentences) == told

@@ -18,6 +18,7 @@ import torch
 
 from vldd_dist.artifacts.manifests import installed_versions
 from vldd_dist.errors import VlddError, first_line
+from vldd_dist.sharding.gpu_watch import watching
 from vldd_dist.sharding.rendezvous import Rendezvous, join, leave, open_rendezvous
 from vldd_dist.store.cache.node_cache import node_cache
 from vldd_dist.store.store import Store
@@ -127,8 +128,10 @@ def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     if device_type == "cuda":
         torch.cuda.set_device(device)
-    ranks = join(rendezvous, rank, 2, device=device, timeout=timedelta(seconds=PAIR_SECONDS))
-    total = float(ranks.sum_in_place(torch.ones(1, device=device) * (rank + 1)))
+    timeout = timedelta(seconds=PAIR_SECONDS)
+    ranks = join(rendezvous, rank, 2, device=device, timeout=timeout)
+    with watching(device, timeout, lambda sentence: os._exit(1)):
+        total = float(ranks.sum_in_place(torch.ones(1, device=device) * (rank + 1)))
     leave()
     return total
 

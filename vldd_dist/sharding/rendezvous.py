@@ -44,7 +44,7 @@ def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.devic
     """Join the process group of a unit's ranks; a process can be in one group at a time.
 
     Args:
-        timeout: a collective fails when a rank does not join it for this long.
+        timeout: with gloo, a collective fails when a rank does not join it for this long; with NCCL see `gpu_watch.watching`.
 
     Raises:
         JoinFailed: not all ranks connected within `MEETING`.
@@ -69,7 +69,8 @@ def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.devic
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
     backend = "nccl" if device.type == "cuda" else "gloo"
     # Otherwise torch's watchdog ends this process when another rank is lost, and it would count as killed itself. With this
-    # variable the collective raises, as with gloo.
+    # variable an operation with a handle raises after `timeout` when it is waited for. Synchronous ones have no handle since
+    # torch 2.8: `GpuWatch` notices those.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Ranks(rank, world_size)

@@ -2,7 +2,10 @@
 
 import itertools
 import platform
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +22,13 @@ from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import DataError, OtherVersion, Outage, UnusableHere
 from vldd_dist.events import Progress, SendReport
 from vldd_dist.pipeline.execute import check_version
+from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.stages.data import caption_embeddings
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS, METRICS, STAGES, Registry
-from vldd_dist.ray_backend.workers import worker
-from vldd_dist.sharding.ranks import LostRank
+from vldd_dist.ray_backend.workers import start, worker
+from vldd_dist.sharding.ranks import LostRank, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 from vldd_dist.testing.scripted_executor import make
@@ -53,6 +57,35 @@ def test_an_error_of_the_unit_becomes_an_outcome(
     found = worker.run_order(make("unit").order(), store, Reports(), "n1")  # type: ignore[arg-type]
     assert (found.status, found.exit_code) == (status, exit_code)
     assert found.cause.endswith(str(error))
+
+
+@pytest.mark.parametrize(("world", "gpus", "device"), [(2, 1, "cuda"), (2, 0, "cpu"), (1, 1, None)])
+def test_a_rank_whose_gpu_waits_for_another_sends_why_and_ends(
+    world: int, gpus: float, device: str | None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its main thread is blocked in a collective operation, and returns nothing."""
+    mark_store(store)
+    watched: list[tuple[str, float]] = []
+    left: list[Any] = []
+    within: list[bool] = []
+
+    @contextmanager
+    def watching(device: torch.device, timeout: timedelta, on_hang: Callable[[str], None]) -> Iterator[None]:
+        watched.append((device.type, timeout.total_seconds()))
+        within.append(True)
+        on_hang("its GPU waits")
+        yield
+        within.clear()
+
+    monkeypatch.setattr(worker, "watching", watching)
+    monkeypatch.setattr(worker, "execute", lambda *arguments: left.append(list(within)))
+    monkeypatch.setattr(start, "leave", lambda *arguments: left.append(arguments))
+    order = replace(make("unit", gpus=gpus, workers=world).order(), rank_timeout_seconds=7)
+    reports = Reports()
+    worker.run_order(order, store, reports, "n1", Ranks(world - 1, world))  # type: ignore[arg-type]
+    assert watched == ([(device, 7)] if device else [])
+    answer = asdict(Outcome("lost", "its GPU waits", 1, node="n1"))
+    assert left == ([(answer, order.id, reports, 1), [True]] if device else [[]])
 
 
 def test_a_unit_does_not_run_where_the_folder_of_the_store_is_not_mounted(store: Store) -> None:

@@ -4,6 +4,7 @@ import logging
 import platform
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -25,8 +26,10 @@ from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.plugins import load_all
 from vldd_dist.ray_backend.signals import CaughtSignals
+from vldd_dist.ray_backend.workers import start
 from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine, plain
 from vldd_dist.ray_backend.workers.messages import encode
+from vldd_dist.sharding.gpu_watch import watching
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
 from vldd_dist.sharding.rendezvous import JoinFailed, Rendezvous, join
 from vldd_dist.store.store import Store
@@ -85,7 +88,7 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
 
     try:
         # Ray cancels a task by SIGINT.
-        with CaughtSignals(signal.SIGINT) as signals, ranks.noticing_a_loss():
+        with CaughtSignals(signal.SIGINT) as signals, ranks.noticing_a_loss(), _watch(order, events, node, ranks):
             _require_marked(store)
             execute(order, store, report, ranks, signals.any)
         return DONE
@@ -118,7 +121,22 @@ def _require_marked(store: Store) -> None:
 
 
 def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:
-    # A rank whose GPU does not work must fail here: with another backend than the others' it would let them wait.
-    cuda = order.worker_gpus > 0 and order.device != "cpu"
     timeout = timedelta(seconds=order.rank_timeout_seconds)
-    return join(rendezvous, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)
+    return join(rendezvous, rank, order.workers, device=_device_of_ranks(order), timeout=timeout)
+
+
+def _watch(order: UnitOrder, events: Queue, node: str, ranks: Ranks) -> AbstractContextManager[None]:
+    """Ends the process if this is a rank whose GPU waits for another one too long: its main thread cannot return an answer."""
+    if ranks.world_size == 1:
+        return nullcontext()
+
+    def leave(sentence: str) -> None:
+        logger.error("ends: %s", sentence)
+        start.leave(asdict(Outcome("lost", sentence, 1, node=node)), order.id, events, ranks.rank)
+
+    return watching(_device_of_ranks(order), timedelta(seconds=order.rank_timeout_seconds), leave)
+
+
+def _device_of_ranks(order: UnitOrder) -> torch.device:
+    # A rank whose GPU does not work must fail: with another backend than the others' it would let them wait.
+    return torch.device("cuda" if order.worker_gpus > 0 and order.device != "cpu" else "cpu")
