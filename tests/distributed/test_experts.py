@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
+from vldd_dist.artifacts.tensor_files import snapshot_parts, tensors
 from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, snapshot_name
 from vldd_dist.artifacts.units import UnitReader
@@ -67,6 +68,16 @@ def expert_of(overrides: list[str]) -> WorkUnit:
 def train(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
     """Run the expert's unit, up to the checkpoint of epoch `stop_at` if it is given."""
     execute_until(ranks, url, expert_of(overrides), stop_at)
+
+
+def train_in_parts(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
+    """The same, with snapshots in parts whatever their size."""
+    large = snapshot_parts.LARGE_BYTES
+    snapshot_parts.LARGE_BYTES = 0
+    try:
+        train(ranks, url, overrides, stop_at)
+    finally:
+        snapshot_parts.LARGE_BYTES = large
 
 
 def trajectory(store: Store, overrides: list[str]) -> Trajectory:
@@ -145,6 +156,33 @@ def test_an_expert_resumes_with_other_ranks_and_sharding(
     names = UnitReader(broken, "expert", expert_of([]).id).manifest.objects
     resumed = {snapshot_name(2, "image", 0, before[0]), snapshot_name(3, "image", 0, after[0])}
     assert resumed <= set(names), "trained from scratch, all snapshots would be of the second number of ranks"
+
+
+def test_an_expert_whose_snapshots_are_in_parts_resumes_with_other_ranks_and_without_parts(
+    copy: Callable[[str], Store], alone: Callable[[list[str]], Store], group: Groups
+) -> None:
+    broken = copy("broken")
+    train_in_parts(SOLO, broken.url, [], 0)
+    group(2).run(train_in_parts, broken.url, ["experts.workers=2", "experts.sharding=fsdp"], 1)
+    group(3).run(train_in_parts, broken.url, ["experts.workers=3"], 2)
+    train(SOLO, broken.url, [])
+    for found, wanted in zip(ways(broken, []), ways(alone([]), []), strict=True):
+        assert relative(found, wanted) < 1e-4
+    reader = UnitReader(broken, "expert", expert_of([]).id)
+    for epoch, ranks in enumerate((1, 2, 3, 1)):
+        for rank in range(ranks):
+            name = snapshot_name(epoch, "image", rank, ranks)
+            assert all(key.startswith("part-") is (epoch < 3) for key in tensors.decode(reader.read(name), name))
+
+
+def test_an_expert_whose_snapshots_are_in_parts_is_the_same_to_the_bit(
+    copy: Callable[[str], Store], alone: Callable[[list[str]], Store]
+) -> None:
+    in_parts = copy("in_parts")
+    train_in_parts(SOLO, in_parts.url, [], 1)
+    train_in_parts(SOLO, in_parts.url, [])
+    for found, wanted in zip(ways(in_parts, []), ways(alone([]), []), strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_an_expert_of_all_captions_resumes_bit_identically(

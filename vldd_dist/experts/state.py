@@ -2,7 +2,8 @@
 
 Objects of a checkpoint (`row_files` of them if there are several ranks):
 
-    epoch-NNNN/image.safetensors, text    the parameters by tower; if the epoch is kept, the snapshots' blobs themselves
+    epoch-NNNN/image.safetensors, text    the parameters by tower (`snapshot_parts`); if the epoch is kept, the snapshots' blobs
+                                          themselves
     momentum.safetensors                  flat tensors (n,) by parameter name
     forgetting.safetensors                counts, equal on all ranks
 """
@@ -16,7 +17,8 @@ from torch import Tensor
 from vldd_dist.artifacts.checkpoints import Checkpoint
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_file_name, row_files_of
-from vldd_dist.artifacts.tensor_files.trajectories import encode_shards, snapshot_name, snapshot_stem, write_snapshots
+from vldd_dist.artifacts.tensor_files.snapshot_parts import decode_snapshot, encode_snapshot
+from vldd_dist.artifacts.tensor_files.trajectories import snapshot_name, snapshot_stem, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -82,32 +84,35 @@ class ExpertState:
         save_together(self.writer, self.ranks, epoch, objects, record, uploads, write_kept)
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
-        shapes = dict(zip(self.names, self.engine.layout.shapes, strict=True))
-        owned = {name: shards[name] for name, owner in zip(self.names, self.tower_names, strict=True) if owner == tower}
-        if self.ranks.world_size == 1:
-            return tensors.encode({name: shard.view(shapes[name]) for name, shard in owned.items()})
-        return encode_shards(owned, {name: shapes[name] for name in owned})
+        layout = self.engine.layout
+        of_tower = {name for name, owner in zip(self.names, self.tower_names, strict=True) if owner == tower}
+        owned = {name: own for name, own in zip(self.names, layout.own, strict=True) if name in of_tower}
+        shapes = {name: shape for name, shape in zip(self.names, layout.shapes, strict=True) if name in of_tower}
+        return encode_snapshot({name: shards[name] for name in owned}, owned, shapes, self.ranks.world_size)
 
     def restore(self) -> tuple[int, ForgettingCounts, dict[str, Any]] | None:
         """Load the newest checkpoint into the model. Returns (epoch, counts, facts), or None if there is no checkpoint."""
         checkpoint = newest_checkpoint(self.writer, self.ranks)
         if checkpoint is None:
             return None
-        self.engine.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
-        self.engine.write_momentum(self._shards(checkpoint, ["momentum"]))
+        parameters: dict[str, Tensor] = {}
+        for tower in TOWERS:
+            parameters |= decode_snapshot(*_read(checkpoint, snapshot_stem(checkpoint.step, tower)))
+        self.engine.write(self._shards(parameters))
+        contents, sources = _read(checkpoint, "momentum")
+        flat = (tensors.decode(data, source) for data, source in zip(contents, sources, strict=True))
+        self.engine.write_momentum(self._shards(concatenated(flat, sources[0])))
         self.snapshots = {name: ObjectInfo(**info) for name, info in checkpoint.facts["snapshots"].items()}
         counts = tensors.decode(checkpoint.read("forgetting.safetensors"), f"epoch {checkpoint.step}")
         return checkpoint.step, ForgettingCounts(**counts), checkpoint.facts
 
-    def _shards(self, checkpoint: Checkpoint, series: list[str]) -> list[Tensor]:
-        """This rank's shards of the tensors in these series of row files, whatever number of ranks wrote them."""
-        whole: dict[str, Tensor] = {}
-        for name in series:
-            source = f"{name} of the checkpoint of epoch {checkpoint.step}"
-            files = row_files_of(name, checkpoint.names, source)
-            decoded = (tensors.decode(checkpoint.read(file), source) for file in files)
-            # One rank writes snapshots with their shapes, several write flat shards.
-            flat = ({key: tensor.flatten() for key, tensor in of_file.items()} for of_file in decoded)
-            whole |= concatenated(flat, source)
+    def _shards(self, whole: Mapping[str, Tensor]) -> list[Tensor]:
+        """This rank's shards of whole tensors; empty if there are none."""
         device = self.skeleton.model.mean.device
         return self.engine.layout.cut([whole[name].to(device) for name in self.names]) if whole else []
+
+
+def _read(checkpoint: Checkpoint, name: str) -> tuple[list[bytes], list[str]]:
+    """The contents of the row files of `name`, whatever number of ranks wrote them, and what messages call each."""
+    files = row_files_of(name, checkpoint.names, f"{name} of the checkpoint of epoch {checkpoint.step}")
+    return [checkpoint.read(file) for file in files], [f"{file} of the checkpoint of epoch {checkpoint.step}" for file in files]

@@ -1,11 +1,10 @@
 """Trajectories: the snapshots of an expert, one object for each tower and epoch, named by content so that equal ones are
-stored once.
+stored once (`snapshot_parts` says what is in them).
 
 A reader fetches only the snapshots that it needs, and can prefetch them. It can also fetch only some elements of a snapshot:
 each rank of a sharded student reads its own slices.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_files_of
+from vldd_dist.artifacts.tensor_files.snapshot_parts import decode_snapshot, keys_of
 from vldd_dist.artifacts.tensor_files.tensor_cache import NamedTensors, TensorCache
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
@@ -43,7 +43,7 @@ def write_snapshots(
     """Store the trainable parameters after `epoch` epochs as blobs, the towers in parallel.
 
     Args:
-        encoded: tower -> bytes from `tensors.encode` (one rank) or `encode_shards` (this rank of several).
+        encoded: tower -> bytes from `encode_snapshot`.
 
     Returns:
         Object name -> description, to be listed by `UnitWriter.adopt`.
@@ -52,11 +52,6 @@ def write_snapshots(
         infos = list(pool.map(writer.put_blob, encoded.values()))
     names = (snapshot_name(epoch, tower, rank, world_size) for tower in encoded)
     return dict(zip(names, infos, strict=True))
-
-
-def encode_shards(shards: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> bytes:
-    """A rank's elements (n,) of each parameter, which follow those of lower ranks. The header records the complete shapes."""
-    return tensors.encode(dict(shards), {"shapes": json.dumps({name: list(shape) for name, shape in shapes.items()})})
 
 
 class Trajectory:
@@ -103,14 +98,18 @@ class Trajectory:
         counts = dict.fromkeys(ranges, 0)
         for object_name in self._objects(epoch, tower):
             header = _Header(self.reader, object_name)
-            in_object = {}
+            # Parameter and range within the tensor, by the tensor's name in the object.
+            parameter_of: dict[str, str] = {}
+            wanted: dict[str, tuple[int, int]] = {}
             for name, (start, stop) in ranges.items():
-                first, count = counts[name], header.elements(name)
-                counts[name] += count
-                in_object[name] = max(start - first, 0), min(stop - first, count)
-            overlapping = {name: limits for name, limits in in_object.items() if limits[0] < limits[1]}
-            for name, values in header.read(overlapping).items():
-                pieces[name].append(values)
+                for key in keys_of(name, header.spans):
+                    first, count = counts[name], header.spans[key].elements
+                    counts[name] += count
+                    limits = max(start - first, 0), min(stop - first, count)
+                    if limits[0] < limits[1]:
+                        parameter_of[key], wanted[key] = name, limits
+            for key, values in header.read(wanted).items():
+                pieces[parameter_of[key]].append(values)
         for name, (start, stop) in ranges.items():
             if not 0 <= start <= stop <= counts[name]:
                 source = self.reader.url(self._objects(epoch, tower)[0])
@@ -121,12 +120,7 @@ class Trajectory:
         if self.shard_slices is not None:
             return self.slices(epoch, tower, self.shard_slices[tower])
         names = self._objects(epoch, tower)
-        encoded = [self.reader.read(name) for name in names]
-        decoded = [tensors.decode(data, self.reader.url(name)) for name, data in zip(names, encoded, strict=True)]
-        if len(decoded) == 1:
-            return decoded[0]
-        shapes = json.loads(tensors.metadata(encoded[0])["shapes"])
-        return {name: torch.cat([shards[name] for shards in decoded]).view(shape) for name, shape in shapes.items()}
+        return decode_snapshot([self.reader.read(name) for name in names], [self.reader.url(name) for name in names])
 
     def _objects(self, epoch: int, tower: str) -> list[str]:
         source = self.reader.store.url_of(self.reader.prefix)
@@ -152,12 +146,8 @@ class _Header:
         (text,) = reader.read_ranges(name, [(tensors.LENGTH_BYTES, self.end)])
         self.spans = tensors.parse_header(text, size - self.end, self.url)
 
-    def elements(self, parameter: str) -> int:
-        """The number of the parameter's elements in this object."""
-        return self.spans[parameter].elements if parameter in self.spans else 0
-
     def read(self, ranges: Mapping[str, tuple[int, int]]) -> NamedTensors:
-        """Elements [start, stop) of each parameter; no range may be empty."""
+        """Elements [start, stop) of each tensor; no range may be empty."""
         in_bytes = [tensors.element_range(self.spans, name, *limits, self.url) for name, limits in ranges.items()]
         encoded = self.reader.read_ranges(self.name, [(self.end + start, self.end + stop) for start, stop in in_bytes])
         return {
