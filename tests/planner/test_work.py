@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
+from vldd_dist.cost_model import distillation_traffic
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
@@ -149,6 +150,41 @@ def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
     assert read(*many, f"{at}asynchronous={{image: [0, 4], text: [6]}}") == 3 * 6, "0, 1, 4, 5, 6, 7"
     assert read("distill.outer_steps=1", f"{at}asynchronous={{auto: true}}", f"{at}min_experts=2") == 2 * 3 + 2
     assert read(*many, f"{at}min_start_epoch=1") == 3 * 2
+
+
+def test_a_plan_counts_what_the_ranks_read_and_what_exceeds_their_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three experts with three snapshots each, of which 2,000 are asked for."""
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+
+    def read(*overrides: str, gib: float = 16) -> float:
+        monkeypatch.setenv("VLDD_CACHE_GIB", str(gib))
+        given = ["experts.count=3", "model.image.train=lora", *MODELS["lora"], "distill.outer_steps=1000"]
+        described, trace = traced(*given, *overrides)
+        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
+        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
+        return (whole - rest) / sum(trace.trainable_bytes.values())
+
+    _, trace = traced("model.image.train=lora", *MODELS["lora"])
+    snapshots_in_gib = 9 * sum(trace.trainable_bytes.values()) / 2**30
+    assert read() == 9
+    assert read(gib=0) == 2000
+    assert read(gib=snapshots_in_gib / 3) == pytest.approx(9 + 1991 * 2 / 3, rel=0.01)
+    four = "distill.workers=4"
+    assert read(four) == 4 * 9, "small snapshots: each rank reads all blocks"
+    monkeypatch.setattr(distillation_traffic, "LARGE_BYTES", 0)
+    assert read(four) == 4 * 9, "a part is less than a block"
+    # Header and edge of both towers on four ranks are 16 blocks.
+    monkeypatch.setattr(distillation_traffic, "BLOCK_BYTES", sum(trace.trainable_bytes.values()) / 160)
+    assert read(four) == pytest.approx(9 * 1.1)
+    assert read() == 9
+    monkeypatch.setattr(distillation_traffic, "BLOCK_BYTES", 0)
+    assert read(four) == 9
+    assert read("distill.workers=16", "distill.pairs=[16]", "distill.batch_size=16") == 2 * 9, (
+        "a sixteenth of the elements lies in an eighth of the bytes"
+    )
+    assert read(four, gib=snapshots_in_gib / 12) == pytest.approx(9 + 1991 * 2 / 3, rel=0.01), "of a quarter a third"
+    matching = "distill.objective={name: distribution_matching, real_batch_size: 8, last_epoch: 3}"
+    assert read(four, matching) == 4 * 3 * 4, "it merges whole snapshots on every rank"
 
 
 def test_experts_with_one_start_read_its_image_tower_once_and_few_steps_still_read_theirs() -> None:

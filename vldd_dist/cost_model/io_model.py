@@ -1,4 +1,5 @@
-"""Bytes that one unit reads from the store and writes to it. Each object is counted once, because the node's cache keeps it."""
+"""Bytes that one unit reads from the store and writes to it. Each object is counted once, because the node's cache keeps it; of
+an expert's snapshots also what exceeds the cache (`distillation_traffic`)."""
 
 from dataclasses import dataclass
 from typing import Literal

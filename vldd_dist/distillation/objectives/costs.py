@@ -1,6 +1,6 @@
 """What an objective's outer steps take, for a plan. A distillation does not ask for it, so that it changes no result."""
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from vldd_dist.config.sections.distillation import DistillationSettings
@@ -41,7 +41,13 @@ class PassCosts(Protocol):
 
 
 class ObjectiveCosts(Generic[SomeObjective]):
-    """The costs of an objective with these settings. An objective that unrolls a student has `UnrolledCosts`."""
+    """The costs of an objective with these settings. An objective that unrolls a student has `UnrolledCosts`.
+
+    Attributes:
+        reads_slices: whether a rank of several reads only its own elements of a snapshot.
+    """
+
+    reads_slices: ClassVar[bool] = False
 
     def __init__(self, objective: SomeObjective) -> None:
         self.objective = objective
@@ -69,8 +75,12 @@ class ObjectiveCosts(Generic[SomeObjective]):
         return 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """The largest number of expert snapshots that it reads; each is read once. By default those that it holds."""
+        """The largest number of different expert snapshots that it reads. By default those that it holds."""
         return self.held_snapshots(experts)
+
+    def snapshots_drawn(self, experts: int, outer_steps: int) -> int:
+        """The number of snapshots that its start and its outer steps ask for, in which one may occur several times."""
+        return self.snapshots_read(experts, outer_steps)
 
     def held_snapshots(self, experts: int) -> int:
         """The number of expert snapshots that a distillation holds in memory at once."""

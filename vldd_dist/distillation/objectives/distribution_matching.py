@@ -81,7 +81,10 @@ class DistributionCosts(FeatureCosts[DistributionMatching]):
         return self.objective.real_batch_size
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        return min(experts * len(self.objective.reached_epochs()), 3 * outer_steps)
+        return min(experts * len(self.objective.reached_epochs()), self.snapshots_drawn(experts, outer_steps))
+
+    def snapshots_drawn(self, experts: int, outer_steps: int) -> int:
+        return 3 * outer_steps
 
 
 class DistributionProblem(FeatureProblem):

@@ -154,6 +154,8 @@ SomeUnrolled = TypeVar("SomeUnrolled", bound=UnrolledObjective)
 class UnrolledCosts(ObjectiveCosts[SomeUnrolled]):
     """The costs of an objective that trains a student for a few steps and differentiates through them."""
 
+    reads_slices = True
+
     def longest_run(self) -> int:
         """The largest number of steps that a student takes, including those that are not differentiated."""
         return self.objective.inner_steps

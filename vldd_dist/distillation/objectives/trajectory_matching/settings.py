@@ -138,10 +138,13 @@ class TrajectoryMatchingCosts(UnrolledCosts[TrajectoryMatchingSettings]):
         return 2
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """No more than all snapshots that can be reached, and no more than the start and the outer steps read."""
+        """No more than all snapshots that can be reached, and no more than it asks for."""
+        return min(experts * len(self.objective.reached_epochs()), self.snapshots_drawn(experts, outer_steps))
+
+    def snapshots_drawn(self, experts: int, outer_steps: int) -> int:
+        """Two in a step, and with a shortcut also the rest of the expert's path when the expert is first drawn."""
         objective = self.objective
-        all_epochs = len(objective.reached_epochs())
-        read_by_step = 2 if objective.shortcut is None else all_epochs
+        paths = 0 if objective.shortcut is None else min(experts, outer_steps) * (len(objective.reached_epochs()) - 2)
         auto = objective.asynchronous is not None and objective.asynchronous.auto
         read_at_start = objective.first_experts(experts) * len(objective.matched_epochs()) if auto else 0
-        return min(experts * all_epochs, read_at_start + outer_steps * read_by_step)
+        return read_at_start + paths + 2 * outer_steps
