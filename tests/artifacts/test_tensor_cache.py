@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -38,8 +40,14 @@ def test_a_failure_is_not_kept(method: str) -> None:
     def fail() -> NamedTensors:
         raise ConnectionError("no route")
 
+    def ask() -> None:
+        if method == "get":
+            cache.get("digest", fail)
+        elif (future := cache.prefetch("digest", 12, fail)) is not None:
+            future.result()
+
     with pytest.raises(ConnectionError, match="no route"):
-        cache.get("digest", fail) if method == "get" else cache.prefetch("digest", fail).result()
+        ask()
     assert cache.get("digest", lambda: {"w": torch.ones(3)})["w"].tolist() == [1, 1, 1]
 
 
@@ -56,3 +64,54 @@ def test_the_least_recently_used_are_dropped_but_never_the_newest() -> None:
     get("large", 1000)
     assert loads[4:] == ["large"]
     assert len(cache) == 1
+
+
+def path_of(cache: TensorCache, numbers: int) -> tuple[Counter[str], Callable[[str], None], Callable[[str], bool]]:
+    """How often each object of so many numbers was loaded; functions that get one and that prefetch one."""
+    loads: Counter[str] = Counter()
+
+    def load(name: str) -> NamedTensors:
+        loads[name] += 1
+        return {"w": torch.ones(numbers)}
+
+    def prefetch(name: str) -> bool:
+        future = cache.prefetch(name, 4 * numbers, lambda: load(name))
+        return future is not None and len(future.result(HANG_SECONDS)) == 1
+
+    return loads, lambda name: cache.get(name, lambda: load(name)) and None, prefetch
+
+
+def test_what_was_prefetched_stays_until_it_is_used() -> None:
+    """Also if the objects in use need the whole limit."""
+    cache = TensorCache(limit_bytes=100)
+    loads, get, prefetch = path_of(cache, 12)
+    assert prefetch("a")
+    assert prefetch("b")
+    for name in ("x", "y", "a", "b"):
+        get(name)
+    assert loads == {"a": 1, "b": 1, "x": 1, "y": 1}
+    assert len(cache) == 2, "after its use it is dropped as any other"
+
+
+def test_no_more_is_prefetched_than_fits() -> None:
+    cache = TensorCache(limit_bytes=100)
+    loads, get, prefetch = path_of(cache, 12)
+    assert [prefetch(name) for name in "abcd"] == [True, True, False, False]
+    assert prefetch("a"), "it is there"
+    get("a")
+    assert prefetch("c")
+    for name in "bcd":
+        get(name)
+    assert loads == dict.fromkeys("abcd", 1)
+
+
+def test_a_failed_prefetch_takes_no_room() -> None:
+    cache = TensorCache(limit_bytes=100)
+
+    def fail() -> NamedTensors:
+        raise ConnectionError("no route")
+
+    failed = cache.prefetch("x", 100, fail)
+    assert failed is not None
+    assert isinstance(failed.exception(HANG_SECONDS), ConnectionError)
+    assert path_of(cache, 12)[2]("a")

@@ -1,6 +1,7 @@
 """Shortcut trajectories (PTM-ST) and separate start epochs of the towers (AMD), compared with their formulas."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distillation.small_runs import SETTINGS, Inputs, distillation, start_pairs, stopped_run
+from tests.distillation.small_runs import SETTINGS, Inputs, Snapshots, distillation, start_pairs, stopped_run
+from vldd_dist.artifacts.tensor_files.tensor_cache import TensorCache
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching, TrajectoryMatchingProblem
-from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
-from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
+from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous, starts_by_pace
+from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut, squared_lengths
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.unroll import Tensors
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 
 
@@ -158,6 +161,86 @@ def test_reached_epochs_are_kept_and_read_ahead(inputs: Inputs, store: Store) ->
             asked.clear()
             of.prefetch(step)
             assert {epoch for epoch, _ in asked} == later
+
+
+class Counted:
+    """A trajectory in memory, read through a cache with room for three of its objects, which counts what it loads."""
+
+    def __init__(self, expert: Snapshots, number: int, cache: TensorCache, loads: Counter[tuple[int, int, str]]) -> None:
+        self.expert, self.number, self.cache, self.loads = expert, number, cache, loads
+
+    def _load(self, epoch: int, tower: str) -> dict[str, Tensor]:
+        self.loads[self.number, epoch, tower] += 1
+        return self.expert.snapshot(epoch, tower)
+
+    def snapshot(self, epoch: int, tower: str) -> dict[str, Tensor]:
+        return self.cache.get(f"{self.number} {epoch} {tower}", lambda: self._load(epoch, tower))
+
+    def prefetch(self, epoch: int, towers: Sequence[str]) -> None:
+        for tower in towers:
+            size = sum(tensor.nbytes for tensor in self.expert.snapshot(epoch, tower).values())
+            self.cache.prefetch(f"{self.number} {epoch} {tower}", size, lambda tower=tower: self._load(epoch, tower))  # type: ignore
+
+
+def counting(of: TrajectoryMatchingProblem, inputs: Inputs) -> Counter[tuple[int, int, str]]:
+    """How often each snapshot was loaded: (expert, epoch, tower) -> times."""
+    loads: Counter[tuple[int, int, str]] = Counter()
+    largest = max(sum(tensor.nbytes for tensor in tower.values()) for tower in inputs.experts[0].epochs[0].values())
+    cache = TensorCache(limit_bytes=3 * largest)
+    for number, expert in enumerate(inputs.experts):
+        of.experts._opened[number] = Counted(expert, number, cache, loads)  # type: ignore[assignment]
+    return loads
+
+
+def test_a_path_that_exceeds_the_memory_is_read_once(inputs: Inputs, store: Store) -> None:
+    of = matching(inputs, store, shortcut=Shortcut(last_epoch=4))
+    loads = counting(of, inputs)
+    of.awaited(0)
+    step = next(step for step in range(99) if of.sampler.draw(step).expert == 0)
+    of.prefetch(step)
+    found = of.states.at(0, (1, 1))
+    assert loads == {(0, epoch, tower): 1 for epoch in range(5) for tower in ("image", "text")}
+    for ours, theirs in zip(found, of.states.at(0, (1, 1)), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_restart_does_not_read_the_paths_again(inputs: Inputs, tmp_path: Any) -> None:
+    """They are in the checkpoint, and not among the facts of the result."""
+    changes = {"shortcut": Shortcut(last_epoch=4), "outer_steps": 12, "checkpoint_every": 6, "max_start_epoch": 2}
+    _, facts, resumed = stopped_run(inputs, tmp_path, 8, **changes)
+    of = resumed.problem
+    assert isinstance(of, TrajectoryMatchingProblem)
+    loads = counting(of, inputs)
+    assert {of.sampler.draw(step).expert for step in range(6)} == {0, 1}
+    assert resumed.run() == facts
+    assert {epoch for _, epoch, _ in loads} == {0, 4}
+    assert facts.objective == {}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("expert_epochs", [1, 2])
+def test_automatic_starts_read_each_snapshot_once(expert_epochs: int, inputs: Inputs, store: Store) -> None:
+    """Expert after expert, whose states are prefetched; the distances are those of pairs of snapshots, to the bit."""
+    of = matching(inputs, store)
+    loads = counting(of, inputs)
+    asked: list[tuple[int, int]] = []
+    prefetch = of.snapshots.prefetch
+    of.snapshots.prefetch = lambda expert, *moments: (  # type: ignore[method-assign]
+        asked.extend((expert, epoch) for epoch, _ in moments) or prefetch(expert, *moments)  # type: ignore[func-returns-value]
+    )
+    starts = range(3)
+    found = starts_by_pace(of.snapshots, range(2), starts, expert_epochs, SOLO)
+    epochs = range(3 + expert_epochs)
+    assert loads == {(expert, epoch, tower): 1 for expert in range(2) for epoch in epochs for tower in ("image", "text")}
+    assert asked.index((1, 0)) < len(asked) - len(epochs), "the next expert is read while this one is measured"
+    ratios = []
+    for start in starts:
+        distances = torch.zeros(2, dtype=torch.float64)
+        for expert in range(2):
+            squares = squared_lengths(*of.snapshots.at(expert, (start, start), (start + expert_epochs,) * 2))
+            distances += squares.new_zeros(2).index_add_(0, torch.tensor(list(of.snapshots.towers)), squares).sqrt()
+        ratios.append(float(distances[0] / distances[1]))
+    middle = sorted(ratios)[1]
+    assert found == ([s for s in starts if ratios[s] >= middle], [s for s in starts if ratios[s] <= middle])
 
 
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])

@@ -96,7 +96,7 @@ class Distillation:
             best_validation=best_recall,
             validation=self.history.validation,
             start=self.pairs.start,
-            objective=self.problem.state(),
+            objective=self.problem.facts(),
         )
 
     def _run_outer_steps(self, first: int, uploads: AsyncWriter) -> Exception | None:

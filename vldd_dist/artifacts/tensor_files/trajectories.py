@@ -8,6 +8,7 @@ each rank of a sharded student reads its own slices.
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,9 +77,10 @@ class Trajectory:
         return self.cache.get(self._digest(epoch, tower), lambda: self._load(epoch, tower))
 
     def prefetch(self, epoch: int, towers: Sequence[str]) -> None:
-        """Start reading the snapshots of these towers after an epoch in threads, for a later `snapshot`."""
+        """Start reading the snapshots of these towers after an epoch in threads, for a later `snapshot`; those for which the
+        cache has no room are left to it."""
         for tower in towers:
-            self.cache.prefetch(self._digest(epoch, tower), lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
+            self.cache.prefetch(self._digest(epoch, tower), self._size(epoch, tower), partial(self._load, epoch, tower))
 
     def slices(self, epoch: int, tower: str, ranges: Mapping[str, tuple[int, int]]) -> NamedTensors:
         """Some elements of some parameters. Only the objects' headers and the blocks that hold these elements are read, and
@@ -121,6 +123,12 @@ class Trajectory:
             return self.slices(epoch, tower, self.shard_slices[tower])
         names = self._objects(epoch, tower)
         return decode_snapshot([self.reader.read(name) for name in names], [self.reader.url(name) for name in names])
+
+    def _size(self, epoch: int, tower: str) -> int:
+        """The bytes in memory of what `_load` returns, if it is float32."""
+        if self.shard_slices is not None:
+            return sum(stop - start for start, stop in self.shard_slices[tower].values()) * torch.float32.itemsize
+        return sum(self.reader.info(name).size for name in self._objects(epoch, tower))
 
     def _objects(self, epoch: int, tower: str) -> list[str]:
         source = self.reader.store.url_of(self.reader.prefix)

@@ -53,8 +53,12 @@ class OuterProblem(ABC):
         """
 
     def state(self) -> dict[str, Any]:
-        """The problem's state as JSON values, which each checkpoint and the facts of the finished distillation hold."""
+        """The problem's state as JSON values, which each checkpoint holds."""
         return {}
+
+    def facts(self) -> dict[str, Any]:
+        """JSON values that the facts of the finished distillation hold; by default the state."""
+        return self.state()
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Restore what `state` returned."""

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import Distinct, NonNegative, Section
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import squared_lengths
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, States
+from vldd_dist.distillation.unroll import Tensors
 from vldd_dist.sharding.ranks import Ranks
 
 
@@ -52,16 +53,24 @@ def starts_by_pace(
         all_starts: the start epochs to choose from.
         expert_epochs: epochs from a start to its target.
     """
-    ratios = []
-    for start in all_starts:
-        # (2,): summed over the experts, the distance from start to target of the image and of the text tower.
-        distances = torch.zeros(2, dtype=torch.float64)
-        for expert in experts:
-            squares = squared_lengths(*states.at(expert, (start, start), (start + expert_epochs,) * 2))
+    # (starts, 2): summed over the experts, the distance from start to target of the image and of the text tower.
+    distances = torch.zeros(len(all_starts), 2, dtype=torch.float64)
+    epochs = sorted({*all_starts, *(start + expert_epochs for start in all_starts)})
+    reads = [(expert, epoch) for expert in experts for epoch in epochs]
+    # This expert's states at starts whose target comes later, so that each snapshot is read once.
+    begun: dict[int, Tensors] = {}
+    for position, (expert, epoch) in enumerate(reads):
+        for ahead, later in reads[position : position + len(epochs)]:
+            states.prefetch(ahead, (later, later))
+        (state,) = states.at(expert, (epoch, epoch))
+        if (start := epoch - expert_epochs) in begun:
+            squares = squared_lengths(begun.pop(start), state)
             tower_indices = torch.tensor(list(states.towers), device=squares.device)
             tower_squares = squares.new_zeros(2).index_add_(0, tower_indices, squares)
-            distances += ranks.sum_in_place(tower_squares).sqrt().cpu()
-        ratios.append(float(distances[0] / distances[1]))
+            distances[all_starts.index(start)] += ranks.sum_in_place(tower_squares).sqrt().cpu()
+        if epoch in all_starts:
+            begun[epoch] = state
+    ratios = (distances[:, 0] / distances[:, 1]).tolist()
     middle = median(ratios)
     image_starts = [start for start, ratio in zip(all_starts, ratios, strict=True) if ratio >= middle]
     text_starts = [start for start, ratio in zip(all_starts, ratios, strict=True) if ratio <= middle]

@@ -65,7 +65,8 @@ class TrajectoryMatchingProblem(OuterProblem):
         # The experts' states as they were trained, and as they are matched.
         self.snapshots = Snapshots(experts, unroller)
         shortcut = settings.shortcut_epochs()
-        self.states: States = Shortcuts(self.snapshots, shortcut, context.ranks) if shortcut else self.snapshots
+        self.shortcuts = Shortcuts(self.snapshots, shortcut, context.ranks) if shortcut else None
+        self.states: States = self.shortcuts or self.snapshots
         self.auto_starts: tuple[list[int], list[int]] | None = None
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
@@ -111,14 +112,21 @@ class TrajectoryMatchingProblem(OuterProblem):
         shared_gradients = self.settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient(terms, rows, row_gradients, shared_gradients)
 
-    def state(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What was chosen at the start, and the errors of finite differences since."""
-        state: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if self.auto_starts:
-            state["starts"] = dict(zip(TOWERS, self.auto_starts, strict=True))
+            facts["starts"] = dict(zip(TOWERS, self.auto_starts, strict=True))
         if self.epsilon_choice:
-            state["difference_check"] = self.epsilon_choice._asdict() | {"later": self.difference_errors[1:]}
-        return state
+            facts["difference_check"] = self.epsilon_choice._asdict() | {"later": self.difference_errors[1:]}
+        return facts
+
+    def state(self) -> dict[str, Any]:
+        """The facts, and the betas of the shortcuts, so that a resumed distillation does not read the paths again."""
+        if self.shortcuts is None:
+            return self.facts()
+        # Keys of JSON are strings.
+        return self.facts() | {"betas": {str(expert): betas for expert, betas in self.shortcuts.betas.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         if starts := state.get("starts"):
@@ -126,6 +134,9 @@ class TrajectoryMatchingProblem(OuterProblem):
         if check := state.get("difference_check"):
             self.epsilon_choice = EpsilonChoice(check["relative_epsilon"], check["error"], check["against"])
             self.difference_errors = [(0, check["error"]), *((step, error) for step, error in check["later"])]
+        if self.shortcuts is not None:
+            # Checkpoints of earlier versions have none: the paths are read again.
+            self.shortcuts.betas = {int(expert): betas for expert, betas in state.get("betas", {}).items()}
 
     def figures(self) -> dict[str, Any]:
         return {"difference_error": self.difference_errors[-1][1]} if self.difference_errors else {}
