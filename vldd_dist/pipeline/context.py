@@ -100,7 +100,7 @@ class StageContext:
             return torch.device("cpu")
         if self.order.worker_gpus < 1:
             # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory. The limit is
-            # that of the allocator only, so what CUDA itself takes for the process is subtracted.
+            # that of the allocator only, so what CUDA itself takes for the process is subtracted: at most half of the share.
             beside = OUTSIDE_THE_ALLOCATOR / torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(max(self.order.worker_gpus - beside, self.order.worker_gpus / 2))
         return torch.device("cuda")

@@ -103,9 +103,9 @@ def similarity_notes(data: ReportData) -> list[str]:
         for pairs, (size, plain) in sorted(data.similarity_sizes.items())
         if pairs in numbers & compared
     ]
-    return (
-        [f"A distilled set has a learned similarity too, and so more bytes than real pairs: {', '.join(more)}."] if more else []
-    )
+    if not more:
+        return []
+    return [f"A distilled set has a learned similarity too, and so more bytes than real pairs: {', '.join(more)}."]
 
 
 def repeated(rows: list[Row]) -> list[str]:

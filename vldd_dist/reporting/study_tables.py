@@ -196,9 +196,8 @@ def _row(
 
 
 def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[RowKey, Row]]:
-    """The results that have a place in the table: full data first, then by the budget and the students' image
-    tower, the experiment's own first. If all variants have the same
-    result for full data, it is listed once, for ALL_VARIANTS."""
+    """The results that have a place in the table: full data first, then by the budget and the students' image tower, the
+    experiment's own first. If all variants have the same result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
         (RowKey(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants

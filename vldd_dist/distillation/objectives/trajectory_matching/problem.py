@@ -135,8 +135,7 @@ class TrajectoryMatchingProblem(OuterProblem):
             self.epsilon_choice = EpsilonChoice(check["relative_epsilon"], check["error"], check["against"])
             self.difference_errors = [(0, check["error"]), *((step, error) for step, error in check["later"])]
         if self.shortcuts is not None:
-            # Checkpoints of earlier versions have none: the paths are read again.
-            self.shortcuts.betas = {int(expert): betas for expert, betas in state.get("betas", {}).items()}
+            self.shortcuts.betas = {int(expert): betas for expert, betas in state["betas"].items()}
 
     def figures(self) -> dict[str, Any]:
         return {"difference_error": self.difference_errors[-1][1]} if self.difference_errors else {}
