@@ -78,7 +78,7 @@ def applications(quick: bool) -> list[Application]:
 
 def bilevel(inner_steps: int, skipped_steps: int, real_batch_size: int) -> Objective:
     """The bilevel objective without experts as teachers."""
-    return Bilevel(teacher=0, inner_steps=inner_steps, skipped_steps=skipped_steps, real_batch_size=real_batch_size)
+    return Bilevel(teacher_weight=0, inner_steps=inner_steps, skipped_steps=skipped_steps, real_batch_size=real_batch_size)
 
 
 def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
@@ -99,7 +99,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
 
 def distilled(inputs: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
     """Pairs distilled from all training pairs."""
-    settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
+    settings = PartDistillation(objective=Bilevel(teacher_weight=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
     start = None if noise else select(START, inputs.train, PAIRS, numpy_generator(inputs.seed, "benchmark start"))
     part = inputs.students, inputs.train, inputs.validation
     pairs = settings.run_from(*part, NoiseOfFeatures(), PAIRS) if start is None else settings.run(*part, start)

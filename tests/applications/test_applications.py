@@ -240,7 +240,7 @@ def test_kendall_tau_by_counting_pairs() -> None:
         ),
         (
             "applications.run=[{name: continual_learning, distill: {objective: bilevel}}]",
-            r"distill.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
+            r"distill.objective: bilevel needs experts, which a part of the data has none of: set its teacher_weight to 0",
         ),
         (
             "applications.run=[{name: continual_learning, pairs_per_task: 1}]",

@@ -41,7 +41,7 @@ FEDERATED = (
 )
 NO_STUDENT = "{objective: {name: covariance_matching, train_model: false}, outer_steps: 3, validate_every: 2}"
 UNROLLED = (
-    "{objective: {name: bilevel, teacher: 0, inner_steps: 3, skipped_steps: 0, real_batch_size: 32}, outer_steps: 3, "
+    "{objective: {name: bilevel, teacher_weight: 0, inner_steps: 3, skipped_steps: 0, real_batch_size: 32}, outer_steps: 3, "
     "validate_every: 2}"
 )
 TEXT_DIM = 384

@@ -79,7 +79,7 @@ from vldd_dist.plugins import LOSSES
         ),
         (
             ["distill.objective={name: bilevel}", "model.loss=squares"],
-            "model.loss: squares has no temperature: set distill.objective.teacher to 0",
+            "model.loss: squares has no temperature: set distill.objective.teacher_weight to 0",
         ),
     ],
 )

@@ -27,8 +27,8 @@ SETTINGS: dict[str, dict[str, tuple[Any, Any]]] = {
         "student_momentum": (0.9, 0.5),
         "student_weight_decay": (5e-4, 0.05),
         "dropout": ("false", "true"),
-        "noise": (0.5, 0.2),
-        "teacher": (0.5, 0.2),
+        "noise_scale": (0.5, 0.2),
+        "teacher_weight": (0.5, 0.2),
     },
     "covariance_matching": {
         "real_batch_size": (7, 6),

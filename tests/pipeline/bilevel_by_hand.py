@@ -21,7 +21,7 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of, workspace
 
 SETTINGS = "name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4"
-ALONE = ", teacher: 0"
+ALONE = ", teacher_weight: 0"
 OVERRIDES = [
     "distill.pairs=[5]",
     "distill.outer_steps=12",

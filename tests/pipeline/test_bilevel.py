@@ -37,7 +37,7 @@ from vldd_dist.testing.unroll_cases import relative
 @pytest.mark.parametrize("train", ["head", "full"])
 @pytest.mark.parametrize("step", [2, 3])
 def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepared: Store) -> None:
-    tree = described(f", noise: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", train)
+    tree = described(f", noise_scale: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", train)
     found, (loss, wanted) = found_gradient(prepared, tree, step), by_hand(prepared, tree, step)
     assert found.terms["real_pairs"] == pytest.approx(loss.item(), rel=1e-4)
     assert found.rows.tolist() == list(range(5))
@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepare
 
 def test_only_pairs_of_differentiated_steps_move(prepared: Store) -> None:
     """Nine pairs, of which two are in each step; only the last step is differentiated."""
-    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 1, skipped_steps: 4, teacher: 0}"
+    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 1, skipped_steps: 4, teacher_weight: 0}"
     tree = described("", "head", "distill.pairs=[9]", "distill.batch_size=2", f"distill.objective={settings}")
     for step in itertools.count(1, 2):
         generator = numpy_generator(derive_seed(0, "distillation", 9), "bilevel", step)
@@ -62,7 +62,7 @@ def test_only_pairs_of_differentiated_steps_move(prepared: Store) -> None:
 
 def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_step(prepared: Store) -> None:
     """The even outer steps are the same with and without them, the odd ones are not."""
-    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 3, teacher: 0, skipped_steps: %d}"
+    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 3, teacher_weight: 0, skipped_steps: %d}"
     trees = [described("", "head", f"distill.objective={settings % most}") for most in (4, 0)]
     for step in (2, 3):
         one, other = (found_gradient(prepared, tree, step).row_gradients["texts"] for tree in trees)
@@ -71,7 +71,7 @@ def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_ste
 
 def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
     """The outer loss with a teacher lies on the line between that of the pairs and the cross-entropy against the teacher's."""
-    trees = [described(f", noise: 0, teacher: {share}") for share in (0, 0.25, 1)]
+    trees = [described(f", noise_scale: 0, teacher_weight: {share}") for share in (0, 0.25, 1)]
     run(prepared, [unit for unit in Graph(trees[2]).units() if unit.kind == "expert"])
     alone, mixed, taught = (found_gradient(prepared, tree, 3) for tree in trees)
     assert mixed.terms["real_pairs"] == pytest.approx(
@@ -133,7 +133,7 @@ def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, mon
 
     monkeypatch.setattr(bilevel, "with_noise", recorded)
     loss = {
-        (scale, step): found_gradient(prepared, described(f", noise: {scale}"), step).terms["real_pairs"]
+        (scale, step): found_gradient(prepared, described(f", noise_scale: {scale}"), step).terms["real_pairs"]
         for scale in (0, 0.5)
         for step in (2, 3)
     }
@@ -163,7 +163,7 @@ def test_logits_and_soft_targets_have_the_temperature_of_the_loss(prepared: Stor
 
     for name, value in (("Teacher", Fixed), ("cosines", recorded_cosines), ("soft_cross_entropy", recorded_loss)):
         monkeypatch.setattr(bilevel, name, value)
-    found_gradient(prepared, described(", teacher: 0.5"), 3)
+    found_gradient(prepared, described(", teacher_weight: 0.5"), 3)
     assert given
     for (logits, targets), similarities in zip(given, of_student, strict=True):
         torch.testing.assert_close(logits, similarities / 0.07)
@@ -194,9 +194,9 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
 def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Store) -> None:
     """Of a student that skips two steps, and of two experts; of ten of twenty pairs."""
     few = [train, "distill.pairs=[20]", "distill.batch_size=2", "experts.count=2"]
-    tree = described(", teacher: 0.5", *few)
+    tree = described(", teacher_weight: 0.5", *few)
     # Two steps on average.
-    settings = described(", teacher: 0.5", *few, "distill.objective.skipped_steps=8").distill.distillation_settings()
+    settings = described(", teacher_weight: 0.5", *few, "distill.objective.skipped_steps=8").distill.distillation_settings()
     run(prepared, [unit for unit in Graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
     context = context_of(prepared, tree)
     inputs = distillation_context(context, tree.distill.distillation_settings(), context.build_model(0))
@@ -213,7 +213,7 @@ def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Stor
     assert teacher > 0
     assert counted.total == pytest.approx(objective.costs().step_flops(passes, settings, 20) + teacher, rel=0.05)
     assert data is not None
-    alone = described(", teacher: 0", *few)
+    alone = described(", teacher_weight: 0", *few)
     runs = [distillation_flops(one, trace, data, 20, 0) for one in (tree, alone)]
     assert None not in runs
     assert runs[0] - runs[1] == pytest.approx(tree.distill.outer_steps * teacher)

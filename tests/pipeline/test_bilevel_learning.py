@@ -20,7 +20,7 @@ LEARNING = "model.loss={name: wbce, temperature: 0.3, learn_temperature: true, s
 @pytest.mark.parametrize("step", [2, 3])
 def test_what_the_loss_learns_has_the_gradient_of_training_by_hand(prepared: Store, step: int) -> None:
     """At the odd step some steps are not differentiated."""
-    tree = described(f", noise: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", "head", LEARNING)
+    tree = described(f", noise_scale: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", "head", LEARNING)
     found, (loss, wanted) = found_gradient(prepared, tree, step), by_hand(prepared, tree, step, tree.model.loss)
     gradients = found.row_gradients | found.shared_gradients
     assert set(gradients) == set(wanted) == {"images", "texts", "similarity", "log_rates", "log_temperature"}
@@ -34,7 +34,13 @@ def test_what_the_loss_learns_has_the_gradient_of_training_by_hand(prepared: Sto
 def test_a_resumed_run_is_bit_identical(train: str, prepared: Store, tmp_path: Path) -> None:
     """With minibatches, a teacher, a running average and all that a loss learns. It stops within an epoch of the real pairs."""
     tree = described(
-        ", teacher: 0.5", train, "experts.count=2", "experts.loss=infonce", "distill.batch_size=4", "distill.ema=0.5", LEARNING
+        ", teacher_weight: 0.5",
+        train,
+        "experts.count=2",
+        "experts.loss=infonce",
+        "distill.batch_size=4",
+        "distill.ema=0.5",
+        LEARNING,
     )
     run(prepared, [unit for unit in Graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
     (unit,) = units_of(tree, "distillation")

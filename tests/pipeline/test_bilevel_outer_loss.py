@@ -56,14 +56,14 @@ def test_student_and_experts_see_the_same_noisy_pairs(prepared: Store, monkeypat
     monkeypatch.setattr(bilevel, "Teacher", Fixed)
     monkeypatch.setattr(bilevel, "with_noise", recorded_noise)
     monkeypatch.setattr(LocalUnroller, "loss_of_rows", recorded_rows)
-    found_gradient(prepared, described(", teacher: 0.5, noise: 0.5"), STEP)
+    found_gradient(prepared, described(", teacher_weight: 0.5, noise_scale: 0.5"), STEP)
     assert len(noisy) == 1
     assert len(seen) == 2
     assert all(rows is noisy[0] for rows in seen)
 
 
 def test_the_outer_loss_has_dropout_although_the_steps_have_none(prepared: Store) -> None:
-    tree = described(", noise: 0, dropout: false", "head", "model.text.head.dropout=0.5")
+    tree = described(", noise_scale: 0, dropout: false", "head", "model.text.head.dropout=0.5")
     context = context_of(prepared, tree)
     inputs = distillation_context(context, tree.distill.distillation_settings(), context.build_model(0))
     with inputs.settings.objective.open(inputs) as problem:
@@ -89,7 +89,7 @@ def test_the_student_has_the_momentum_and_the_weight_decay_asked_for(prepared: S
         for name, value in (("momentum", 0.5), ("weight_decay", 0.05))
         for key in (f"evaluation.{name}", f"distill.objective.student_{name}")
     ]
-    tree = described(f", noise: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", "head", *sgd)
+    tree = described(f", noise_scale: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", "head", *sgd)
     found = found_gradient(prepared, tree, STEP)
     loss, wanted = by_hand(prepared, tree, STEP)
     assert found.terms["real_pairs"] == pytest.approx(loss.item(), rel=1e-4)

@@ -151,7 +151,7 @@ def test_invalid_phases_are_refused(phases: str, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
-@pytest.mark.parametrize("objective", ["{name: bilevel, teacher: 0}", "{name: covariance_matching}"])
+@pytest.mark.parametrize("objective", ["{name: bilevel, teacher_weight: 0}", "{name: covariance_matching}"])
 def test_an_objective_without_a_student_that_is_already_trained_is_refused(objective: str) -> None:
     with pytest.raises(ConfigError, match=r"distill\.phases: \w+ learns no pairs for students that are already trained"):
         experiment(f"distill.objective={objective}", "distill.phases=[{pairs: 2}, {}]")

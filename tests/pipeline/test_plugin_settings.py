@@ -102,7 +102,7 @@ def test_how_an_objective_inside_an_application_runs(finished: Store, monkeypatc
     monkeypatch.setattr(ContinualLearning, "run", run)
     monkeypatch.setattr(application_stage, "inputs_of", lambda context: None)
     for more in ("", ", offload_snapshots: cpu"):
-        objective = f"{{name: bilevel, teacher: 0{more}}}"
+        objective = f"{{name: bilevel, teacher_weight: 0{more}}}"
         tree = experiment(
             f"applications.run=[{{name: continual_learning, distill: {{objective: {objective}}}}}]",
             *("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "model.image.weights=attributes"),

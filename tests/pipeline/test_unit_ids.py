@@ -82,7 +82,7 @@ def test_another_limit_of_the_loss_changes_no_id(limit: str) -> None:
     assert changed_kinds(experiment(), experiment(f"distill.objective.max_loss={limit}")) == set()
     part = ["model.image.train=head", "model.image.weights=attributes", "model.image.head.kind=linear", "model.joint_dim=16"]
     part += ["data.val_images=60", "data.test_images=60"]
-    objectives = [f"{{name: bilevel, teacher: 0, max_loss: {value}}}" for value in ("null", limit)]
+    objectives = [f"{{name: bilevel, teacher_weight: 0, max_loss: {value}}}" for value in ("null", limit)]
     runs = [
         f"applications.run=[{{name: continual_learning, tasks: 2, pairs_per_task: 4, distill: {{objective: {text}}}}}]"
         for text in objectives

@@ -178,7 +178,7 @@ def bilevel(train: str, pairs: int, real: int, skipped: int, **distill: Any) -> 
     model = {"image": image, "text": {"head": {"kind": "projection", "dropout": 0}}}
     if train == "head":
         model |= {"image": image | linear | {"train": "head", "weights": "none.safetensors"}, "joint_dim": 64}
-    objective = {"name": "bilevel", "inner_steps": 3, "skipped_steps": skipped, "real_batch_size": real, "teacher": 0}
+    objective = {"name": "bilevel", "inner_steps": 3, "skipped_steps": skipped, "real_batch_size": real, "teacher_weight": 0}
     experiment = Experiment.model_validate(
         {
             "name": "x",
@@ -240,7 +240,7 @@ def test_an_outer_loss_on_real_pairs_keeps_fused_attention() -> None:
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": 224}, weights="random")
     settings, rows = ModelSettings(image=image, text=TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))), 16
     planned = MemoryTrace(settings, TEXT_DIM, 224).first_order(rows, training=True, of_batch=False, keep=True)
-    unroller = LocalUnroller(build(settings, TEXT_DIM, None, 0), InfoNCE(), Bilevel(teacher=0), None)
+    unroller = LocalUnroller(build(settings, TEXT_DIM, None, 0), InfoNCE(), Bilevel(teacher_weight=0), None)
     read = RealRows(torch.randn(rows, 3, 224, 224), torch.randn(rows, TEXT_DIM), rows)
     outer, theta = unroller.loss_of_rows(read, 0, InfoNCE()), leaves(unroller.student.view.read())
     measured = allocated_peak(lambda: torch.autograd.grad(outer(theta).sum(), theta))
@@ -255,7 +255,7 @@ def test_ranks_share_the_real_pairs_of_an_outer_loss() -> None:
 
 
 def test_a_teacher_and_its_real_pairs_stay_while_pairs_are_validated() -> None:
-    experiment, terms = bilevel("full", 64, 2, 0, batch_size=2, objective={"teacher": 0.5})
+    experiment, terms = bilevel("full", 64, 2, 0, batch_size=2, objective={"teacher_weight": 0.5})
     assert "validation: student" in terms
     assert terms["expert"] == experiment.experts.count * terms["validation: momentum"] > 0
     assert terms["real batch"] == 2 * 2 * 4 * (3 * 64 * 64 + TEXT_DIM)

@@ -34,7 +34,8 @@ START = RandomPairs(name="random")
 
 def _takes_no_experts(objective: Objective) -> Objective:
     if "experts" in objective.needed():
-        hint = "set its teacher to 0" if objective.name == "bilevel" else "name bilevel with teacher: 0, or covariance_matching"
+        other = "name bilevel with teacher_weight: 0, or covariance_matching"
+        hint = "set its teacher_weight to 0" if objective.name == "bilevel" else other
         raise ValueError(f"{objective.name} needs experts, which a part of the data has none of: {hint}")
     return objective
 
@@ -43,7 +44,7 @@ class PartDistillation(Section):
     """Settings of the outer loop for a part of the data. The students are those of the application."""
 
     objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_takes_no_experts)] = Field(
-        default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}),
+        default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher_weight": 0}),
         description="An objective that needs no expert.",
     )
     outer_steps: Positive = Field(100, description="Outer steps for each part of the data.")

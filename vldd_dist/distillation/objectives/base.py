@@ -41,11 +41,6 @@ class Objective(Plugin):
         "infinity.",
     )
 
-    def identity(self) -> dict[str, Any]:
-        # A constant, which keeps the ids from when max_loss was part of them. A field of this name that a plug-in defines anew,
-        # without the marker, is part of them.
-        return {"max_loss": type(self).model_fields["max_loss"].default} | super().identity()
-
     @abstractmethod
     def open(self, context: DistillationContext) -> AbstractContextManager[OuterProblem]:
         """A context manager that yields the outer problem of a distillation and releases its resources afterwards. The problem

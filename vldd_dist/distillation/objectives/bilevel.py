@@ -61,15 +61,15 @@ class Bilevel(UnrolledObjective):
         0.02, description="Outer learning rate of the logarithms of the inner learning rates; 0 keeps them fixed."
     )
     real_batch_size: PairCount = Field(512, description="Real pairs of the outer loss.")
-    noise: NonNegativeFloat = Field(
+    noise_scale: NonNegativeFloat = Field(
         0.5,
         description=(
             "Gaussian noise on the real pairs of the outer loss (images, or features of a frozen backbone; and texts), in "
-            "units of the batch's standard deviation, averaged over the features. The student and the experts of `teacher` see "
-            "the same noisy pairs."
+            "units of the batch's standard deviation, averaged over the features. The student and the teachers get the same "
+            "noisy pairs."
         ),
     )
-    teacher: Annotated[float, Field(ge=0, le=1)] = Field(
+    teacher_weight: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
         description=(
             "Weight, 0 to 1, of an outer loss whose targets are the experts' similarities of the real pairs (their mean cosine "
@@ -80,7 +80,7 @@ class Bilevel(UnrolledObjective):
     @contextmanager
     def open(self, context: DistillationContext) -> Iterator[OuterProblem]:
         with self.opened_unroller(context, context.loss) as unroller:
-            teacher = Teacher(unroller, context.open_experts(unroller.snapshot_slices)) if self.teacher else None
+            teacher = Teacher(unroller, context.open_experts(unroller.snapshot_slices)) if self.teacher_weight else None
             yield BilevelProblem(self, context, unroller, teacher)
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
@@ -88,9 +88,9 @@ class Bilevel(UnrolledObjective):
         key = "distill.objective"
         if not GRADIENTS.load(self.gradient).update_adjoint:
             conflicts.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
-        if self.teacher and experiment.model.loss.first_temperature() is None:
+        if self.teacher_weight and experiment.model.loss.first_temperature() is None:
             loss = experiment.model.loss.name
-            conflicts.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")
+            conflicts.append(f"{key}.teacher_weight: model.loss: {loss} has no temperature: set {key}.teacher_weight to 0")
         return conflicts
 
     def _conflicts_with_evaluation(self, experiment: "Experiment") -> list[str]:
@@ -110,7 +110,7 @@ class Bilevel(UnrolledObjective):
         refuse_backbone_dropout(model)
 
     def needed(self) -> frozenset[str]:
-        return self.needs if self.teacher else self.needs - {"experts"}
+        return self.needs if self.teacher_weight else self.needs - {"experts"}
 
     def costs(self) -> "BilevelCosts":
         return BilevelCosts(self)
@@ -120,7 +120,7 @@ class BilevelCosts(UnrolledCosts[Bilevel]):
     """The costs of `Bilevel`."""
 
     def held_snapshots(self, experts: int) -> int:
-        return experts if self.objective.teacher else 0
+        return experts if self.objective.teacher_weight else 0
 
     def teacher_flops(self, passes: PassCosts, experts: int) -> float:
         # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
@@ -137,7 +137,7 @@ class BilevelCosts(UnrolledCosts[Bilevel]):
         return self.objective.student_momentum > 0
 
     def real_copies(self) -> int:
-        return int(self.objective.noise > 0)
+        return int(self.objective.noise_scale > 0)
 
     def plain_steps(self) -> float:
         return self.objective.skipped_steps / 4
@@ -148,7 +148,7 @@ class BilevelProblem(OuterProblem):
 
     Args:
         unroller: uses the context's model.
-        teacher: makes the soft targets of the outer loss; None if `settings.teacher` is 0.
+        teacher: makes the soft targets of the outer loss; None if `settings.teacher_weight` is 0.
     """
 
     def __init__(self, settings: Bilevel, context: DistillationContext, unroller: Unroller, teacher: Teacher | None) -> None:
@@ -186,8 +186,8 @@ class BilevelProblem(OuterProblem):
     def _outer(self, step: int) -> OuterLoss:
         """The outer loss: theta_T -> (1,), the loss on the real pairs of this outer step."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step))
-        rows = with_noise(self.real.rows(step), self.settings.noise, generator, self.context.ranks)
-        loss, weight, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
+        rows = with_noise(self.real.rows(step), self.settings.noise_scale, generator, self.context.ranks)
+        loss, weight, temperature = self.context.loss, self.settings.teacher_weight, self.context.loss.first_temperature()
         targets = self.teacher.similarities(rows) if self.teacher else None
 
         def loss_of_features(images: Tensor, texts: Tensor) -> Tensor:

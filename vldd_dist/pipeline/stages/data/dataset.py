@@ -1,6 +1,6 @@
 """The prepared dataset: an index of the shards of its `shard_group` units."""
 
-from vldd_dist.config.sections.data import DataSettings, SplitFractions
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_wrong_sizes, summary
@@ -17,13 +17,11 @@ def unit(graph: UnitGraph) -> WorkUnit:
     groups = list(groups_of(data))
     inputs = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups)}
     execution = {"settings": data.model_dump(mode="json")}
-    # The licence was once part of the ids; now only the publication shows it. A constant in its place keeps them as they were.
-    settings = data.identity() | {"licence": "unknown"}
-    # So do the defaults of settings whose effects, if any, are in the inputs: the size of the groups, and the fractions for
-    # splits that the source has.
-    settings["group_images"] = DataSettings.model_fields["group_images"].default
+    settings = data.identity()
+    # The effect of the groups' size is in the inputs, and fractions for splits that the source has have none.
+    del settings["group_images"]
     carved = {split for group in groups for split, _ in group.carved}
-    settings["split"] |= {split: fraction for split, fraction in SplitFractions() if split not in carved}
+    settings["split"] = {split: fraction for split, fraction in settings["split"].items() if split in carved}
     return STAGE.new(graph.experiment, {"settings": settings}, inputs, execution, "dataset")
 
 

@@ -57,8 +57,6 @@ def model_spec(model: ModelSettings) -> dict[str, Any]:
     name, because paths do not change the model; the contents are part of the ids of the `image_weights` and the
     `caption_embeddings` units."""
     spec = model.identity()
-    # This setting was once part of the ids; a constant in its place keeps them as they were (docs/decisions.md).
-    spec["image"]["grad_checkpointing"] = False
     if model.image.weights not in NAMED_WEIGHTS:
         spec["image"]["weights"] = "file"
     if model.text.model != "minilm" and (folder := text_folder(model.text)):
