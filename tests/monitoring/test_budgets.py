@@ -46,6 +46,8 @@ def test_sizes_of_an_experiment_are_those_of_its_sets_with_a_learned_similarity(
     pair = 4 * (3 * 32 * 32 + 8)
     assert sizes_with_similarity(loaded.experiments["one"], 8) == {5: (5 * pair + 100, 5 * pair), 7: (7 * pair + 196, 7 * pair)}
     assert sizes_with_similarity(loaded.experiments["two"], 8) == {}
+    of_features = 4 * (20 + 8)
+    assert sizes_with_similarity(loaded.experiments["one"], 8, 20)[5] == (5 * of_features + 100, 5 * of_features)
 
 
 def test_a_set_larger_than_its_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

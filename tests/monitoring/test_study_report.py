@@ -11,6 +11,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.descriptions import LoadedStudy, read_description
 from vldd_dist.config.study import TableSettings
 from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.reports import study_report
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import check_published, published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
@@ -19,6 +20,8 @@ from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import in_dependency_order
+from vldd_dist.reporting.data import MeasuredSplit
+from vldd_dist.reporting.set_sizes import COUNTED
 from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
@@ -109,7 +112,30 @@ def test_sets_of_one_budget_have_the_sizes_of_the_published_sets(finished: tuple
     size = UnitReader(store, unit.kind, unit.id).facts_as(PublicationFacts).size_bytes
     compared = study.study.model_copy(update={"tables": {"one": TableSettings(title="T", budgets={4: 5})}})
     (table,) = StudyReporter(compared, graph, store).write()
+    assert COUNTED in table.notes
     assert f"the pairs: 4 pairs with 5: at most {size:,} bytes with {size * 5 // 4:,}." in " ".join(table.notes)
+
+
+def test_figures_and_tables_of_a_study_are_of_the_same_splits_and_sizes(
+    finished: tuple[LoadedStudy, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store = finished
+    with monkeypatch.context() as patched:
+        patched.setattr(study_report, "sizes_with_similarity", lambda experiment, dim: {4: (3 * dim, 2 * dim)})
+        towers, wide = reported(study, store)
+    for table in (towers, wide):
+        assert "50 % more for nfnet at 4 pairs" in " ".join(table.notes)
+
+    def figures() -> int:
+        (_, wide) = reported(study, store)
+        page = store.read("report/towers/index.html").decode()
+        assert ("different test splits" in " ".join(wide.notes)) == ("Mean of the six test recalls" not in page)
+        return page.count("Mean of the six test recalls")
+
+    assert figures()
+    splits = {name: MeasuredSplit(images=images, captions=60) for name, images in (("nfnet", 12), ("vit", 13))}
+    monkeypatch.setattr(Measured, "test_splits", lambda self, graphs: splits)
+    assert not figures()
 
 
 def test_adding_a_variant_keeps_existing_units(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@ import pytest
 
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
-from vldd_dist.reporting.data import MeasuredSplit
+from vldd_dist.reporting.data import MeasuredSplit, ReportData
 from vldd_dist.reporting.recall_table import comparisons, recall_table, row_groups, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.set_sizes import COUNTED
 
 ORDER = [
     ("full", 2000, None),
@@ -67,10 +68,25 @@ def test_means_of_pairs_do_not_count_as_the_best_coreset():
     assert not any("means of real pairs" in note for note in recall_table(report()).notes)
 
 
+def bests(data: ReportData) -> list[int]:
+    """The numbers of pairs among whose rows a value is marked."""
+    rows = [row for section in recall_table(data).sections for row in section.rows]
+    return [row.cells[0].value for row in rows if any(getattr(cell, "best", False) for cell in row.cells)]
+
+
 def test_the_bytes_of_a_learned_similarity_are_stated_beside_real_pairs():
     data = report().model_copy(update={"similarity_sizes": {10: (1234, 1200), 30: (1230, 1200)}})
     said = "A distilled set has a learned similarity too, and so more bytes than real pairs: 2.8 % more at 10 pairs."
-    assert said in recall_table(data).notes
+    marked = f"{said} Among sets whose bytes differ by more than 1 %, no best value is marked."
+    assert recall_table(data).notes[1:3] == [marked, COUNTED]
+    assert bests(data) == [20], "of the other number of pairs"
+    slightly = data.model_copy(update={"similarity_sizes": {10: (1003, 1000), 20: (1010, 1000)}})
+    assert recall_table(slightly).notes[1] == said.replace(
+        "2.8 % more at 10 pairs", "0.3 % more at 10 pairs, 1 % more at 20 pairs"
+    )
+    assert bests(slightly) == [10, 20]
+    several_times = data.model_copy(update={"similarity_sizes": {10: (3920, 1000)}})
+    assert "290 % more at 10 pairs" in recall_table(several_times).notes[1]
     only_distilled = data.model_copy(update={"rows": [row("distilled", 10, 4.0)]})
     for other in (report(), only_distilled):
         assert not any("similarity" in note for note in recall_table(other).notes)

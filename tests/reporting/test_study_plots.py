@@ -7,10 +7,10 @@ import pytest
 
 from tests.reporting.legends import looks_in_legends
 from tests.reporting.study_results import RESULTS, row
-from vldd_dist.reporting.data import Row
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row
 from vldd_dist.reporting.plots import recall_plot
 from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
-from vldd_dist.reporting.study_tables import Layout
+from vldd_dist.reporting.study_tables import Layout, study_table
 
 
 def said(layout: Layout) -> dict[str, tuple[float, float]]:
@@ -120,6 +120,28 @@ def test_lines_of_one_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> No
     methods = [*COLOURS, "one", "more"]
     study_plot(Layout("T", ["a"], methods), {"a": [row(name, pairs, (1.0,)) for name in methods for pairs in (10, 20)]})
     assert len(set(looks)) == len(looks) == len(methods)
+
+
+def test_the_caption_names_incomplete_rows_as_the_table_does() -> None:
+    partial = row("random", 10, (5.0,), (7.0,)).model_copy(update={"planned": 10})
+    results, absent = {"a": [partial]}, {"a": [MissingRow(method="distilled", pairs=10, planned=5)]}
+    for pairs in (None, [10, 20]):
+        layout = Layout("T", ["a"], ["random", "distilled"], pairs, metrics=["mean"])
+        (plot,) = study_plots([layout], results, absent)
+        said = "Incomplete: a, random, 10 pairs: 2 of 10 students; a, distilled, 10 pairs: 0 of 5 students."
+        assert said in plot.caption
+        assert said in study_table(layout, results, lambda key, metric: None, absent).notes
+
+
+def test_recalls_on_different_test_splits_are_not_side_by_side() -> None:
+    layout, small = Layout("T", ["nfnet", "vit"], ["distilled"]), MeasuredSplit(images=50, captions=250)
+    large = small.model_copy(update={"images": 1000})
+    for vit, drawn in ((small, 1), (large, 0)):
+        assert len(study_plots([layout], RESULTS, test_splits={"nfnet": small, "vit": vit})) == drawn
+    # The other variant is not in the table, or has no result.
+    alone = Layout("T", ["nfnet"], ["distilled"])
+    assert study_plots([alone], RESULTS, test_splits={"nfnet": small, "vit": large})
+    assert study_plots([layout], RESULTS | {"vit": []}, test_splits={"nfnet": small, "vit": large})
 
 
 def test_without_results_there_is_no_plot() -> None:

@@ -7,6 +7,7 @@ from vldd_dist.reporting.data import MeasuredSplit, MissingRow
 from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.set_sizes import COUNTED
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
 
@@ -100,10 +101,32 @@ def test_rows_of_one_budget_are_compared() -> None:
         ["99", "ptm-st", "distilled", "**29.0**", "72.5"],
     ]
     start = "Compared, counting what a loss learns of the pairs: 99 pairs with 100"
-    assert f"{start}: at most 1,999 bytes with 2,000." in table.notes
-    assert f"{start}." in study_table(layout, results, nothing).notes, "where the sizes are not known"
+    assert table.notes[1:3] == [f"{start}: at most 1,999 bytes with 2,000.", COUNTED]
+    without = study_table(layout, results, nothing).notes
+    assert f"{start}." in without, "where the sizes are not known"
+    assert COUNTED not in without
     columns = study_table(replace(layout, across="variant", methods=["distilled"]), results, nothing)
     assert lines(columns)[2:] == [["100", "27.0", ""], ["99", "", "**29.0**"]]
+
+
+def test_a_learned_similarity_without_a_budget_is_stated_and_a_larger_set_is_not_the_best() -> None:
+    results = {
+        "plain": [row("random", 10, (6.0,)), row("distilled", 10, (7.0,)), row("distilled", 9, (1.0,))],
+        "lors": [row("distilled", 10, (9.0,)), row("distilled", 9, (8.0,))],
+    }
+    layout = Layout("T", ["plain", "lors"], ["random", "distilled"], metrics=["mean"])
+    said = "A distilled set has a learned similarity too, and so more bytes than real pairs:"
+    for size, further in ((1010, ""), (1300, " Among sets whose bytes differ by more than 1 %, no best value is marked.")):
+        sizes = {"lors": {9: (905, 900), 10: (size, 1000)}}
+        table = study_table(replace(layout, similarity_sizes=sizes), results, nothing)
+        each = f"0.56 % more for lors at 9 pairs, {size // 10 - 100} % more for lors at 10 pairs."
+        assert table.notes[1:] == [f"{said} {each}{further}", COUNTED]
+        assert [line[-1] for line in lines(table) if "**" in line[-1]] == ["**8.0**", *(["**9.0**"] if size == 1010 else [])]
+    # One with a similarity each has equally many bytes.
+    both = replace(layout, methods=["distilled"], similarity_sizes={name: {10: (1300, 1000)} for name in results})
+    assert "**9.0**" in markdown(study_table(both, results, nothing))
+    budgeted = replace(layout, budgets={9: 10}, similarity_sizes={"lors": {9: (990, 900)}})
+    assert said not in " ".join(study_table(budgeted, results, nothing).notes), "its bytes are those of the budget"
 
 
 def nothing(key: RowKey, metric: str) -> Published | None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, ReportData, Row, metric_name
+from vldd_dist.reporting.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.
@@ -26,17 +28,24 @@ NAMED_ROWS = 20
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that are compared with each other: students with the same image tower, trained on the same number of pairs."""
+    """Rows that are compared with each other: students with the same image tower, trained on the same number of pairs.
+
+    Attributes:
+        equal_bytes: whether the pairs of all rows have about equally many bytes.
+    """
 
     pairs: int
     image_model: str | None
     rows: list[Row]
+    equal_bytes: bool = True
 
     def is_best(self, row: Row, metric: str) -> bool:
-        """Whether no other row has a higher mean. False if there is no other row, and for metrics other than recall."""
+        """Whether no other row has a higher mean. False if there is no other row, if some rows have more bytes, and for
+        metrics other than recall."""
         return (
             metric in RECALL_METRICS
             and len(self.rows) > 1
+            and self.equal_bytes
             and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
         )
 
@@ -52,15 +61,20 @@ class Comparison:
     full: Row | None
 
 
-def row_groups(rows: list[Row]) -> list[RowGroup]:
+def row_groups(rows: list[Row], sizes: Sizes = MappingProxyType({})) -> list[RowGroup]:
     """Group the rows: full data first, then by ascending number of pairs; then the same for each other image tower. Within a
     group, coresets keep their order, and distilled pairs come last."""
     groups: dict[tuple[str, bool, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.image_model or "", row.method != FULL, row.pairs), []).append(row)
     return [
-        RowGroup(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: row.method == DISTILLED))
-        for model, limited, pairs in sorted(groups)
+        RowGroup(
+            pairs,
+            model or None,
+            sorted(of_group, key=lambda row: row.method == DISTILLED),
+            are_equal(ratio_of(row.method, row.pairs, sizes) for row in of_group),
+        )
+        for (model, _, pairs), of_group in sorted(groups.items(), key=lambda group: group[0])
     ]
 
 
@@ -99,13 +113,12 @@ def similarity_notes(data: ReportData) -> list[str]:
     numbers = {row.pairs for row in data.rows if row.method == DISTILLED and row.image_model is None}
     compared = {row.pairs for row in data.rows if row.method not in (DISTILLED, FULL)}
     more = [
-        f"{100 * (size / plain - 1):.2g} % more at {pairs:,} pairs"
-        for pairs, (size, plain) in sorted(data.similarity_sizes.items())
+        (f"at {pairs:,} pairs", ratio_of(DISTILLED, pairs, data.similarity_sizes))
+        for pairs in sorted(data.similarity_sizes)
         if pairs in numbers & compared
     ]
-    if not more:
-        return []
-    return [f"A distilled set has a learned similarity too, and so more bytes than real pairs: {', '.join(more)}."]
+    said = similarity_note(more, UNMARKED)
+    return [*said, COUNTED] if said else []
 
 
 def repeated(rows: list[Row]) -> list[str]:
@@ -236,7 +249,7 @@ def recall_table(data: ReportData) -> Table:
                     for row in group.rows
                 ],
             )
-            for group in row_groups(data.rows)
+            for group in row_groups(data.rows, data.similarity_sizes)
         ],
         notes=notes,
     )

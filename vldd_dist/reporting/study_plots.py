@@ -1,9 +1,9 @@
 """The figures of a study: each shows what one of its tables compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
-from vldd_dist.reporting.data import Row, Stat
+from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, Stat
 from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,
@@ -17,7 +17,7 @@ from vldd_dist.reporting.drawing import (
     line_looks,
 )
 from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
-from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
+from vldd_dist.reporting.study_tables import Layout, RowKey, incomplete_in_table, results_in_table, splits_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 CAPTION = f"Mean of the six test recalls. Error bars: {SPREAD}."
@@ -26,38 +26,51 @@ CAPTION = f"Mean of the six test recalls. Error bars: {SPREAD}."
 RowMean = tuple[RowKey, Stat]
 
 
-def study_plots(layouts: Sequence[Layout], results: dict[str, list[Row]]) -> list[Plot]:
+def study_plots(
+    layouts: Sequence[Layout],
+    results: dict[str, list[Row]],
+    missing: Mapping[str, list[MissingRow]] | None = None,
+    test_splits: Mapping[str, MeasuredSplit] | None = None,
+) -> list[Plot]:
     """The plots of tables. Tables that differ only in their metrics have the same plot, which is shown once.
 
     Args:
-        results: variant -> its results so far.
+        results, missing, test_splits: as for `study_table`.
     """
     shown, drawn = [], []
     for layout in layouts:
         content = layout.variants, layout.methods, list(results_in_table(layout, results))
-        if content not in shown and (plot := study_plot(layout, results)):
+        if content not in shown and (plot := study_plot(layout, results, missing, test_splits)):
             shown.append(content)
             drawn.append(plot)
     return drawn
 
 
-def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
-    """Lines over the numbers of pairs, or bars if the table has only one budget. None if there are no results.
+def study_plot(
+    layout: Layout,
+    results: dict[str, list[Row]],
+    missing: Mapping[str, list[MissingRow]] | None = None,
+    test_splits: Mapping[str, MeasuredSplit] | None = None,
+) -> Plot | None:
+    """Lines over the numbers of pairs, or bars if the table has only one budget. None if there are no results, or if they
+    are on several test splits: side by side they would be compared, although they cannot be.
 
     Args:
-        results: variant -> its results so far.
+        results, missing, test_splits: as for `study_table`.
     """
-    measured = [(key, row.metrics["mean"]) for key, row in results_in_table(layout, results)]
+    row_of = dict(results_in_table(layout, results))
+    measured = [(key, row.metrics["mean"]) for key, row in row_of.items()]
     limited = [(key, stat) for key, stat in measured if key.method != FULL]
-    if not limited:
+    if not limited or len(set(splits_in_table(layout, results, test_splits or {}).values())) > 1:
         return None
+    caption = " ".join([CAPTION, *incomplete_in_table(layout, row_of, missing or {})])
     summary = "; ".join(f"{_name(key, layout)}, {key.pairs:,} pairs: {stat.mean:.1f} %" for key, stat in measured) + "."
     full = [(key, stat) for key, stat in measured if key.method == FULL]
     if len({layout.budget(key.pairs) for key, _ in limited}) == 1:
-        plot = Plot(layout.title, CAPTION, summary)
+        plot = Plot(layout.title, caption, summary)
         _bars(plot, layout, measured)
     else:
-        plot = Plot(layout.title, f"{CAPTION} Horizontal: full data." if full else CAPTION, summary)
+        plot = Plot(layout.title, f"{caption} Horizontal: full data." if full else caption, summary)
         _lines(plot, layout, limited, full)
     return plot
 

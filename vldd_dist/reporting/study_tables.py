@@ -18,6 +18,7 @@ from vldd_dist.reporting.recall_table import (
     share_cell,
     spread_note,
 )
+from vldd_dist.reporting.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 # In place of a variant's name.
@@ -48,6 +49,7 @@ class Layout:
         budgets: number of pairs -> the number with which it is compared.
         sizes: number of pairs of `budgets` -> bytes of the plain pairs with which it is compared -> bytes of the largest set of
             so many pairs. There are several if variants have images of several sizes, and none where they are not known.
+        similarity_sizes: variant -> the sizes of its sets, if it learns a similarity and they are known.
         other_image_models: whether to show students with other image towers than the variant's.
         across: whether each method, or each variant, has its own column under each metric; None: each has its own rows.
         metrics: names, in the order of the table.
@@ -59,6 +61,7 @@ class Layout:
     pairs: list[int] | None = None
     budgets: Mapping[int, int] = field(default_factory=dict)
     sizes: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    similarity_sizes: Mapping[str, Sizes] = field(default_factory=dict)
     other_image_models: bool = False
     across: Literal["method", "variant"] | None = None
     metrics: list[str] = field(default_factory=list)
@@ -66,6 +69,12 @@ class Layout:
     def budget(self, pairs: int) -> int:
         """The number of pairs with which this number is compared."""
         return self.budgets.get(pairs, pairs)
+
+    def ratio(self, key: "RowKey") -> float:
+        """The bytes of a row's pairs as a multiple of those of the plain pairs with which it is compared. A number of pairs of
+        `budgets` was chosen so that they are equal."""
+        sizes = {} if key.pairs in self.budgets else self.similarity_sizes.get(key.variant, {})
+        return ratio_of(key.method, key.pairs, sizes)
 
     def shows(self, row: Row | MissingRow | RowKey) -> bool:
         """Whether the row has a place in the table, if it is one of `variants`."""
@@ -88,7 +97,7 @@ def study_table(
     test_splits: Mapping[str, MeasuredSplit] | None = None,
 ) -> Table:
     """The table, with a section for each budget and image tower of the students, in which the best value of each metric is
-    marked if all were measured on equal test splits.
+    marked if all were measured on equal test splits and all sets have about equally many bytes.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
@@ -96,7 +105,7 @@ def study_table(
         test_splits: variant -> its test split, if it is known.
     """
     row_of = dict(results_in_table(layout, results))
-    splits = {name: split for name, split in (test_splits or {}).items() if results.get(name) and name in layout.variants}
+    splits = splits_in_table(layout, results, test_splits or {})
     heads = _heads(layout)
     figures: list[_Figure | _Share] = [*_figures(layout, row_of, published), *_share(layout, row_of, results)]
 
@@ -108,9 +117,8 @@ def study_table(
         compared = list(lines)
         best = _best_of(layout, compared, row_of, splits)
         sections.append(TableSection(rows=[_row(layout, line, heads, figures, best) for line in compared]))
-    absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if layout.shows(row)]
     columns = [*heads, *(figure.column for figure in figures)]
-    notes = [*_notes(layout, row_of, absent, splits), *([SHARE_NOTE] if SHARE in columns else [])]
+    notes = [*_notes(layout, row_of, missing or {}, splits), *([SHARE_NOTE] if SHARE in columns else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 
@@ -176,9 +184,11 @@ def _share(layout: Layout, row_of: dict[RowKey, Row], results: dict[str, list[Ro
 def _best_of(
     layout: Layout, lines: list[list[RowKey]], row_of: dict[RowKey, Row], splits: Mapping[str, MeasuredSplit]
 ) -> dict[str, float | None]:
-    """Metric -> the highest mean of a section; None if it has only one result, or results on several test splits."""
+    """Metric -> the highest mean of a section; None if it has only one result, results on several test splits, or sets of which
+    one has a learned similarity and so more bytes."""
     keys = [key for line in lines for key in line]
-    is_comparable = len(keys) > 1 and len({splits.get(key.variant) for key in keys}) == 1
+    one_split, equal_bytes = len({splits.get(key.variant) for key in keys}) == 1, are_equal(layout.ratio(key) for key in keys)
+    is_comparable = len(keys) > 1 and one_split and equal_bytes
     return {
         metric: max(row_of[key].metrics[metric].mean for key in keys) if is_comparable else None for metric in layout.metrics
     }
@@ -216,6 +226,23 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
         return key.method != FULL, layout.budget(key.pairs), key.image_model or "", *place
 
     yield from sorted(rows, key=sort_key)
+
+
+def splits_in_table(
+    layout: Layout, results: Mapping[str, list[Row]], test_splits: Mapping[str, MeasuredSplit]
+) -> dict[str, MeasuredSplit]:
+    """Of (variant -> its test split), those of the variants of the table that have results."""
+    return {name: split for name, split in test_splits.items() if results.get(name) and name in layout.variants}
+
+
+def incomplete_in_table(layout: Layout, row_of: Mapping[RowKey, Row], missing: Mapping[str, list[MissingRow]]) -> list[str]:
+    """The sentence that names the rows of the table with fewer students than planned, if there are any.
+
+    Args:
+        missing: as for `study_table`.
+    """
+    absent = [(name, row) for name in layout.variants for row in missing.get(name, []) if layout.shows(row)]
+    return incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
 
 
 def _lines(keys: list[RowKey], layout: Layout) -> list[list[RowKey]]:
@@ -269,19 +296,19 @@ def _value(key: RowKey, across: str | None) -> str | None:
 def _notes(
     layout: Layout,
     row_of: dict[RowKey, Row],
-    absent: list[tuple[str, MissingRow]],
+    missing: Mapping[str, list[MissingRow]],
     splits: Mapping[str, MeasuredSplit],
 ) -> list[str]:
     """The sentences below the table, without that on shares.
 
     Args:
-        absent: (variant, row) of the rows that have no result yet.
+        missing: as for `study_table`.
         splits: variant -> its test split, for the variants of the table.
     """
     rows = list(row_of.values())
-    unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
-    shared = _budget_note(layout, {row.pairs for row in rows if row.method != FULL})
-    return [*_measured_notes(rows, splits), *unfinished, *repeated(rows), *averages_notes(rows), *shared, *full_data_note(rows)]
+    unfinished = incomplete_in_table(layout, row_of, missing)
+    sizes = _size_notes(layout, row_of)
+    return [*_measured_notes(rows, splits), *unfinished, *repeated(rows), *averages_notes(rows), *sizes, *full_data_note(rows)]
 
 
 def _measured_notes(rows: list[Row], splits: Mapping[str, MeasuredSplit]) -> list[str]:
@@ -298,6 +325,15 @@ def _measured_notes(rows: list[Row], splits: Mapping[str, MeasuredSplit]) -> lis
     if not each:
         return [spread_note(rows)]
     return [spread_note(rows), f"Recalls on different test splits cannot be compared. Measured: {'; '.join(each)}."]
+
+
+def _size_notes(layout: Layout, row_of: Mapping[RowKey, Row]) -> list[str]:
+    """The sentences on the bytes of the sets, if some have other bytes than as many plain pairs."""
+    budgets = _budget_note(layout, {key.pairs for key in row_of if key.method != FULL})
+    ratios = {f"for {key.variant} at {key.pairs:,} pairs": ratio for key in row_of if (ratio := layout.ratio(key)) != 1}
+    similarity = similarity_note(list(ratios.items()), UNMARKED)
+    are_stated = similarity or (budgets and any(layout.sizes.values()))
+    return [*budgets, *similarity, *([COUNTED] if are_stated else [])]
 
 
 def _budget_note(layout: Layout, shown: set[int]) -> list[str]:

@@ -52,18 +52,19 @@ def _learned_bytes(loss: Loss, pairs: int) -> int:
     return pairs * of_pair + sum(start.nbytes for start in shared if start.is_floating_point())
 
 
-def _pair_bytes(experiment: Experiment, dim: int) -> int:
-    return FP32 * (3 * experiment.data.image_size**2 + dim)
+def _pair_bytes(experiment: Experiment, dim: int, image_dim: int | None = None) -> int:
+    return FP32 * ((image_dim or 3 * experiment.data.image_size**2) + dim)
 
 
-def sizes_with_similarity(experiment: Experiment, dim: int) -> dict[int, tuple[int, int]]:
+def sizes_with_similarity(experiment: Experiment, dim: int, image_dim: int | None = None) -> dict[int, tuple[int, int]]:
     """For each number of pairs of an experiment whose loss learns a similarity, the bytes of a distilled set and those of as
     many real pairs.
 
     Args:
         dim: size of the caption embeddings.
+        image_dim: size of the features that pairs have as their images; None: they have pixels.
     """
-    loss, of_pair = experiment.model.loss, _pair_bytes(experiment, dim)
+    loss, of_pair = experiment.model.loss, _pair_bytes(experiment, dim, image_dim)
     if not loss.learned_rows(range(0), 1):
         return {}
     return {pairs: (pairs * of_pair + _learned_bytes(loss, pairs), pairs * of_pair) for pairs in experiment.distill.pairs}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vldd_dist.config.study import Study, TableSettings
-from vldd_dist.monitoring.reports.budgets import compared_sizes
+from vldd_dist.monitoring.reports.budgets import compared_sizes, sizes_with_similarity
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of, write_tables
@@ -56,7 +56,7 @@ class StudyReporter:
             self._data(progress, failures),
             list(tables.values()),
             list(applications.values()),
-            study_plots(list(layouts.values()), rows),
+            study_plots(list(layouts.values()), rows, missing, splits),
         )
         self.store.write(self.page, page.encode())
         return [*tables.values(), *applications.values()]
@@ -83,7 +83,12 @@ class StudyReporter:
 
     def _layout(self, settings: TableSettings) -> Layout:
         sizes = compared_sizes(settings, self._experiments, self._text_dim)
-        return replace(layout_of(settings, list(self._experiments)), sizes=sizes)
+        with_similarity = {
+            variant: sizes_with_similarity(experiment, dim)
+            for variant, experiment in self._experiments.items()
+            if (dim := self._text_dim(variant)) is not None
+        }
+        return replace(layout_of(settings, list(self._experiments)), sizes=sizes, similarity_sizes=with_similarity)
 
     def _text_dim(self, variant: str) -> int | None:
         """Size of the variant's caption embeddings; None before they are committed."""
