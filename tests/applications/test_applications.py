@@ -21,11 +21,13 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.reports import measured
+from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.stages.application import inputs_of, starting_numbers
+from vldd_dist.pipeline.stages.application import ApplicationFacts, inputs_of, starting_numbers
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
@@ -73,6 +75,15 @@ def test_architecture_search(tables: dict[str, Table]) -> None:
     assert full["saved"].mean == 0
 
 
+def test_only_distilled_pairs_depend_on_the_distilled_set(finished: tuple[Graph, Store]) -> None:
+    graph, store = finished
+    units = [unit for unit in graph.wanted("application") if "distillation" in unit.inputs]
+    assert len(units) == 2
+    for unit in units:
+        results = UnitReader(store, unit.kind, unit.id).facts_as(ApplicationFacts).results
+        assert {result.method for result in results if result.of_set} == {"distilled"} != {result.method for result in results}
+
+
 def test_membership_inference(tables: dict[str, Table]) -> None:
     table = tables["membership_inference"]
     assert {section.title.partition(", ")[2] for section in table.sections} == {"20 pairs"}
@@ -101,14 +112,32 @@ def test_one_shot_federated(tables: dict[str, Table]) -> None:
     assert figures(table, "full data")["recall"].mean > distilled["recall"].mean
 
 
+def test_the_tables_of_distilled_sets_state_the_bytes_of_a_learned_similarity(
+    finished: tuple[Graph, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the features of real pairs, of which the same number is in the table."""
+    graph, store = finished
+
+    def sizes(experiment: Any, dim: int, image_dim: int) -> dict[int, tuple[int, int]]:
+        plain = 4 * 20 * (dim + image_dim)
+        assert plain == 20 * PAIR_KIB * 1024
+        return {20: (plain + plain // 10, plain), 30: (2, 1)}
+
+    monkeypatch.setattr(measured, "sizes_with_similarity", sizes)
+    shown = Measured(store)
+    shown.refresh(graph.units())
+    stating = [name for name, table in shown.application_tables(graph).items() if "10 % more at 20 pairs. So" in str(table)]
+    assert stating == ["architecture_search", "membership_inference"]
+
+
 def test_rows_hold_a_value_for_each_seed_in_the_order_in_which_they_were_added() -> None:
     rows = ResultRows()
     for seed in (1.0, 2.0):
         rows.add("full data", {"recall": 10 * seed}, setting="b")
         rows.add("random", {"recall": seed, "kib": 3 * seed}, setting="a")
         rows.add("random", {"recall": -seed}, setting="b")
-    assert rows.results(bounds=("full data",)) == [
-        Result(method="full data", setting="b", figures={"recall": [10, 20]}, bound=True),
+    assert rows.results(bounds=("full data",), without_set=("full data",)) == [
+        Result(method="full data", setting="b", figures={"recall": [10, 20]}, bound=True, of_set=False),
         Result(method="random", setting="b", figures={"recall": [-1, -2]}),
         Result(method="random", setting="a", figures={"recall": [1, 2], "kib": [3, 6]}),
     ]

@@ -23,6 +23,8 @@ def test_attack_success_and_true_positive_rate_by_hand() -> None:
     others = np.arange(200.0)
     assert success(np.array([197.5, 300.0]), others) == (pytest.approx((198 + 200) / 400), 1.0)
     assert success(np.array([196.5, 300.0]), others)[1] == 0.5
+    # Members and others have the same scores, so that the curve is a line.
+    assert success(others, others) == (pytest.approx(0.5), 0.01)
 
 
 def test_guessing_finds_more_than_one_percent_of_the_members_where_the_test_pairs_are_few() -> None:

@@ -125,6 +125,7 @@ class ArchitectureSearch(Application):
                 method=method,
                 setting=f"{given.count} pairs",
                 bound=method in (FULL_DATA, OTHER_SEED),
+                of_set=method == DISTILLED,
                 figures={
                     "tau": [kendall_tau(truth.validation, ranking.validation) for ranking in of_method],
                     "choice": [truth.test[ranking.first] for ranking in of_method],

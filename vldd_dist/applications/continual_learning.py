@@ -19,7 +19,7 @@ from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.config.base import PairCount, Positive
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -181,17 +181,28 @@ class ContinualLearning(Application):
         yield DISTILLED, distilled
 
     def _without_memory(self, tasks: Tasks, students: Students) -> tuple[DualEncoder, TaskRecalls]:
-        """The final student and its recalls, at the learning rate whose final student validates best."""
+        """The final student and its recalls, at the learning rate whose final student validates best.
+
+        Raises:
+            DivergenceError: training diverges at every learning rate.
+        """
         best: tuple[float, DualEncoder, TaskRecalls] | None = None
         for rate in students.protocol.learning_rates:
             student, history = students.build(), []
             for task, part in enumerate(tasks.train):
-                students.train_on_split(student, part, rate, self.epochs)
+                if not students.train_on_split(student, part, rate, self.epochs):
+                    break
                 history.append(tasks.recalls(students, student, task))
+            if len(history) < self.tasks:
+                continue
             validated = students.recall(student, tasks.given.validation)
             if best is None or validated > best[0]:
                 best = validated, student, history
-        assert best is not None
+        if best is None:
+            raise DivergenceError(
+                "continual_learning: the student without a memory diverges at every learning rate: add a lower one to "
+                "evaluation.learning_rates"
+            )
         return best[1], best[2]
 
 

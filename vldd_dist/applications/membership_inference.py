@@ -39,6 +39,7 @@ START, OTHERS = "members: the pairs that the set was initialised with", "members
 # For a set of which only the images or only the texts started from real ones.
 ALL = "members: all training pairs, with those that half of the set was initialised with"
 FALSE_POSITIVES = 0.01
+RANDOM = RandomPairs(name="random").label
 # Pairs encoded and scored at a time: their scores against the validation pairs are a matrix.
 CHUNK = 1024
 ATTACKS = {"nearest": "nearest", "loss": "loss", "ratio": "likelihood ratio"}
@@ -134,11 +135,11 @@ class MembershipInference(Application):
                 for setting, figures in self._attack(given, seed, released, references):
                     rows.add(released.method, figures, setting=f"{setting}, {given.count} pairs")
             given.report(position + 1, len(given.seeds))
-        return rows.results()
+        return rows.results(without_set=(RANDOM,))
 
     def _released(self, given: Inputs, seed: int) -> Iterator[Released]:
         drawn = self._random(given, seed, "released")
-        yield Released(RandomPairs(name="random").label, given.pairs(drawn), drawn, OTHERS)
+        yield Released(RANDOM, given.pairs(drawn), drawn, OTHERS)
         distilled = given.distilled_pairs()
         yield Released(DISTILLED, distilled.pairs, distilled.start, ALL if distilled.half_real else OTHERS)
 
@@ -245,5 +246,6 @@ def success(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
 
     is_member = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
     scores = np.concatenate([members, others])
-    false, true, _ = roc_curve(is_member, scores)
+    # By default a point between two others on a line is dropped, also the last one with few enough of the others.
+    false, true, _ = roc_curve(is_member, scores, drop_intermediate=False)
     return float(roc_auc_score(is_member, scores)), float(true[false <= FALSE_POSITIVES].max())

@@ -20,6 +20,7 @@ from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.config.base import Distinct, PairCount, Positive
+from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -75,7 +76,8 @@ class OneShotFederated(Application):
 
     def notes(self) -> list[str]:
         return [
-            f"{self.clients} clients, among whom each of {self.clusters} clusters of captions is divided by a Dirichlet draw.",
+            f"{self.clients} clients, among whom each of {self.clusters} clusters of captions is divided by a Dirichlet draw, "
+            f"which is repeated until each client has at least {self.least_images} images.",
             f"Distilled and real pairs: each client uploads {self.pairs} once, as features and embeddings, and the server "
             "trains on them. FedAvg: each client uploads its heads' parameters in every round, after one epoch on its pairs.",
             "Learning rates are chosen on the server's validation split. Full data: all pairs in one place, for reference.",
@@ -141,27 +143,40 @@ class OneShotFederated(Application):
     def _federated_averaging(
         self, given: Inputs, students: Students, parts: list[RetrievalSplit]
     ) -> Iterator[tuple[int, float, int]]:
-        """(rounds, test recall, bytes uploaded) for each number of rounds, at the learning rate that validates best for it."""
+        """(rounds, test recall, bytes uploaded) for each number of rounds, at the learning rate that validates best for it.
+
+        Raises:
+            DivergenceError: at every learning rate a client's training diverges before the last of these rounds.
+        """
         # Rounds -> (validation recall, test recall) at the best learning rate so far.
         best: dict[int, tuple[float, float]] = {}
         for rate in students.protocol.learning_rates:
             student = students.build()
             view = ParameterView(student)
             for round_number in range(1, max(self.rounds) + 1):
-                view.write(_averaged_round(students, student, parts, rate, round_number))
+                if (average := _averaged_round(students, student, parts, rate, round_number)) is None:
+                    break
+                view.write(average)
                 if round_number in self.rounds:
                     validated = students.recall(student, given.validation)
                     if round_number not in best or validated > best[round_number][0]:
                         best[round_number] = validated, students.recall(student, given.test)
         for rounds in self.rounds:
+            if rounds not in best:
+                within = f"{rounds} round{'s' * (rounds > 1)}"
+                raise DivergenceError(
+                    f"one_shot_federated: FedAvg diverges within {within} at every learning rate: add a lower one to "
+                    "evaluation.learning_rates"
+                )
             yield rounds, best[rounds][1], rounds * len(parts) * view.count * 4
 
 
 def _averaged_round(
     students: Students, student: DualEncoder, parts: list[RetrievalSplit], rate: float, round_number: int
-) -> list[Tensor]:
+) -> list[Tensor] | None:
     """The parameters after a round: each client trains the student for an epoch on its part, from the student's present
-    parameters, and the results are averaged with the clients' numbers of images as weights.
+    parameters, and the results are averaged with the clients' numbers of images as weights. None if a client's training
+    diverges.
 
     Args:
         student: left with the parameters of the last client.
@@ -171,7 +186,9 @@ def _averaged_round(
     common, average = view.read(), list[Tensor]()
     for client, part in enumerate(parts):
         view.write(common)
-        students.with_seed(derive_seed(students.seed, "round", round_number, client)).train_on_split(student, part, rate, 1)
+        of_client = students.with_seed(derive_seed(students.seed, "round", round_number, client))
+        if not of_client.train_on_split(student, part, rate, 1):
+            return None
         weighted = [parameter * (len(part.inputs) / total_images) for parameter in view.read()]
         average = [a + b for a, b in zip(average, weighted, strict=True)] if average else weighted
     return average

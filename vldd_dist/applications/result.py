@@ -14,6 +14,11 @@ class Result(StrictModel):
     setting: str = Field("", description="rows of one setting are compared with each other")
     figures: dict[str, list[float]] = Field(description="the row's figures by name: a value for each seed")
     bound: bool = Field(False, description="a bound for the other rows; it is not marked as the best")
+    of_set: bool = Field(
+        True,
+        description="whether it depends on the distilled set. If not, each set's unit measures it again with the same seeds, "
+        "and the table has it once",
+    )
 
 
 class ResultRows:
@@ -29,14 +34,15 @@ class ResultRows:
         for name, value in figures.items():
             row.setdefault(name, []).append(value)
 
-    def results(self, bounds: Collection[str] = ()) -> list[Result]:
+    def results(self, bounds: Collection[str] = (), without_set: Collection[str] = ()) -> list[Result]:
         """A result for each row: settings, and the methods of each, in the order in which they were first added.
 
         Args:
             bounds: the methods whose results are bounds for the others.
+            without_set: the methods whose results do not depend on the distilled set.
         """
         return [
-            Result(method=method, setting=setting, figures=figures, bound=method in bounds)
+            Result(method=method, setting=setting, figures=figures, bound=method in bounds, of_set=method not in without_set)
             for setting, rows in self._settings.items()
             for method, figures in rows.items()
         ]

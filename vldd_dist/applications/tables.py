@@ -3,13 +3,20 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
 from vldd_dist.method_names import DISTILLED
+from vldd_dist.reporting.set_sizes import Sizes, are_equal, ratio_of, similarity_note
 from vldd_dist.reporting.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
 
-SPREAD = "± is the population standard deviation over seeds."
+SPREAD = "± is the population standard deviation over the evaluation's seeds."
+# If there are several distilled sets.
+SPREAD_OF_SETS = (
+    "± is the population standard deviation over the evaluation's seeds and, in rows that depend on the distilled set, over "
+    "the distillations too."
+)
 
 
 def apart_by_pairs(results: Iterable[tuple[int | None, Result]]) -> list[Result]:
@@ -31,23 +38,34 @@ def apart_by_pairs(results: Iterable[tuple[int | None, Result]]) -> list[Result]
 
 
 def merged(results: Sequence[Result]) -> list[Result]:
-    """One result for each setting and method, with the values of all results for it; there are several if there are several
-    distillation seeds."""
+    """One result for each setting and method. There are several if there are several distillation seeds. Then it has the values
+    of all or, if it does not depend on the distilled set, of the first: the others repeat it with the same seeds."""
     by_row: dict[tuple[str, str], Result] = {}
     for result in results:
         before = by_row.get((result.setting, result.method))
+        if before and not result.of_set:
+            continue
         earlier = before.figures if before else {}
         figures = {key: [*earlier.get(key, []), *values] for key, values in result.figures.items()}
         by_row[result.setting, result.method] = result.model_copy(update={"figures": figures})
     return [*by_row.values()]
 
 
-def application_table(application: Application, experiment: str, results: Sequence[Result]) -> Table:
+def application_table(
+    application: Application, experiment: str, results: Sequence[Result], sizes: Sizes = MappingProxyType({})
+) -> Table:
     """The table, with a section for each setting in the order of the results. Its title has the settings that differ from their
-    defaults, because the same application may run several times with other settings."""
+    defaults, because the same application may run several times with other settings.
+
+    Args:
+        sizes: of the distilled sets, if a similarity is learned; if they are too large for it, no best value is marked.
+    """
     settings: dict[str, list[Result]] = {}
     for result in merged(results):
         settings.setdefault(result.setting, []).append(result)
+    ratios = [(f"at {pairs:,} pairs", ratio_of(DISTILLED, pairs, sizes)) for pairs in sorted(sizes)]
+    marks = are_equal([1, *(ratio for _, ratio in ratios)])
+    similarity = similarity_note(ratios, "So no best value is marked.")
     return Table(
         title=" ".join((f"{experiment}: {application.title}", *application.changed_settings())),
         columns=[
@@ -61,7 +79,7 @@ def application_table(application: Application, experiment: str, results: Sequen
                     TableRow(
                         cells=[
                             Text(text=result.method.replace("_", "-")),
-                            *(_cell(figure, result, compared) for figure in application.figures),
+                            *(_cell(figure, result, compared, marks) for figure in application.figures),
                         ],
                         accent=result.method.startswith(DISTILLED),
                     )
@@ -70,21 +88,27 @@ def application_table(application: Application, experiment: str, results: Sequen
             )
             for setting, compared in settings.items()
         ],
-        notes=[*application.notes(), *([SPREAD] if _has_spread(settings) else [])],
+        notes=[*application.notes(), *similarity, *_spread_note(results)],
     )
 
 
-def _has_spread(settings: dict[str, list[Result]]) -> bool:
-    return any(len(values) > 1 for rows in settings.values() for row in rows for values in row.figures.values())
+def _spread_note(results: Sequence[Result]) -> list[str]:
+    """The sentence that says over what ± is, if a row has one."""
+    rows = merged(results)
+    if all(len(values) < 2 for row in rows for values in row.figures.values()):
+        return []
+    are_several = len([result for result in results if result.of_set]) > len([row for row in rows if row.of_set])
+    return [SPREAD_OF_SETS if are_several else SPREAD]
 
 
-def _cell(figure: Figure, result: Result, compared: list[Result]) -> Cell:
+def _cell(figure: Figure, result: Result, compared: list[Result], marks: bool) -> Cell:
     if not (values := result.figures.get(figure.key)):
         return Text()
     judged = [other.figures[figure.key] for other in compared if not other.bound and other.figures.get(figure.key)]
     mean, means = statistics.mean(values), [statistics.mean(others) for others in judged]
     best = (
-        figure.better is not None
+        marks
+        and figure.better is not None
         and not result.bound
         and len(means) > 1
         and mean == {"higher": max, "lower": min}[figure.better](means)

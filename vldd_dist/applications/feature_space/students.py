@@ -113,10 +113,9 @@ class Students:
             raise DivergenceError("students diverge on all training pairs: add a lower rate to evaluation.learning_rates")
         return best
 
-    def train_on_split(self, student: DualEncoder, train: RetrievalSplit, rate: float, epochs: int) -> None:
-        """`epochs_on_split` to its end."""
-        for _ in self.epochs_on_split(student, train, rate, epochs):
-            pass
+    def train_on_split(self, student: DualEncoder, train: RetrievalSplit, rate: float, epochs: int) -> bool:
+        """`epochs_on_split` to its end. Returns whether the loss was finite in all epochs."""
+        return sum(1 for _ in self.epochs_on_split(student, train, rate, epochs)) == epochs
 
     def epochs_on_split(self, student: DualEncoder, train: RetrievalSplit, rate: float, epochs: int) -> Iterator[int]:
         """Train in place. Each epoch takes every image once, with one of its captions drawn at random. Yields after each epoch,

@@ -12,16 +12,19 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.method_names import DISTILLED, FULL
+from vldd_dist.monitoring.reports.budgets import sizes_with_similarity
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.stages.application import ApplicationFacts, keys_of
 from vldd_dist.pipeline.stages.coreset import CoresetFacts
+from vldd_dist.pipeline.stages.data.image_features import ImageFeaturesFacts
 from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
 from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
+from vldd_dist.reporting.set_sizes import Sizes
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
@@ -181,13 +184,24 @@ class Measured:
             )
             number = 1 + sum(other.name == application.name for other in applications[:position])
             if results:
+                sizes = self._feature_sizes(graph, [unit for unit, _ in committed])
                 name = application.name + (f"-{number}" if number > 1 else "")
-                table = application_table(application, graph.experiment.name, results)
+                table = application_table(application, graph.experiment.name, results, sizes)
                 if len(committed) < len(units):
                     incomplete = f"Incomplete: {len(committed)} of {len(units)} distilled sets."
                     table = table.model_copy(update={"notes": [*table.notes, incomplete]})
                 tables[name] = table
         return tables
+
+    def _feature_sizes(self, graph: Graph, units: Sequence[WorkUnit]) -> Sizes:
+        """The sizes, with features as images, of the distilled sets that these units of an application take, if a similarity is
+        learned."""
+        counts = {distillation.spec["pairs"] for unit in units if (distillation := unit.inputs.get("distillation"))}
+        text_dim, images = self.text_dim(graph), self.facts(units[0].inputs["image_features"], ImageFeaturesFacts)
+        if text_dim is None or images is None:
+            return {}
+        sizes = sizes_with_similarity(graph.experiment, text_dim, images.dim)
+        return {pairs: of_set for pairs, of_set in sizes.items() if pairs in counts}
 
     def _selections(self, runs: list[list[WorkUnit]]) -> int | None:
         """See `Row`; of the runs of a row that have an evaluated student. A selection that is no longer in the store counts as

@@ -221,7 +221,7 @@ def _distilled_count(unit: WorkUnit) -> int:
 
 STAGE = StageSpec(
     kind="application",
-    version=8,
+    version=9,
     title="applications",
     section="applications",
     result=ApplicationFacts,
