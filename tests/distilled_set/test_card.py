@@ -11,9 +11,10 @@ import yaml
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from tests.distilled_sets import RECIPE, distilled_set, save_unchecked
+from tests.distilled_sets import RECIPE, distilled_set, save_unchecked, with_similarity
 from vldd_dist import DistilledSet, build_towers, load_distilled
 from vldd_dist.config.sections.model import LoraSettings
+from vldd_dist.distilled_set.publishing import card
 from vldd_dist.distilled_set.publishing.card import render_card
 from vldd_dist.distilled_set.publishing.hub_header import licence_keys, size_category
 from vldd_dist.distilled_set.publishing.write import save
@@ -161,6 +162,14 @@ def test_the_card_says_what_a_student_of_ones_own_must_be() -> None:
     shown = of_recipe(image_model="vit_tiny_patch16_224", image_model_args={"depth": 3}, image_train="lora", lora=lora)
     adapters = r"rank 3, alpha 8, targets `.*\.attn\.(qkv\|proj)`, dropout 0.0"
     assert f"| timm vit_tiny_patch16_224 (depth 3), train lora ({adapters}), head " in render_card(shown)
+
+
+def test_the_card_says_of_how_many_pairs_the_similarity_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = with_similarity({"kind": "full"})
+    for largest, said in ((5, ""), (4, " of the first 4 pairs")):
+        monkeypatch.setattr(card, "LARGEST", largest)
+        assert f"The learned similarity of images (rows) and texts (columns){said}: blue is negative" in render_card(shown)
+    assert "learned similarity of images" not in render_card(distilled_set())
 
 
 def test_the_card_says_that_pairs_are_those_of_the_start() -> None:

@@ -71,7 +71,13 @@ def test_the_first_pairs_with_a_similarity_of_all_pairs_are_shown(store: Store, 
     learned = distilled.loss.learned_rows(range(6), 6)
     distilled.rows |= {name: start for name, (start, _) in learned.items()}
     save(distilled, store.url_of("distilled/s"))
-    assert galleries.write_gallery(store, "name", "0123", "distilled/s", 0).similarity_png is not None
+    first = galleries.write_gallery(store, "name", "0123", "distilled/s", 0)
+    assert first.similarity_png is not None
+    caption = "(rows) and texts (columns){}: blue below zero"
+    for largest, said in ((6, ""), (5, " of the first 5 pairs")):
+        monkeypatch.setattr(galleries, "LARGEST", largest)
+        gallery = galleries.write_gallery(store, "name", "0123", "distilled/s", 0)
+        assert caption.format(said) in report_page(report().model_copy(update={"galleries": [gallery]}))
 
 
 def test_a_set_that_the_report_shows_whole_has_no_pages(store: Store) -> None:

@@ -90,6 +90,27 @@ def test_images_that_were_left_out_are_counted_in_the_report(store: Store, bad: 
     assert sentence.endswith(f"images of 32 px{said} could not be used" if bad else "images of 32 px")
 
 
+def test_the_page_states_the_outer_steps_of_each_phase(store: Store) -> None:
+    """`distill.outer_steps` may be that of none of them."""
+    phases = "distill.phases=[{pairs: 2, outer_steps: 30, objective: {inner_steps: 3}}, {outer_steps: 70}]"
+    tree = experiment("distill.pairs=[4]", "distill.outer_steps=2000", "distill.objective.inner_steps=2", phases)
+    said = Reporter(Graph(tree), store).collect().description["distillation"]
+    first, second = (phase.objective.in_short() for phase in tree.distill.of_phases())
+    assert said == f"phase 1: 30 outer steps, {first}; phase 2: 70 outer steps, {second}; {tree.distill.optimiser}"
+    assert "3 inner steps" in first
+    assert "2 inner steps" in second
+    without = experiment("distill.outer_steps=7")
+    said = Reporter(Graph(without), store).collect().description["distillation"]
+    assert said == f"7 outer steps, {without.distill.objective.in_short()}, {without.distill.optimiser}"
+
+
+def test_the_page_states_the_learning_rates_of_other_image_towers(store: Store) -> None:
+    models = "evaluation.image_models=[test_resnet, {model: test_vit, model_args: {img_size: 32}, learning_rates: [0.3, 1]}]"
+    tree = experiment("evaluation.learning_rates=[0.01, 0.1]", models)
+    said = Reporter(Graph(tree), store).collect().description["evaluation"]
+    assert said.endswith("learning rate chosen on validation from 0.01, 0.1; with test_vit: 0.3, 1")
+
+
 def test_validation_recalls_of_coresets_are_those_at_the_chosen_learning_rates(store: Store) -> None:
     tree = experiment("evaluation.seeds=[0, 1]", "coresets.methods=[random]", "experts.count=1")
     chosen = {0: 30.0, 1: 40.0}

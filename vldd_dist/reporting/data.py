@@ -132,6 +132,9 @@ class Gallery(StrictModel):
     similarity_png: bytes | None = Field(
         None, description="The learned similarity of images (rows) and texts (columns), if the loss learned one."
     )
+    similarity_shown: int | None = Field(
+        None, description="Number of pairs, the first ones of the set, whose similarity is drawn; None: all."
+    )
 
 
 class PublishedSet(StrictModel):

@@ -9,6 +9,7 @@ import yaml
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts
+from vldd_dist.distilled_set.publishing.heat_map import LARGEST
 from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
 from vldd_dist.method_names import DISTILLED, display_name
 from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, coarseness, mean_over_runs, measured_on
@@ -48,7 +49,7 @@ def render_card(distilled: DistilledSet) -> str:
         std=", ".join(f"{value:g}" for value in recipe.std),
         loss=_in_words(recipe.loss),
         size=_size_of(distilled.sizes),
-        similarity=_SIMILARITY_SHOWN if distilled.similarity() is not None else "",
+        similarity=_similarity_shown(pairs) if distilled.similarity() is not None else "",
         learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
         training=_TRAINING[recipe.freezes_backbone],
         of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",
@@ -114,10 +115,12 @@ def _size_of(parts: Mapping[str, int]) -> str:
     return f"{sum(parts.values()):,} bytes: " + ", ".join(f"{name} {size:,}" for name, size in parts.items())
 
 
-_SIMILARITY_SHOWN = f"""
+def _similarity_shown(pairs: int) -> str:
+    first = f" of the first {LARGEST} pairs" if pairs > LARGEST else ""
+    return f"""
 ![similarity]({SIMILARITY})
 
-The learned similarity of images (rows) and texts (columns): blue is negative, white is zero, red is positive.
+The learned similarity of images (rows) and texts (columns){first}: blue is negative, white is zero, red is positive.
 """
 
 

@@ -1,7 +1,7 @@
 """The images of a distilled set in a report: the first pairs on the report's page, up to `MOST_ITEMS` on separate pages."""
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.publishing.heat_map import heat_map
+from vldd_dist.distilled_set.publishing.heat_map import LARGEST, heat_map
 from vldd_dist.distilled_set.reading import read_manifest
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of
 from vldd_dist.reporting.data import Gallery, GalleryItem
@@ -50,6 +50,7 @@ def write_gallery(store: Store, name: str, publication: str, folder: str, seed: 
         pages=[(shown, f"pairs/{path}") for shown, path in paths],
         on_pages=len(distilled) if paths else 0,
         similarity_png=None if similarity is None else heat_map(similarity),
+        similarity_shown=LARGEST if count > LARGEST else None,
     )
 
 

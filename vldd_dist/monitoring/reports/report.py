@@ -8,6 +8,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from vldd_dist.artifacts.keys import prefix_of
+from vldd_dist.config.sections.distillation import DistillSection
+from vldd_dist.config.sections.evaluation import EvaluationSection
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
@@ -133,11 +135,9 @@ class Reporter:
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
             "experts": f"{experiment.experts.count}, of {experiment.experts.epochs} epochs each",
-            "distillation": f"{experiment.distill.outer_steps} outer steps, "
-            f"{experiment.distill.objective.in_short()}, {experiment.distill.optimiser}"
-            + (f", {len(experiment.distill.phases)} phases" if experiment.distill.phases else ""),
+            "distillation": _distillation_in_words(experiment.distill),
             "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "
-            f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
+            f"learning rate chosen on validation from {_rates_in_words(experiment.evaluation)}",
         }
 
     def _experts(self) -> list[ExpertCurve]:
@@ -191,6 +191,21 @@ class Reporter:
 
     def _folder(self, publication: WorkUnit) -> str:
         return self._measured.committed(publication).facts_as(PublicationFacts).folder
+
+
+def _distillation_in_words(distill: DistillSection) -> str:
+    """For example `30 outer steps, bilevel, adam`; with phases, those of each phase."""
+    each = [f"{phase.outer_steps} outer steps, {phase.objective.in_short()}" for phase in distill.of_phases()]
+    if not distill.phases:
+        return f"{each[0]}, {distill.optimiser}"
+    return "; ".join([*(f"phase {number}: {settings}" for number, settings in enumerate(each, 1)), distill.optimiser])
+
+
+def _rates_in_words(evaluation: EvaluationSection) -> str:
+    """The learning rates of the own image tower's students, and of each other tower's that has rates of its own."""
+    of_others = [(entry.model, entry.learning_rates) for entry in evaluation.image_models if entry.learning_rates]
+    each = [", ".join(f"{rate:g}" for rate in rates) for rates in (evaluation.learning_rates, *(own for _, own in of_others))]
+    return "; ".join([each[0], *(f"with {model}: {rates}" for (model, _), rates in zip(of_others, each[1:], strict=True))])
 
 
 def _phases_until(distillation: WorkUnit) -> list[WorkUnit]:
