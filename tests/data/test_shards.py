@@ -1,20 +1,74 @@
 """The source `shards`: captions in text files, and for which tars versions are requested."""
 
+import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.data.sample_files import jpeg, tar
+from tests.data.sample_files import jpeg, pair, tar
 from tests.data.small_sources import shards
 from tests.data.tables import read
 from vldd_dist.data.files import versions
 from vldd_dist.data.sources.base import Part
+from vldd_dist.data.sources.sample import UnreadableSample
 
 
 def test_a_text_file_is_one_caption_without_its_byte_order_mark(tmp_path: Path) -> None:
-    members = {"a.jpg": jpeg(), "a.txt": b"\xef\xbb\xbfcaf\xc3\xa9\nat night\n"}
+    members = {"a.jpg": jpeg(), "a.txt": b"\xef\xbb\xbfcaf\xc3\xa9 at night\n \n"}
     (sample,) = read(shards(tmp_path, members).source)
-    assert sample.captions == ["café\nat night"]
+    assert sample.captions == ["café at night"]
+
+
+def error_of(tmp_path: Path, members: dict[str, bytes]) -> str:
+    """The error of the only sample of a tar."""
+    (sample,) = read(shards(tmp_path, members).source)
+    assert isinstance(sample, UnreadableSample)
+    return str(sample.error)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_text_file_of_several_lines_is_a_bad_sample(tmp_path: Path, end: str) -> None:
+    """In the source `folder` these are two captions; as one they would be trained on joined."""
+    error = error_of(tmp_path, {"a.jpg": jpeg(), "a.txt": f"a dog{end}{end}a brown dog{end}".encode()})
+    assert error.endswith(
+        'a.txt: it has 2 lines, and KEY.txt is one caption: write KEY.json with "captions": [...], or one line'
+    )
+
+
+def test_a_sample_without_an_image_says_what_it_has(tmp_path: Path) -> None:
+    """Two files whose names have dots are one sample by the rules of WebDataset."""
+    dots = {f"IMG.{number:02d}.{end}": b"x" for number in range(3) for end in ("jpg", "txt")}
+    assert error_of(tmp_path, dots).endswith(
+        "IMG: no image (.jpg, .png or .webp): it has .00.jpg, .00.txt, .01.jpg, .01.txt and 2 more: a key ends at the first "
+        "dot of a file's name: rename the files"
+    )
+    assert error_of(tmp_path, {"a.bmp": b"x", "a.txt": b"x"}).endswith(
+        "a: no image (.jpg, .png or .webp): it has only .bmp, .txt: add the image, or convert it"
+    )
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_in_a_tar_are_bad_samples(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    """`tar` writes a file with several names once, and links for its other names."""
+    pair(tmp_path / "pairs" / "a.jpg", "a")
+    for ending in ("jpg", "txt"):
+        link(tmp_path / "pairs" / f"a.{ending}", tmp_path / "pairs" / f"b.{ending}")
+    found = {}
+    for dereference in (False, True):
+        path = tmp_path / f"{dereference}.tar"
+        with tarfile.open(path, "w", dereference=dereference) as archive:
+            for file in sorted((tmp_path / "pairs").iterdir()):
+                archive.add(file, file.name)
+        found[dereference] = read(shards(tmp_path, train=str(path)).source)
+    first, bad = found[False]
+    assert isinstance(bad, UnreadableSample)
+    assert str(bad.error).endswith(
+        "b: b.txt is a link to another file: write the tar with --dereference --hard-dereference (Python's tarfile: "
+        "dereference=True)"
+    )
+    assert [sample.captions for sample in (first, *found[True])] == [["a"]] * 3
 
 
 def test_only_the_tars_of_a_group_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,21 @@
 """Checking captions that sources read from files of any format."""
 
+import re
+
 from vldd_dist.control_characters import is_text, one_line
 from vldd_dist.errors import DataError
+
+# Not str.splitlines, which also splits at characters that a pasted caption may contain, such as U+2028.
+_LINE_END = re.compile("\r\n|\r|\n")
 
 
 class NoCaption(DataError):
     """There is no caption, or only empty ones. In a table, another row of the image may have some."""
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text file, of which some may be empty."""
+    return _LINE_END.split(text)
 
 
 def checked_captions(captions: object, where: str) -> list[str]:

@@ -11,10 +11,10 @@ from webdataset.gopen import gopen_schemes
 from webdataset.tariterators import base_plus_ext
 
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.files.captions import checked_captions
+from vldd_dist.data.files.captions import checked_captions, lines_of
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS
 from vldd_dist.data.files.json_files import parse_json
-from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
+from vldd_dist.data.files.tars import members_of
 from vldd_dist.errors import DataError
 from vldd_dist.store.user_files.opening import REMOTE_SCHEMES, open_url
 
@@ -29,7 +29,7 @@ LONGEST_NAME = 4096
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
     """The samples of one tar in order, each {"__key__": str, extension: bytes, ...}. If a sample cannot be used, its
-    "__fault__" is the reason. Hidden files are ignored.
+    "__fault__" is the reason, with the mend. Hidden files are ignored.
 
     Raises:
         DataError: the tar is incomplete, or a member's name points outside its folder or is too long.
@@ -57,13 +57,13 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
         yield sample
 
 
-def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | None) -> None:
-    if content is None:
-        sample["__fault__"] = f"{one_line(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
+def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | str) -> None:
+    if isinstance(content, str):
+        sample["__fault__"] = f"{one_line(member)} {content}"
     elif extension in ("__key__", "__fault__"):
-        sample["__fault__"] = f"{one_line(member)} has an extension that is not allowed"
+        sample["__fault__"] = f"{one_line(member)} has an extension that is not allowed: remove it"
     elif extension in sample:
-        sample["__fault__"] = f"{one_line(member)} occurs twice"
+        sample["__fault__"] = f"{one_line(member)} occurs twice: remove it"
     else:
         sample[extension] = content
 
@@ -77,7 +77,8 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
     """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "..."), or, without these, the one in KEY.txt.
 
     Raises:
-        DataError: there are none, or only empty ones, or they are not JSON or not UTF-8.
+        DataError: there are none, or only empty ones, or they are not JSON or not UTF-8; or KEY.txt has several lines,
+            which may be parts of a caption, or a caption each as in the source `folder`.
     """
     captions: object = None
     where = f"{source}.json: captions" if "json" in sample else f"{source}.txt"
@@ -88,9 +89,13 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
     if captions is None and "txt" in sample:
         where = f"{source}.txt"
         try:
-            captions = sample["txt"].decode("utf-8-sig")
+            text = captions = sample["txt"].decode("utf-8-sig")
         except UnicodeDecodeError:
             raise DataError(f"{where}: not UTF-8: save it as UTF-8") from None
+        if (count := sum(bool(line.strip()) for line in lines_of(text))) > 1:
+            raise DataError(
+                f'{where}: it has {count} lines, and KEY.txt is one caption: write KEY.json with "captions": [...], or one line'
+            )
     return checked_captions([captions] if isinstance(captions, str) else captions, where)
 
 

@@ -11,11 +11,14 @@ from vldd_dist.store.user_files.reachability import check_reachable
 
 # A member larger than this is not a photograph. (A sparse member may claim any size.)
 MAX_MEMBER_BYTES = 256 << 20
+# What is wrong with a link. `tar` and `tarfile` write links for symbolic links and for further names of a file (hard links).
+LINK = "is a link to another file: write the tar with --dereference --hard-dereference (Python's tarfile: dereference=True)"
 _ZEROS = tarfile.NUL * tarfile.BLOCKSIZE
 
 
-def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, bytes | None]]:
-    """Names and contents of a tar's regular files in order. The content is None for a file that is too large.
+def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, bytes | str]]:
+    """Names and contents of a tar's files in order. Links, and files that are too large, have no content but a text that says
+    why, to follow the name in a sentence. Folders, devices and labels are left out.
 
     Args:
         name: name of the tar, for error messages.
@@ -31,6 +34,9 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
             for member in tar:
                 if member.isreg():
                     yield member.name, _content(tar, member)
+                elif member.issym() or member.islnk():
+                    # What it points to is outside the tar, or has been read and forgotten.
+                    yield member.name, LINK
                 # Otherwise `tarfile` keeps every header in memory until the archive is closed.
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
@@ -38,9 +44,9 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
         raise DataError(f"{name}: not a complete WebDataset tar ({message_of(error)})") from None
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str:
     if not 0 <= member.size <= MAX_MEMBER_BYTES:
-        return None
+        return f"is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove it"
     file = tar.extractfile(member)
     assert file is not None, "a regular file"
     return file.read()

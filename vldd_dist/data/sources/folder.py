@@ -3,7 +3,6 @@
 import math
 import os
 import posixpath
-import re
 from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.files.captions import checked_captions
+from vldd_dist.data.files.captions import checked_captions, lines_of
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.image_names import IMAGE_EXTENSIONS, has_image_extension
 from vldd_dist.data.files.reading import reading
@@ -24,8 +23,6 @@ from vldd_dist.store.user_files.opening import local_path
 
 # Largest number of parts of a split, because the worker of each part lists the whole folder.
 MOST_PARTS = 64
-# Not str.splitlines, which also splits at characters that a pasted caption may contain, such as U+2028.
-LINE_END = re.compile("\r\n|\r|\n")
 
 
 class Folder(Source):
@@ -85,7 +82,7 @@ class Folder(Source):
         if isinstance(text, DataError):
             raise DataError(f"{where}: {text}")
         try:
-            return checked_captions(LINE_END.split(text.decode("utf-8-sig")), where)
+            return checked_captions(lines_of(text.decode("utf-8-sig")), where)
         except UnicodeDecodeError:
             raise DataError(f"{where}: not UTF-8: save it as UTF-8") from None
 

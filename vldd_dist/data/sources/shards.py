@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import is_text, one_line
+from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.files.reading import reading
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.data.files.url_patterns import expand
@@ -16,6 +17,9 @@ from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.store.user_files.opening import open_url
+
+# Number of members that an error names.
+NAMED = 4
 
 
 class Shards(Source):
@@ -93,13 +97,23 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
     key = sample["__key__"]
     source = f"{url}: {one_line(key)}"
     if "__fault__" in sample:
-        raise DataError(f"{source}: {sample['__fault__']}: remove it")
+        raise DataError(f"{source}: {sample['__fault__']}")
     if "\0" in key or not is_text(key):
         raise DataError(f"{source}: its name is not valid text: rename it")
     image = image_of(sample)
     if image is None:
-        raise DataError(f"{source}: no image (.jpg, .png or .webp)")
+        raise DataError(f"{source}: no image (.jpg, .png or .webp): {_instead(sample)}")
     return RawSample(f"{number:05d}-{_plain(key)}", source, url, image, captions_of(sample, source))
+
+
+def _instead(sample: dict[str, Any]) -> str:
+    """What a sample without an image has, and what to do."""
+    extensions = [extension for extension in sample if extension != "__key__"]
+    named = ", ".join(f".{one_line(extension)}" for extension in extensions[:NAMED])
+    more = f" and {len(extensions) - NAMED:,} more" if len(extensions) > NAMED else ""
+    if any(map(has_image_extension, extensions)):
+        return f"it has {named}{more}: a key ends at the first dot of a file's name: rename the files"
+    return f"it has only {named}{more}: add the image, or convert it"
 
 
 def _plain(key: str) -> str:
