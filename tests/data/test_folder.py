@@ -102,6 +102,55 @@ def test_only_line_ends_separate_captions(tmp_path: Path) -> None:
     assert [captions for _, captions in said(read(folder(tmp_path)))] == [[pasted, "two"]] * 3
 
 
+def test_an_image_of_another_format_with_captions_is_a_bad_sample(tmp_path: Path) -> None:
+    """A tar of the same files has as many bad samples."""
+    for number, name in enumerate(["0.jpg", "1.bmp", "2.HEIC", "val/3.jpg", "val/4.tiff"]):
+        pair(tmp_path / name, "x", number)
+    pair(tmp_path / "without.gif", None)
+    pair(tmp_path / "converted.jpg", "x")
+    pair(tmp_path / "converted.heic", "x")
+    source = folder(tmp_path)
+    assert (source.count("train", None), source.count("val", None)) == (4, 2)
+    errors = [
+        str(sample.error) for split in ("train", "val") for sample in read(source, split, images=1) if hasattr(sample, "error")
+    ]
+    sentence = "only jpg, jpeg, png, webp are read: convert it, or remove it"
+    assert errors == [f"{tmp_path}/{name}: {sentence}" for name in ("1.bmp", "2.HEIC", "val/4.tiff")]
+
+
+def test_captions_without_an_image_are_counted_once(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair(tree / "val" / "1.jpg", "x")
+    (tree / "val" / "2.txt").write_text("its image is lost")
+    source = folder(tree)
+    for split in source.own_splits():
+        source.check(split)
+    sentence = f"data.source.path: 2 .txt files without an image beside them are not used; the first is {tree}/notes.txt"
+    assert caplog.messages == [sentence]
+
+
+def test_the_folder_of_a_split_that_is_a_link_is_refused(tree: Path) -> None:
+    """Its images would be left out, and the split made from those of train."""
+    pair(tree / "test" / "1.jpg", "x")
+    (tree / "testing").symlink_to("test")
+    assert said(read(folder(tree), "test")) == [("test/1.jpg", ["x"])]
+    pair(tree.parent / "elsewhere" / "1.jpg", "x")
+    (tree / "Val").symlink_to(tree.parent / "elsewhere")
+    with pytest.raises(DataError, match=r"/Val is a link to a folder, and these are not followed: put the val folder itself"):
+        folder(tree).own_splits()
+
+
+@pytest.mark.parametrize(("name", "split"), [("val2017", "val"), ("test_images", "test"), ("Validation-2", "val")])
+def test_a_folder_whose_name_begins_like_a_split_is_not_trained_on(tree: Path, name: str, split: str) -> None:
+    for harmless in ("train2017", "valley", "contest", "my test"):
+        pair(tree / harmless / "1.jpg", "x")
+    assert folder(tree).own_splits() == ("train",)
+    pair(tree / name / "1.jpg", "x")
+    with pytest.raises(
+        DataError, match=rf"/{name} would be trained on, because it is not called {split}: rename it to {split}, or"
+    ):
+        folder(tree).own_splits()
+
+
 def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
     os.mkfifo(tree / "f.jpg")
     (tree / "f.txt").write_text("f")

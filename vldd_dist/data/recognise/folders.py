@@ -12,14 +12,12 @@ from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.recognise.annotations import annotation_file, files_of_splits, is_annotation_file
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.tables import table_names
-from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
+from vldd_dist.data.sources.base import SPLIT_OF, SPLIT_WORD, SPLITS, split_called
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
 from vldd_dist.errors import DataError, UnusableHere
 
 # Largest number of files in a folder that are examined.
 MOST_FILES = 100_000
-# The name of a split, without letters around it.
-SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE | re.ASCII)
 
 
 def tars(location: str) -> Found | None:

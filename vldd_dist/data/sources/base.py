@@ -1,6 +1,7 @@
 """The interface of sources of images and captions."""
 
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ SPLIT_OF = {split: split for split in SPLITS} | {
     "dev": "val",
     "testing": "test",
 }
+# The name of a split, without letters around it.
+SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE | re.ASCII)
 Samples = Iterator[RawSample | UnreadableSample]
 
 
