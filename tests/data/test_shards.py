@@ -13,6 +13,7 @@ from tests.data.tables import read
 from vldd_dist.data.files import versions
 from vldd_dist.data.sources.base import Part
 from vldd_dist.data.sources.sample import UnreadableSample
+from vldd_dist.errors import DataError
 
 
 def test_a_text_file_is_one_caption_without_its_byte_order_mark(tmp_path: Path) -> None:
@@ -69,6 +70,23 @@ def test_links_in_a_tar_are_bad_samples(tmp_path: Path, link: Callable[[Path, Pa
         "dereference=True)"
     )
     assert [sample.captions for sample in (first, *found[True])] == [["a"]] * 3
+
+
+def test_a_tar_that_is_named_in_two_ways_is_named_twice(tmp_path: Path) -> None:
+    """By `**` a link to a folder above leads to the same tar forty times."""
+    (tmp_path / "loop").symlink_to(tmp_path)
+    sentence = (
+        r"data\.source\.train: .*train\.tar, the same file as .*train\.tar, is named twice: remove one of its names, patterns"
+    )
+    for train in (f"{tmp_path}/train.tar::{tmp_path}/./train.tar", f"{tmp_path}/train.tar::file://{tmp_path}/train.tar"):
+        with pytest.raises(DataError, match=sentence):
+            shards(tmp_path, train=train).source.parts("train", limit=None, part_samples=1)
+    with pytest.raises(DataError, match=sentence):
+        shards(tmp_path, train=f"{tmp_path}/**/train.tar").source.parts("train", limit=None, part_samples=1)
+    with pytest.raises(
+        DataError, match=r"loop/train\.tar, the same file as .*, is named for both train and val: remove it from"
+    ):
+        shards(tmp_path, val=f"{tmp_path}/loop/train.tar").source.parts("train", limit=None, part_samples=1)
 
 
 def test_only_the_tars_of_a_group_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

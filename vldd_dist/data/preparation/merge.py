@@ -90,8 +90,7 @@ def refuse_wrong_sizes(settings: DataSettings, splits: dict[str, SplitInfo], bad
 
 def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
     """ "SPLIT, SPLIT" -> number of images that are byte for byte in both, for each pair of splits. It needs 16 bytes of memory
-    for each image of the validation and test splits. Images that equal an earlier one of their split (for training images: of
-    their group) are only reported, because real data have some.
+    for each image. Images that equal an earlier one of their split are only reported, because real data have some.
 
     Raises:
         DataError: an image has the same name in two splits of the source, or twice in one (for training images: in one group).
@@ -104,16 +103,24 @@ def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
         fingerprints[split] = {}
         if by_group:
             fingerprints[split] = {kind: torch.cat([tree[kind] for _, tree in by_group]) for kind in ("images", "names")}
-            repeated[split] = _count_repeated([group for group, _ in by_group], split, fingerprints[split])
+            _refuse_repeated_names([group for group, _ in by_group], split, fingerprints[split]["names"])
             # For `_is_in`, which searches in them once for each group.
             for values in fingerprints[split].values():
                 values.numpy().sort()
+            repeated[split] = _count_repeated(fingerprints[split]["images"].numpy())
+    train: list[Tensor] = []
     for split, others in (("train", ("val", "test")), ("val", ("test",))):
         for group, of_group in _all_fingerprints(groups, split):
             if split == "train":
-                repeated[split] += _count_repeated([group], split, of_group)
+                _refuse_repeated_names([group], split, of_group["names"])
+                train.append(of_group["images"])
             for other in others:
                 counts[f"{split}, {other}"] += _compare(group, split, of_group, other, fingerprints[other])
+    if train:
+        # A tar or a file is a group, so that the copies of an image may be in any of them.
+        images = torch.cat(train).numpy()
+        images.sort()
+        repeated["train"] = _count_repeated(images)
     for pair, count in counts.items():
         if count:
             logger.warning("data: %d images are in two splits (%s): recall may look better than it is", count, pair)
@@ -159,13 +166,18 @@ def _is_in(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _count_repeated(groups: Sequence[UnitReader], split: str, fingerprints: dict[str, Tensor]) -> int:
-    """The number of images of these groups that equal an earlier one. Raises DataError if one has the name of an earlier one.
+def _count_repeated(ordered: np.ndarray) -> int:
+    """The number of values that equal an earlier one, of (n,) in ascending order."""
+    return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def _refuse_repeated_names(groups: Sequence[UnitReader], split: str, fingerprints: Tensor) -> None:
+    """Raises DataError if an image of these groups has the name of an earlier one.
 
     Args:
-        fingerprints: of all images of the groups, in their order.
+        fingerprints: of the names of all images of the groups, in their order.
     """
-    names = fingerprints["names"].numpy()
+    names = fingerprints.numpy()
     named = _repeats(names) & (names != NAMELESS)
     if named.any():
         position = int(named.argmax())
@@ -174,7 +186,6 @@ def _count_repeated(groups: Sequence[UnitReader], split: str, fingerprints: dict
             if position < images:
                 raise DataError(f"data: the source has {_name_of(group, split, position)} twice in the {split} split: {ONCE}")
             position -= images
-    return int(_repeats(fingerprints["images"].numpy()).sum())
 
 
 def _repeats(values: np.ndarray) -> np.ndarray:

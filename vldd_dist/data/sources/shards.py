@@ -1,5 +1,6 @@
 """Existing WebDataset shards, written by this package or by img2dataset, at any fsspec URL."""
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from vldd_dist.data.files.versions import FileVersion, versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.store.user_files.opening import open_url
+from vldd_dist.store.user_files.opening import local_path, open_url
 
 # Number of members that an error names.
 NAMED = 4
@@ -80,16 +81,22 @@ class Shards(Source):
 
     @cached_property
     def _urls(self) -> dict[str, list[str]]:
-        """Split -> its tars. Raises DataError if a tar is named twice."""
+        """Split -> its tars. Raises DataError if a tar is named twice, also if under another name or through a link."""
         urls_of = {split: expand(getattr(self, split)) for split in self.own_splits()}
-        split_of: dict[str, str] = {}
+        named: dict[str, tuple[str, str]] = {}
         for split, urls in urls_of.items():
             for url in urls:
-                if (other := split_of.get(url)) == split:
-                    raise DataError(f"data.source.{split}: {url} is named twice: remove one of its names or patterns")
-                if other is not None:
-                    raise DataError(f"data.source: {url} is named for both {other} and {split}: remove it from one")
-                split_of[url] = split
+                local = local_path(url)
+                place = url if local is None else os.path.realpath(local)
+                if place in named:
+                    first, other = named[place]
+                    both = url if other == url else f"{url}, the same file as {other},"
+                    if first == split:
+                        raise DataError(
+                            f"data.source.{split}: {both} is named twice: remove one of its names, patterns or links"
+                        )
+                    raise DataError(f"data.source: {both} is named for both {first} and {split}: remove it from one")
+                named[place] = split, url
         return urls_of
 
 
