@@ -9,9 +9,11 @@ from tests.data.planned_groups import one_split, pairs, planned
 from tests.data.sample_files import jpeg, pair, tar
 from tests.data.small_sources import coco, hf, karpathy
 from tests.data.tables import as_csv, as_parquet, make_images, rows, table
+from vldd_dist.artifacts.keys import MANIFEST
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError
+from vldd_dist.events import Progress
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
@@ -58,6 +60,22 @@ def test_a_tar_that_was_written_again(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DataError, match=CHANGED):
         prepare(second, store)
     assert store.keys("units") == before
+
+
+def test_a_caption_that_is_edited_while_its_group_is_prepared(tmp_path: Path, store: Store) -> None:
+    """The text of the second image, after the first one has been read."""
+    for name in "bcde":
+        pair(tmp_path / f"{name}.jpg", name)
+    first, second = planned(pairs(tmp_path))
+
+    def edit(event: object) -> None:
+        if isinstance(event, Progress):
+            (tmp_path / "e.txt").write_text("edited")
+
+    with pytest.raises(DataError, match=CHANGED):
+        execute(second.order(), store, edit)
+    assert not any(key.endswith(MANIFEST) for key in store.keys("units"))
+    assert prepare(first, store) == 2
 
 
 def a_table(folder: Path) -> tuple[Source, Path]:

@@ -1,7 +1,6 @@
 """A group of the dataset: WebDataset shards of resized images with their captions. Groups are prepared in parallel."""
 
 import json
-from typing import Any
 
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import ShardGroupFacts
@@ -40,12 +39,15 @@ def unit(graph: UnitGraph, number: int, group: Group) -> WorkUnit:
 def run(context: StageContext) -> ShardGroupFacts:
     """Read the group's part of the source, and write its shards."""
     settings = DataSettings.model_validate(context.execution["settings"])
-    group, seed = Group.from_json(context.spec["group"]), context.execution["seed"]
-    _check_content(settings.source, group, seed, context.spec["content"])
-    return prepare_group(settings, group, seed, context.writer, context.report)
+    group = Group.from_json(context.spec["group"])
+    _check_content(context, settings.source, group)
+    facts = prepare_group(settings, group, context.execution["seed"], context.writer, context.report)
+    # Again, because files may change while they are read. A source keeps its listing, so a new one asks.
+    _check_content(context, DataSettings.model_validate(context.execution["settings"]).source, group)
+    return facts
 
 
-def _check_content(source: Source, group: Group, seed: int, planned: list[dict[str, Any]]) -> None:
+def _check_content(context: StageContext, source: Source, group: Group) -> None:
     """Check that the content of the group is what was planned.
 
     The plan cuts a source into groups by positions. In a folder with one more file they mean other images, so that some images
@@ -55,12 +57,12 @@ def _check_content(source: Source, group: Group, seed: int, planned: list[dict[s
         OtherOnThisMachine: it is not, or is not on this machine.
     """
     try:
-        found = source.describe_only(group.split, group.parts, seed=seed)
+        found = source.describe_only(group.split, group.parts, seed=context.execution["seed"])
     except DataError as error:
         # The plan has read the source in the same way.
         raise OtherOnThisMachine(str(error)) from None
     # As JSON, in which the lists of a plan and the tuples of a source are equal.
-    if json.dumps(found, sort_keys=True) != json.dumps(planned, sort_keys=True):
+    if json.dumps(found, sort_keys=True) != json.dumps(context.spec["content"], sort_keys=True):
         raise OtherOnThisMachine(
             "data.source has changed since the run was planned, or this machine has another copy of it with other times of "
             "change: start the run again, or copy the files with their times"
