@@ -33,6 +33,12 @@ BAD_CELLS = {
     "an empty caption": ({"title": " "}, "title: empty"),
     "a list with a number": ({"title": ["a", 3]}, "title: expected a text, not int"),
     "an empty list": ({"title": []}, "title: empty"),
+    "a list as JSON": (
+        {"title": '["A dog.", "Caf\\u00e9 1\\/2"]'},
+        "title: holds lists as text: save the table as JSONL or parq",
+    ),
+    "a list as Python": ({"title": "['A dog.', \"It's\"]"}, "title: holds lists as text: save the table as JSONL or parq"),
+    "a list as numpy": ({"title": "['A dog.'\n 'A cat.']"}, "title: holds lists as text: save the table as JSONL or parq"),
     "a dictionary": ({"title": {"a": "b"}}, "title: expected a text, not dict"),
     "half a surrogate pair": ({"title": "\ud800"}, "is not UTF-8"),
     "a number for a path": ({"filepath": 3}, "filepath: expected a text, not int"),
@@ -64,6 +70,12 @@ def test_a_bad_row_is_one_bad_sample(folder: Path, change: dict[str, Any], sente
         assert str(bad.error).startswith(f"{folder}/x.jsonl: line 5: ")
         assert sentence in str(bad.error)
         assert one_line(str(bad.error)) == str(bad.error)
+
+
+def test_a_caption_in_brackets_is_no_list(folder: Path) -> None:
+    captions = ["[a dog]", "[1] a dog [2]", "[1, 2]", "[" * 5000 + "]"]
+    content = [row | {"title": caption} for row, caption in zip(rows(), captions, strict=False)]
+    assert [sample.captions for sample in read(table(as_jsonl(folder / "x.jsonl", content)))] == [[each] for each in captions]
 
 
 def test_a_bad_row_of_several_spoils_its_image_only(folder: Path) -> None:

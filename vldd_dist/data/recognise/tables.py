@@ -10,7 +10,7 @@ from vldd_dist.data.files.image_names import has_image_extension
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.image_folders import folder_of_images
 from vldd_dist.data.sources.base import split_called
-from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS
+from vldd_dist.data.sources.columns import CAPTION_COLUMNS, LIST_AS_TEXT, PATH_COLUMNS, is_list_as_text
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.data.sources.tables.base import Table
 from vldd_dist.data.sources.tables.lines import SEPARATORS, JsonLines, SeparatedValues
@@ -172,11 +172,9 @@ def _caption_columns(path: str, columns: Sequence[str], rows: Sequence[dict[str,
             f"{path}: the columns {' and '.join(map(repr, found))} could each be captions: write the description with "
             "data.source.caption_columns, see docs/own-data.md"
         )
-    lists = [name for name in found if _mostly(_is_list_as_text(row[name]) for row in rows)]
+    lists = [name for name in found if _mostly(is_list_as_text(row[name]) for row in rows)]
     if lists:
-        raise DataError(
-            f"{path}: the column {lists[0]!r} holds lists as text: save the table as JSONL or parquet with real lists"
-        )
+        raise DataError(f"{path}: the column {lists[0]!r} {LIST_AS_TEXT}")
     return found
 
 
@@ -238,10 +236,6 @@ def _has_words(cell: Any) -> bool:
 
 def _words(text: str) -> int:
     return 0 if text.lstrip().startswith("{") else sum(any(map(str.isalpha, word)) for word in text.split())
-
-
-def _is_list_as_text(cell: Any) -> bool:
-    return isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]")
 
 
 def _mostly(conditions: Iterable[bool]) -> bool:

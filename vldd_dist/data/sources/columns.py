@@ -1,5 +1,7 @@
 """Finding the columns of images and captions in tables and data sets, and reading captions from cells."""
 
+import ast
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from vldd_dist.errors import DataError
 PATH_COLUMNS = ("filepath", "file_name", "filename", "image_path", "image", "path")
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 CAPTION_COLUMNS = ("title", "caption", "captions", "text", "txt", "sentences")
+LIST_AS_TEXT = "holds lists as text: save the table as JSONL or parquet with real lists"
 # Largest number of columns that an error lists.
 LISTED = 20
 
@@ -62,14 +65,29 @@ def text_of(column: str, cell: Any) -> str:
     return cell
 
 
+def is_list_as_text(cell: Any) -> bool:
+    """Whether a cell is a text that JSON, Python or pandas writes for a list of texts."""
+    if not isinstance(cell, str) or not (cell.strip().startswith("[") and cell.strip().endswith("]")):
+        return False
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return isinstance(found, list) and all(isinstance(each, str) for each in found)
+    return False
+
+
 def captions_in(columns: list[str], cells: Sequence[Any]) -> list[str]:
-    """The captions in cells that are texts or lists of texts. Raises DataError (NoCaption without any); the caller adds
-    the location."""
+    """The captions in cells that are texts or lists of texts. Raises DataError (NoCaption without any), also for a list that is
+    written as one text; the caller adds the location."""
     # A table whose images have different numbers of captions has nulls in some columns.
     given = [(column, cell) for column, cell in zip(columns, cells, strict=True) if cell is not None]
     if not given:
         raise NoCaption(f"{', '.join(columns)}: missing: add a text, or remove the row")
     captions: list[str] = []
     for column, cell in given:
+        if is_list_as_text(cell):
+            raise DataError(f"{column}: {LIST_AS_TEXT}")
         captions += [text_of(column, each) for each in (cell if isinstance(cell, list) else [cell])]
     return checked_captions(captions, ", ".join(columns))
