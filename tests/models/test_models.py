@@ -1,6 +1,7 @@
 """Towers, heads and LoRA: construction, trainable parameters, and errors."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,16 @@ from torch import nn
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image.backbone import add_lora, create_backbone, feature_size, refuse_backbone_dropout
+from vldd_dist.models.image.backbone import (
+    add_lora,
+    create_backbone,
+    feature_size,
+    load_backbone,
+    refuse_backbone_dropout,
+)
 from vldd_dist.models.parameters import ParameterView
 
+SMALL_SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1]}
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"}
 
 
@@ -104,6 +112,39 @@ def test_weights_go_in_without_their_classifier_and_wrong_ones_are_named() -> No
         build(image, 24, broken, 0)
     with pytest.raises(DataError, match="lack"):
         build(image, 24, {"x": torch.zeros(1)}, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "other"),
+    [
+        ("test_vit", {}, {"img_size": 96}),
+        ("swin_tiny_patch4_window7_224", SMALL_SWIN, SMALL_SWIN | {"img_size": 256, "window_size": 8}),
+    ],
+)
+def test_weights_of_another_image_size_are_resampled_as_timm_does(name: str, usual: dict, other: dict, tmp_path: Path) -> None:
+    import timm
+
+    whole = create_backbone(name, usual, pretrained=False, seed=1)
+    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    from_file = {"file": str(tmp_path / "w.pt")}
+    wanted = timm.create_model(name, num_classes=0, pretrained=True, pretrained_cfg_overlay=from_file, **other)
+    backbone = create_backbone(name, other, pretrained=False, seed=0)
+    load_backbone(backbone, whole.state_dict(), name)
+    assert any(whole.state_dict()[key].shape != value.shape for key, value in wanted.state_dict().items())
+    for key, value in wanted.state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+
+
+def test_positions_that_timm_cannot_resample_are_of_another_image_size() -> None:
+    """Patches of another size are another model."""
+    backbone = create_backbone("test_vit", {}, pretrained=False, seed=0)
+    whole = backbone.state_dict()
+    with pytest.raises(
+        DataError, match=r"pos_embed has the shape \(1, 5, 3\), not .* cannot be resampled: .* another image size"
+    ):
+        load_backbone(backbone, whole | {"pos_embed": torch.zeros(1, 5, 3)}, "test_vit")
+    with pytest.raises(DataError, match=r"other shapes for patch_embed.proj.weight: they are not of test_vit"):
+        load_backbone(backbone, whole | {"patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}, "test_vit")
 
 
 def test_an_unknown_model_is_named_with_its_neighbours() -> None:

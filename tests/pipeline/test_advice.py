@@ -18,6 +18,14 @@ HALF = ["model.image.mean=[0.5, 0.5, 0.5]", "model.image.std=[0.5, 0.5, 0.5]"]
         ([*VIT, *HALF], []),
         ([*VIT[:1], "model.image.weights=random"], []),
         (
+            [*VIT[:1], "model.image.weights=x/vit.safetensors"],
+            [
+                "timm's own weights of vit_tiny_patch16_224 were trained with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5, and "
+                "the description has others: if x/vit.safetensors has those weights, set model.image.mean and .std to them"
+            ],
+        ),
+        ([*VIT[:1], *HALF, "model.image.weights=x/vit.safetensors"], []),
+        (
             [*VIT, *HALF, "evaluation.image_models=[resnet18]"],
             ["resnet18 was pretrained with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225 (evaluation.image_models"],
         ),

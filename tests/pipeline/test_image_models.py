@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.pipeline.context import StageContext, read_rows
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.evaluation import training_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -98,14 +100,14 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
 def test_the_settings_of_an_entry_change_only_the_ids_of_its_own_students(regnet: Path, tmp_path: Path) -> None:
     plain = "{model: test_vit, weights: random}"
     before = Graph(tree(plain, "{model: test_resnet, weights: random}"))
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(tensors.encode({"x": torch.zeros(1)}))
+    files = [tmp_path / f"{seed}.safetensors" for seed in range(2)]
+    for seed, path in enumerate(files):
+        path.write_bytes(tensors.encode(create_backbone("test_vit", {}, pretrained=False, seed=seed).state_dict()))
     ids = set()
     for change in (
         plain,
         "{model: test_vit, weights: attributes}",
-        f"{{model: test_vit, weights: {regnet}}}",
-        f"{{model: test_vit, weights: {other}}}",
+        *(f"{{model: test_vit, weights: {path}}}" for path in files),
         "{model: test_vit, weights: random, model_args: {depth: 1}}",
         "{model: test_vit, weights: random, mean: [0, 0, 0]}",
         "{model: test_vit, weights: random, std: [1, 1, 1]}",
@@ -155,6 +157,17 @@ def test_what_cannot_be_made_is_refused_before_anything_runs(entry: str, changes
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model.image.weights: \S+none.safetensors, for test_vit, cannot be read"):
         Graph(tree(f"{{model: test_vit, weights: {tmp_path / 'none.safetensors'}}}"))
+
+
+def test_weights_of_another_model_are_refused_before_the_data_are_prepared(regnet: Path, store: Store) -> None:
+    """A local file in the plan, another one by the unit that copies it."""
+    sentence = r"model\.image\.weights: the weights lack .*: they are not of test_vit"
+    with pytest.raises(DataError, match=sentence):
+        Graph(tree(f"{{model: test_vit, weights: {regnet}}}"))
+    fsspec.filesystem("memory").pipe("/of-another-model.safetensors", regnet.read_bytes())
+    graph = Graph(tree("{model: test_vit, weights: 'memory://of-another-model.safetensors'}"))
+    with pytest.raises(DataError, match=sentence):
+        execute(graph.unit("image_weights", "test_vit").order(), store, lambda event: None)
 
 
 @pytest.mark.parametrize("section", ["experts", "distill"])

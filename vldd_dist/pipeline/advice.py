@@ -32,10 +32,11 @@ def _data(experiment: Experiment) -> Iterable[str]:
 
 
 def _normalisation(experiment: Experiment) -> Iterable[str]:
-    """A note for each image tower whose pixels are normalised in another way than when timm's weights were trained."""
+    """A note for each image tower whose pixels are normalised in another way than when timm's weights were trained. Of weights
+    in a file it is not known how, but often they are timm's."""
     for name in experiment.image_models():
         tower = experiment.image_tower(name)
-        pretrained = pretrained_normalisation(name) if tower.weights == "timm" else None
+        pretrained = None if tower.weights in ("random", "attributes") else pretrained_normalisation(name)
         if pretrained is None:
             continue
         differences = [
@@ -46,7 +47,13 @@ def _normalisation(experiment: Experiment) -> Iterable[str]:
         if max(differences) > ROUNDING:
             mean, std = (", ".join(f"{value:g}" for value in values) for values in pretrained)
             key = "model.image" if name == experiment.model.image.model else "evaluation.image_models"
-            yield f"{name} was pretrained with mean {mean} and std {std} ({key}.mean, .std): the description has others"
+            if tower.weights == "timm":
+                yield f"{name} was pretrained with mean {mean} and std {std} ({key}.mean, .std): the description has others"
+            else:
+                yield (
+                    f"timm's own weights of {name} were trained with mean {mean} and std {std}, and the description has others:"
+                    f" if {tower.weights} has those weights, set {key}.mean and .std to them"
+                )
 
 
 def _augmentation(experiment: Experiment) -> Iterable[str]:

@@ -79,7 +79,8 @@ class ImageTowerSettings(Section):
     weights: str = Field(
         "timm",
         description="timm: timm's pretrained weights; random: random weights; attributes: weights pretrained on the attributes of "
-        "built-in scenes (only with data.source: scenes); any other value: the path or URL of a .safetensors file.",
+        "built-in scenes (only with data.source: scenes); any other value: the path or URL of a .safetensors file. Position "
+        "embeddings of another image size are resampled as timm does.",
     )
     mean: tuple[PixelMean, PixelMean, PixelMean] = Field(
         (0.485, 0.456, 0.406),

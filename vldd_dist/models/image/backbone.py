@@ -3,6 +3,7 @@
 import difflib
 import pickle
 import re
+import sys
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from vldd_dist.errors import ConfigError, DataError, message_of
 from vldd_dist.models import libraries
 from vldd_dist.seeding import seeded
 from vldd_dist.store.user_files.reachability import reaching
+
+# Parameters of timm whose shapes depend on the size of the images.
+POSITIONS = re.compile(r"pos_embed|rel_pos|relative_position")
 
 
 def check_backbone_name(name: str) -> None:
@@ -122,20 +126,52 @@ def feature_size(backbone: nn.Module) -> int:
 
 
 def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Load a timm state dict into a backbone. Keys of a classifier, which the backbone lacks, are ignored.
+    """Load a timm state dict into a backbone. Keys of a classifier, which the backbone lacks, are ignored. Position embeddings
+    of another image size are resampled as timm resamples those of its own weights.
 
     Raises:
         DataError: keys are missing, unknown, or of another shape.
     """
+    check_weights_fit(backbone, weights, name)
+    wanted = backbone.state_dict()
+    if any(weights[key].shape != value.shape for key, value in wanted.items() if key in weights):
+        weights = _resampled(backbone, weights, name)
+    backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
+
+
+def check_weights_fit(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Raises DataError if weights do not fit a backbone, apart from the sizes of its position embeddings. Both may be on the
+    meta device."""
     wanted = backbone.state_dict()
     unknown = [key for key in weights if key not in wanted and not key.startswith(_classifier_prefixes(backbone))]
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
-    misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    misshapen = [
+        key for key in wanted if key in weights and weights[key].shape != wanted[key].shape and not POSITIONS.search(key)
+    ]
     for problem, keys in (("lack", missing), ("have unknown", unknown), ("have other shapes for", misshapen)):
         if keys:
             more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
             raise DataError(f"model.image.weights: the weights {problem} {', '.join(keys[:2])}{more}: they are not of {name}")
-    backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
+
+
+@torch.no_grad()
+def _resampled(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights with position embeddings for the backbone's image size. Raises DataError if timm cannot resample them."""
+    wanted = backbone.state_dict()
+    others = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    # The module of an architecture has the function with which timm loads pretrained weights.
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    try:
+        converted = convert(dict(weights), backbone) if convert is not None else {}
+    except (AssertionError, RuntimeError, ValueError):
+        converted = {}
+    if any(key not in converted or converted[key].shape != wanted[key].shape for key in others):
+        raise DataError(
+            f"model.image.weights: {others[0]} has the shape {tuple(weights[others[0]].shape)}, not "
+            f"{tuple(wanted[others[0]].shape)}, and cannot be resampled: the weights are of {name} with another image size or "
+            "other model.image.model_args: set those, or name other weights"
+        )
+    return weights | {key: converted[key] for key in others}
 
 
 def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:

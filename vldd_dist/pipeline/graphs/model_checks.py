@@ -1,18 +1,21 @@
 """Checks, before anything runs, that the models of a description can be built. No weights are loaded."""
 
+import os
 from functools import cache
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.model import HeadSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import NAMED_WEIGHTS, HeadSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.backbone import (
     check_backbone_name,
     check_forward,
+    check_weights_fit,
     create_backbone,
     make_trainable,
     refuse_dropout,
@@ -21,6 +24,7 @@ from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import find_architecture
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.pipeline.stages.shared.model_units import model_named
+from vldd_dist.store.user_files.opening import local_path
 
 
 def check_models(experiment: Experiment) -> None:
@@ -28,6 +32,7 @@ def check_models(experiment: Experiment) -> None:
 
     Raises:
         ConfigError: a model cannot be built; the message names the key and says what to change.
+        DataError: a file of weights on this machine is of another model.
     """
     _refuse_unused_revision(experiment.model.text)
     own, text_dim = experiment.model.image.model, known_text_dim(experiment.model.text)
@@ -69,6 +74,24 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
     with torch.device("meta"):
         model = build(settings.model_copy(update={"image": image, "text": text}), text_dim, None, 0)
     check_forward(model.image_backbone, image.model, image_size)
+    _check_weights(settings)
+
+
+def _check_weights(settings: ModelSettings) -> None:
+    """Compare the names and shapes in a local file of weights with the image backbone. The unit that copies the weights checks
+    a remote file, and says what is wrong with one that is missing or not of safetensors."""
+    image = settings.image
+    path = None if image.weights in NAMED_WEIGHTS else local_path(image.weights)
+    if path is None or not os.path.isfile(path):
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return
+    with torch.device("meta"):
+        backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
+    check_weights_fit(backbone, shapes, image.model)
 
 
 def _refuse_kinks(experiment: Experiment) -> None:

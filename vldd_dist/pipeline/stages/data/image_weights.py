@@ -10,7 +10,7 @@ from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION
 from vldd_dist.experts.pretraining import pretrain_on_attributes
-from vldd_dist.models.image.backbone import create_backbone, public_weights
+from vldd_dist.models.image.backbone import create_backbone, load_backbone, public_weights
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -66,6 +66,8 @@ def run(context: StageContext) -> ImageWeightsFacts:
         public = public_weights(spec["model"])
     else:
         weights = tensors.read_file(context.execution["weights"], spec["sha256"])
+        # Here, because otherwise the first expert reports it, after the data have been prepared.
+        load_backbone(create_backbone(spec["model"], spec["model_args"], pretrained=False, seed=0), weights, spec["model"])
     context.writer.put("weights.safetensors", tensors.encode(weights))
     return ImageWeightsFacts(tensors=len(weights), public=public)
 
