@@ -27,6 +27,15 @@ class ImageLine:
     identity: str | None = None
 
 
+def repeated_key(key: str) -> AssertionError:
+    """For a source, perhaps a plug-in, that gives the same key to images of different groups: by the key alone they would be
+    taken for the same image. (Within a group it is a bad sample.)"""
+    return AssertionError(
+        f"the source gives the key {key!r} to more than one training image: its `samples` must make a key of the position in "
+        "the source, not of that in the part"
+    )
+
+
 def encode_lines(lines: list[ImageLine]) -> bytes:
     return "".join(json.dumps(_tree(line), ensure_ascii=False) + "\n" for line in lines).encode()
 

@@ -19,6 +19,7 @@ from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import FP32, Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
+from vldd_dist.data.prepared.image_lines import repeated_key
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.evaluation.evaluator import TrainingPairs
@@ -133,6 +134,9 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
 
     Returns:
         None if images, texts or both did not start from real pairs.
+
+    Raises:
+        AssertionError: the source gives the key of a starting pair to another image with its caption too.
     """
     if "keys" not in start or "captions" not in start or start["images"] != start["texts"]:
         return None
@@ -143,7 +147,9 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
         for line in context.dataset.lines(shard):
             for number, text in enumerate(line.captions):
                 if (line.key, text) in starting_pairs:
-                    numbers_of.setdefault((line.key, text), (image, caption + number))
+                    first, _ = numbers_of.setdefault((line.key, text), (image, caption + number))
+                    if first != image:
+                        raise repeated_key(line.key)
             image, caption = image + 1, caption + len(line.captions)
     numbers = [numbers_of[pair] for pair in starting_pairs]
     return PairNumbers(*(torch.tensor(column) for column in zip(*numbers, strict=True)))

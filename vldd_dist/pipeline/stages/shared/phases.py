@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.prepared.image_lines import repeated_key
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.models.inputs import on_device
 from vldd_dist.pipeline.context import StageContext, read_rows
@@ -69,17 +70,21 @@ def joined_start(context: StageContext, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def images_of_earlier_phases(context: StageContext) -> frozenset[int]:
-    """Indices of the training images that the pairs of the phases before this one were initialised with."""
+    """Indices of the training images that the pairs of the phases before this one were initialised with.
+
+    Raises:
+        AssertionError: the source gives the key of one of them to another image too.
+    """
     if EARLIER not in context.order.inputs:
         return frozenset()
     keys = set(context.reader(EARLIER).facts_as(DistillationFacts).start.get("keys", ()))
     shards = context.dataset.splits["train"].shards if keys else []
-    return frozenset(
-        shard.first + position
-        for shard, lines in zip(shards, context.dataset.lines_of(shards), strict=True)
-        for position, line in enumerate(lines)
-        if line.key in keys
-    )
+    index_of: dict[str, int] = {}
+    for shard, lines in zip(shards, context.dataset.lines_of(shards), strict=True):
+        for index, line in enumerate(lines, shard.first):
+            if line.key in keys and index_of.setdefault(line.key, index) != index:
+                raise repeated_key(line.key)
+    return frozenset(index_of.values())
 
 
 def experiments_of_phases(experiment: Experiment) -> Iterator[tuple[int, Experiment]]:
