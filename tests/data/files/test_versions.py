@@ -7,12 +7,18 @@ from typing import Any
 import fsspec
 import pytest
 
+from tests.data.sample_files import jpeg
+from vldd_dist.config.base import choose
+from vldd_dist.data.files import versions
 from vldd_dist.data.files.versions import content_version, listing, recorded_version
+from vldd_dist.errors import DataError
+from vldd_dist.plugins import SOURCES
 from vldd_dist.store.user_files import digests
 
 
-def test_files_of_a_remote_folder_are_told_apart_by_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also on a file system without checksums. Hidden files are ignored."""
+def test_files_of_a_remote_folder_are_told_apart_by_their_sizes_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden files are ignored."""
+    monkeypatch.setattr(versions, "VERSIONS", ("created",))
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe({"/versions/a.txt": b"one", "/versions/b/c.txt": b"four", "/versions/.hidden/d.txt": b"x"})
     first = listing("memory://versions")
@@ -21,6 +27,16 @@ def test_files_of_a_remote_folder_are_told_apart_by_their_sizes(monkeypatch: pyt
     second = listing("memory://versions")
     assert first["a.txt"] != second["a.txt"]
     assert first["b/c.txt"] == second["b/c.txt"]
+
+
+def test_a_remote_folder_without_versions_is_refused() -> None:
+    """By its sizes alone, a caption that is edited to another one of the same length would not be seen."""
+    fsspec.filesystem("memory").pipe({"/unversioned/.a": b"1", "/unversioned/a.jpg": jpeg(), "/unversioned/a.txt": b"a dog"})
+    source = choose(SOURCES, {"name": "folder", "path": "memory://unversioned"})
+    with pytest.raises(
+        DataError, match=r"^memory://unversioned: the server reports neither .* of a\.jpg, so changes .*: copy the"
+    ):
+        source.own_splits()
 
 
 def test_what_a_server_records_is_the_same_in_each_kind_of_answer() -> None:

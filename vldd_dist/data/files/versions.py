@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from fsspec.spec import AbstractFileSystem
 
+from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.reading import reading
+from vldd_dist.errors import DataError
 from vldd_dist.store.retry import retried
 from vldd_dist.store.user_files.digests import sha256_of, sha256_of_local
 from vldd_dist.store.user_files.opening import file_info, file_system, local_path
@@ -115,6 +117,8 @@ def listing(location: str) -> dict[str, str]:
 
     Raises:
         OSError: a folder in it cannot be listed.
+        DataError: the server reports neither a version nor a time of a file, so that an edit that keeps the size would not be
+            seen.
     """
     local = local_path(location)
     if local is None:
@@ -122,11 +126,13 @@ def listing(location: str) -> dict[str, str]:
         start = folder.rstrip("/") + "/"
         found = retried(lambda seconds: filesystem.find(folder, detail=True))
         entries = {path.removeprefix(start): info for path, info in found.items()}
-        return {
-            path: f"{info['size']} {recorded_version(info)}"
-            for path, info in entries.items()
-            if not any(part.startswith(".") for part in path.split("/"))
-        }
+        shown = {path: info for path, info in entries.items() if not any(part.startswith(".") for part in path.split("/"))}
+        if unversioned := next((path for path, info in shown.items() if not recorded_version(info)), None):
+            raise DataError(
+                f"{location}: the server reports neither a checksum nor a time of the last change of {one_line(unversioned)}, "
+                "so changes would not be seen: copy the folder to a disk or an object store, or make tars of it (source shards)"
+            )
+        return {path: f"{info['size']} {recorded_version(info)}" for path, info in shown.items()}
     versions: dict[str, str] = {}
     for where, folders, names in os.walk(local, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
