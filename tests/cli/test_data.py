@@ -15,7 +15,7 @@ from webdataset.writer import TarWriter
 
 from tests.cli.command import table_rows, vldd
 from tests.cli.user_data import SPLITS, a_table, description, images_with_texts, saved_by_the_library
-from tests.data.sample_files import jpeg
+from tests.data.sample_files import jpeg, pair
 from tests.data.small_sources import coco, karpathy
 from tests.data.tables import IMAGES, make_images, name_of, rows
 from vldd_dist.config.loading.load import load_experiment
@@ -304,3 +304,15 @@ def test_the_built_in_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no effect" not in out
     _, out, _ = vldd("data", "scenes", "--limit", "5", "--set", "data.split.val=0.3", capsys=capsys)
     assert "data.split.val (0.3) has no effect: the source has a val split" in out
+
+
+def test_captions_that_mirrored_images_contradict_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the words alone: `bright` and `leftover` have no side."""
+    for number in range(49):
+        pair(tmp_path / f"{number}.jpg", "a bright dog eats leftovers\na cat on the LEFT." if number < 2 else "a dog\na cat")
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "data": {"source": {"name": "folder", "path": str(tmp_path)}}}))
+    sentence = "2 of 98 captions say left or right, and experts.augment.flip mirrors images: set it to false"
+    for augment, noted in (("{}", True), ("{flip: false}", False), ("null", False)):
+        _, out, _ = vldd("data", str(path), "--set", f"experts.augment={augment}", capsys=capsys)
+        assert (sentence in out) is noted, out

@@ -189,3 +189,4 @@ def test_a_first_run_on_a_large_source_reads_only_the_images_that_it_uses(images
     text = describe_experiment(Found({"name": "scenes"}, "a large source"), Large(name="scenes"), "first")
     data = yaml.safe_load(text)["data"]
     assert tuple(data.get(f"{split}_images") for split in ("train", "val", "test")) == limits
+    assert ("the first in the source's order: if it is sorted" in text) is (limits[0] is not None)

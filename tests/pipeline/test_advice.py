@@ -1,7 +1,11 @@
 """Notes on settings that are allowed but probably not meant."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.data.sample_files import pair
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.planner.plan import plan
@@ -55,6 +59,31 @@ def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) ->
 
     assert is_noted("{}")
     assert not is_noted("null")
+
+
+def test_limits_that_take_the_first_images_of_a_source_are_noted(tmp_path: Path) -> None:
+    """In the source's order, which is often that of the classes."""
+    for number in range(12):
+        pair(tmp_path / "abc"[number % 3] / f"{number}.jpg", "a caption")
+    source = {"name": "folder", "path": str(tmp_path)}
+
+    def notes(**limits: int) -> list[str]:
+        data = {"source": source, "split": {"val": 0.25, "test": 0.25}, **limits}
+        found = advice_on(Experiment(name="limited", data=data, model={"image": {"weights": "random"}}, distill={"pairs": [2]}))
+        return [note for note in found if note.startswith("Only the first images")]
+
+    assert notes() == notes(train_images=6) == notes(val_images=3) == []
+    assert notes(train_images=4, val_images=2, test_images=3) == [
+        "Only the first images in the source's order are taken (train 4 of 6, val 2 of 3): if it is sorted, for example by "
+        "class, they are not like the others; then shuffle it, or remove data.train_images, data.val_images"
+    ]
+    assert not any("first images" in note for note in advice_on(load_experiment("scenes", ["data.train_images=1000"])))
+
+
+def test_mirrored_images_of_scenes_are_noted() -> None:
+    sentence = "Captions of scenes say left and right, and experts.augment.flip mirrors images: set it to false"
+    assert sentence in advice_on(load_experiment("scenes", ["experts.augment={}"]))
+    assert sentence not in advice_on(load_experiment("scenes", ["experts.augment={flip: false}"]))
 
 
 def test_fewer_experts_than_selections_are_noted() -> None:

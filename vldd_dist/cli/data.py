@@ -97,7 +97,7 @@ def data(
 ) -> None:
     """Show what the source of an experiment or study contains: counts, captions, sizes, unreadable samples, some images."""
     from vldd_dist.config.loading.descriptions import load_description
-    from vldd_dist.data.preparation.groups import carved_splits, small_splits
+    from vldd_dist.data.preparation.groups import carved_splits, limited_splits, small_splits
     from vldd_dist.data.preparation.survey import remarks
 
     if out is not None:
@@ -110,8 +110,10 @@ def data(
             f"`vldd config {config} --variant NAME > one.yaml`"
         )
     source, surveys = settings.data.source, _surveys(settings, limit)
-    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *small_splits(settings.data).values()]
-    notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction)]
+    mirrors = any(experiment.experts.mirrors for experiment in described.experiments.values())
+    split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *limited_splits(settings.data)]
+    split_notes += small_splits(settings.data).values()
+    notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction, mirrors=mirrors)]
     _print(f"{described.name}: {source.label}", surveys, notes)
     if out is not None:
         _write(out, f"{described.name}: {source.name}", surveys, notes)

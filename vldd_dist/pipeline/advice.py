@@ -5,7 +5,8 @@ from contextlib import suppress
 
 from vldd_dist.config.described import Described
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.preparation.groups import small_splits
+from vldd_dist.data.preparation.groups import limited_splits, small_splits
+from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import MissingData
 from vldd_dist.models.image.backbone import pretrained_normalisation
 
@@ -28,6 +29,7 @@ def advice_on(described: Described) -> list[str]:
 def _data(experiment: Experiment) -> Iterable[str]:
     with suppress(MissingData):
         yield from experiment.data.ignored_fractions()
+        yield from limited_splits(experiment.data)
         yield from (note.removesuffix(".") for note in small_splits(experiment.data).values())
 
 
@@ -62,6 +64,8 @@ def _augmentation(experiment: Experiment) -> Iterable[str]:
             "Experts encode augmented images in every epoch: with experts.augment: null they train on features that are "
             "computed once"
         )
+    if experiment.experts.mirrors and isinstance(experiment.data.source, Scenes):
+        yield "Captions of scenes say left and right, and experts.augment.flip mirrors images: set it to false"
 
 
 def _selections(experiment: Experiment) -> Iterable[str]:

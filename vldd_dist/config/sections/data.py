@@ -44,10 +44,15 @@ class DataSettings(Section):
     )
     train_images: Positive | None = Field(
         None,
-        description="Images in the training split: the number of scenes to draw, or of images to take from another source (null: all).",
+        description="Images in the training split: the number of scenes to draw, or of images to take from another source, "
+        "the first in the source's order (null: all).",
     )
-    val_images: Positive | None = Field(None, description="Images in the validation split, as for train_images.")
-    test_images: Positive | None = Field(None, description="Images in the test split, as for train_images.")
+    val_images: Positive | None = Field(
+        None, description="Images in the validation split, of another source than scenes the first in its order (null: all)."
+    )
+    test_images: Positive | None = Field(
+        None, description="Images in the test split, of another source than scenes the first in its order (null: all)."
+    )
     split: SplitFractions = Field(
         default_factory=SplitFractions,
         description="If the source has no validation or test split, these fractions of its training images, chosen by a hash of "

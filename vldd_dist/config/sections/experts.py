@@ -91,6 +91,11 @@ class ExpertSettings(Section):
     )
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether experts are trained on mirrored images too."""
+        return self.augment is not None and self.augment.flip
+
 
 class ExpertsSection(ExpertSettings):
     """All experts of an experiment."""

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.data.sources.base import Part, Source
+from vldd_dist.data.sources.base import SPLITS, Part, Source
 from vldd_dist.recall_metrics import AT_MOST, coarseness
 
 
@@ -97,6 +97,23 @@ def limits_as_counts(settings: DataSettings) -> list[str]:
     if settings.carved():
         return []
     return [split for split, limit in settings.limits.items() if limit is not None and source.count(split, None) is None]
+
+
+def limited_splits(data: DataSettings) -> list[str]:
+    """A sentence if limits leave out images of a source that knows how many it has: which ones depends on its order."""
+    limits = {split: limit for split, limit in data.limits.items() if limit is not None}
+    if data.source.draws_images or not limits:
+        return []
+    have = expected_images(data.model_copy(update={f"{split}_images": None for split in SPLITS})) or {}
+    less = [split for split, limit in limits.items() if split in have and limit < have[split]]
+    if not less:
+        return []
+    taken = ", ".join(f"{split} {limits[split]:,} of {have[split]:,}" for split in less)
+    keys = ", ".join(f"data.{split}_images" for split in less)
+    return [
+        f"Only the first images in the source's order are taken ({taken}): if it is sorted, for example by class, they are not "
+        f"like the others; then shuffle it, or remove {keys}"
+    ]
 
 
 def carved_splits(data: DataSettings) -> list[str]:

@@ -1,5 +1,6 @@
 """Statistics of some samples of a split before it is prepared."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,6 +17,9 @@ from vldd_dist.errors import DataError
 PARTS = 10
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160
 ERRORS = 5
+SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+# With a smaller fraction of such captions, mirrored images contradict few, and "left" may well be the verb.
+MOST_SIDED = 0.02
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Survey:
         widths, heights: size of each readable image, pixels.
         bad: number of samples that cannot be used.
         errors: the errors of the first of them.
+        sided: number of captions that say left or right, in English.
         repeated: number of images with the same bytes as an earlier one.
         thumbnails: some images, each with its first caption.
     """
@@ -42,6 +47,7 @@ class Survey:
     heights: list[int] = field(default_factory=list)
     bad: int = 0
     errors: list[DataError] = field(default_factory=list)
+    sided: int = 0
     repeated: int = 0
     thumbnails: list[tuple[Image.Image, str]] = field(default_factory=list)
 
@@ -98,6 +104,7 @@ def _add(result: Survey, sample: RawSample | UnreadableSample, digests: set[byte
         return
     result.captions_each.append(len(sample.captions))
     result.words += [len(caption.split()) for caption in sample.captions]
+    result.sided += sum(SIDED.search(caption) is not None for caption in sample.captions)
     result.widths.append(image.width)
     result.heights.append(image.height)
     digest = sha256(sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()).digest()
@@ -135,11 +142,13 @@ def _range(values: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} .. {median:,} .. {high:,}"
 
 
-def remarks(surveys: list[Survey], allowed: float) -> list[str]:
-    """Sentences about samples that cannot be read, and about images that occur several times.
+def remarks(surveys: list[Survey], allowed: float, *, mirrors: bool) -> list[str]:
+    """Sentences about samples that cannot be read, about images that occur several times, and about captions that mirrored
+    images contradict.
 
     Args:
         allowed: data.max_bad_fraction.
+        mirrors: whether experts are trained on mirrored images too.
     """
     sentences = [str(error) for survey in surveys for error in survey.errors]
     for survey in surveys:
@@ -150,4 +159,9 @@ def remarks(surveys: list[Survey], allowed: float) -> list[str]:
             )
         if survey.repeated:
             sentences.append(f"{survey.repeated:,} images of {survey.split} equal an earlier one: {ONCE}")
+    sided, captions = (sum(counts) for counts in zip(*((one.sided, len(one.words)) for one in surveys), strict=True))
+    if mirrors and sided > MOST_SIDED * captions:
+        sentences.append(
+            f"{sided:,} of {captions:,} captions say left or right, and experts.augment.flip mirrors images: set it to false"
+        )
     return sentences
