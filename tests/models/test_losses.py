@@ -63,6 +63,7 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
     # Real pairs come without shared tensors.
     assert torch.equal(learning(image, text), fixed(image, text))
     assert learning.learned_numbers(shared)["temperature"] == pytest.approx(0.2)
+    assert fixed.learned_numbers(shared) == {}, "a tensor of an objective, under the same name"
     assert float(learning(image, text, {}, {name: learned.start + 1})) != pytest.approx(float(fixed(image, text)))
 
 

@@ -50,7 +50,8 @@ class CosineLoss(Loss):
         return {"log_temperature": Learned(torch.tensor([self.temperature]).log(), self.lr_temperature)}
 
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
-        return {"temperature": float(shared["log_temperature"].exp())} if "log_temperature" in shared else {}
+        owned = self.own_shared(shared)
+        return {"temperature": float(owned["log_temperature"].exp())} if "log_temperature" in owned else {}
 
 
 def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
