@@ -150,6 +150,14 @@ def test_a_plan_has_the_needs_and_the_hours_of_applications() -> None:
     assert need["peak_of"]["image backbone"] > 0
     assert (work["units"], work["unknown_units"]) == (4, 0)
     assert work["core_hours"] > 0
+    assert need["of_estimated_dataset"] == ["host_memory_bytes", "reads_bytes"]
+
+
+def test_a_plan_states_the_rates_that_its_hours_assume() -> None:
+    document = plan_document(plan(load_experiment(PRESET, []), None))
+    rate = document["assumed"]["core_flops_per_second"]
+    assert document["total"]["core_hours"] == pytest.approx(document["total"]["pflop"] * 1e15 / rate / 3600)
+    assert document["assumed"]["gpu_flops_per_second"] == 50e12
 
 
 def test_the_peak_is_of_the_largest_student_or_of_the_distilled_images() -> None:

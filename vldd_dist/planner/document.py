@@ -4,7 +4,7 @@ from typing import Any
 
 from vldd_dist.cost_model.memory_model import RESERVED, peak
 from vldd_dist.planner.plan import Need, Plan, fits
-from vldd_dist.planner.work import Work
+from vldd_dist.planner.work import CORE_SUSTAINED, GPU_SUSTAINED, Work
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -35,6 +35,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "needs": [_need(need) for need in plan.needs],
         "work": [{"kind": stage.kind, **_work(one)} for stage, one in plan.work.items()],
         "total": _work(sum(plan.work.values(), Work())),
+        # With them, operations become hours, which hold no time for decoding, uploads and waiting.
+        "assumed": {"gpu_flops_per_second": GPU_SUSTAINED, "core_flops_per_second": CORE_SUSTAINED},
         "notes": plan.notes,
     }
 
@@ -42,6 +44,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def _need(need: Need) -> dict[str, Any]:
     peak_bytes = None if need.memory_terms is None else peak(need.memory_terms)
     traffic = need.traffic
+    of_data = {
+        "host_memory_bytes": need.host_memory_bytes,
+        "reads_bytes": None if traffic is None or traffic.data is None else traffic.reads + traffic.data,
+    }
     return {
         "kind": need.stage.kind,
         "experiment": need.experiment,
@@ -51,8 +57,9 @@ def _need(need: Need) -> dict[str, Any]:
         "gpu_memory_bytes": None if need.memory_limit_bytes is None else need.memory_limit_bytes + RESERVED,
         "fits": fits(need),
         "suggestion": need.suggestion,
-        "host_memory_bytes": need.host_memory_bytes,
-        "reads_bytes": None if traffic is None or traffic.data is None else traffic.reads + traffic.data,
+        **of_data,
+        # Those that are estimates because the size of the data set is one.
+        "of_estimated_dataset": [] if need.dataset_size_is_measured else [key for key in of_data if of_data[key] is not None],
         "writes_bytes": traffic and traffic.writes,
     }
 
