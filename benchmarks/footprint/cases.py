@@ -52,7 +52,7 @@ class Case:
 def estimate(case: Case, what: str) -> int:
     """The plan's estimate in bytes for an unroll with a gradient, or for an expert's training step."""
     trace = MemoryTrace(case.settings, case.text_dim, case.image_size)
-    sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
+    sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes(case.pairs)
     if what == "expert":
         first = trace.first_order(case.pairs, training=True, of_batch=False, keep=True)
         terms = expert_memory(sizes, TrainingStep(batch, first), EXPERT)

@@ -27,7 +27,7 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     trace, blend = MemoryTrace(settings, TEXT_DIM, 32), Blending().of_step(seed=0)
     for mixed in (None, blend):
         second = trace.second_order(pairs, dropout=False, with_theta=True, blend=mixed)
-        step = UnrolledStep(pairs * trace.input_bytes, second)
+        step = UnrolledStep(pairs * trace.input_bytes(pairs), second)
         estimates.append(peak(unroll_memory(sizes_of(trace), step, DistillationSettings(objective={"inner_steps": STEPS}))))
     assert estimates[0] < estimates[1]
 

@@ -151,7 +151,7 @@ def test_a_model_trained_beside_the_pairs_takes_its_start_and_its_step() -> None
     estimator = Estimator(TEXT_DIM)
     trace, found = estimator.trace(trained.model, 32), estimator.memory(trained, stage)
     assert found["snapshots"] == sum(trace.trainable_bytes.values())
-    assert found["real batch"] == 1500 * trace.pair_bytes
+    assert found["real batch"] == 1500 * trace.real_bytes
     assert found["activations"] == trace.first_order(1500, training=False, of_batch=False, keep=True)
     assert peak(estimator.memory(given, stage)) < peak(found) - found["snapshots"]
 

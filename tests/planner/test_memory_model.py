@@ -63,10 +63,10 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     settings = ModelSettings(image=image, text=text)
     trace = MemoryTrace(settings, TEXT_DIM, size)
     if gradient == "exact":
-        step = UnrolledStep(pairs * trace.input_bytes, trace.second_order(pairs, dropout=False, with_theta=True))
+        step = UnrolledStep(pairs * trace.input_bytes(pairs), trace.second_order(pairs, dropout=False, with_theta=True))
     else:
         first = trace.first_order(pairs, training=False, of_batch=True, keep=True)
-        step = UnrolledStep(pairs * trace.input_bytes, first)
+        step = UnrolledStep(pairs * trace.input_bytes(pairs), first)
     distill = DistillationSettings(objective={"gradient": gradient, "inner_steps": STEPS})
     estimate = peak(unroll_memory(sizes_of(trace), step, distill))
 
@@ -226,7 +226,7 @@ def test_traced_memory_reflects_checkpointing_batch_size_and_frozen_backbones() 
     graphs = [one.second_order(32, dropout=False, with_theta=True).graph for one in (plain, recomputing)]
     assert graphs[1] > 0.9 * graphs[0]
     frozen = trace(train="head", head=head)
-    assert frozen.input_bytes < plain.input_bytes / 10
+    assert frozen.image_input_bytes < plain.image_input_bytes / 10
     assert pass_of(frozen, 32) < pass_of(plain, 32) / 10
     assert frozen.backbone_pass(32).peak > pass_of(plain, 32) / 4
 

@@ -12,15 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
-from vldd_dist.cost_model import distillation_traffic
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, student_flops
+from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, measuring, student_flops
 from vldd_dist.distillation.objectives.costs import ObjectiveCosts
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import Unroll, full_gradient
@@ -33,6 +31,7 @@ from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.show_plan import _print_work
 from vldd_dist.planner.work import PlannedExperiment, Work, count_work
 from vldd_dist.plugins import LOSSES
+from vldd_dist.retrieval.encode import measure, retrieval_split
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
@@ -45,9 +44,6 @@ MODELS = {
 def traced(*overrides: str) -> tuple[Experiment, MemoryTrace]:
     described = experiment(*overrides)
     return described, MemoryTrace(described.model, TEXT_DIM, described.data.image_size)
-
-
-NO_EXPERTS = CovarianceMatching()
 
 
 def outer_step_flops(trace: MemoryTrace, settings: DistillationSettings, pairs: int) -> float | None:
@@ -98,11 +94,13 @@ def test_the_flops_of_units_are_those_of_their_passes() -> None:
     described, trace = traced("distill.pairs=[4]", "distill.batch_size=2", "distill.outer_steps=10", "distill.validate_every=4")
     data, flops = data_size(described, None), FlopTrace(trace)
     assert data is not None
-    assert expert_flops(described, trace, data) == pytest.approx(3 * 48 * flops.training + 4 * 12 * flops.encoding)
+    recall = 12 * flops.encoding + 60 * flops.text_encoding + 4 * 12 * 60 * trace.joint_dim
+    assert measuring(trace, data, "val") == (0, pytest.approx(recall))
+    assert expert_flops(described, trace, data) == pytest.approx(3 * 48 * flops.training + 4 * recall)
     all_captions = described.model_copy(update={"experts": described.experts.model_copy(update={"captions": "all"})})
-    assert expert_flops(all_captions, trace, data) == pytest.approx(5 * 3 * 48 * flops.training + 4 * 12 * flops.encoding)
-    student = student_flops(trace, described.evaluation, 4, 12)
-    assert student == pytest.approx(2 * 4 * flops.training + 12 * flops.encoding)
+    assert expert_flops(all_captions, trace, data) == pytest.approx(5 * 3 * 48 * flops.training + 4 * recall)
+    student = student_flops(trace, described.evaluation, 4, recall)
+    assert student == pytest.approx(2 * 4 * flops.training + recall)
     step = 2 * (flops.training + 2 * flops.second_order(frozenset()))
     assert outer_step_flops(trace, described.distill, 4) == pytest.approx(step)
     texts = described.model_copy(update={"distill": described.distill.model_copy(update={"lr_images": 0.0})})
@@ -121,85 +119,15 @@ def test_phases_cost_their_own_steps_and_validations_on_all_pairs_so_far() -> No
     assert data is not None
     first, last = units_of(described, "distillation")
     for unit, own, steps, seen in ((first, 2, 4, 2), (last, 4, 6, 6)):
-        step, student = outer_step_flops(trace, described.distill, own), student_flops(trace, described.evaluation, seen, 12)
+        step = outer_step_flops(trace, described.distill, own)
+        student = student_flops(trace, described.evaluation, seen, measuring(trace, data, "val").each)
         found = stage.flops(described, lambda *_: trace, data, unit)
         # At the start, after step 3 and at the end.
         assert found == pytest.approx(steps * step + 3 * student)
     memory = stage.memory(described, lambda *_: trace)
-    assert memory["earlier phases"] == 2 * trace.pair_bytes
+    assert memory["earlier phases"] == 2 * trace.pair_bytes(2)
     whole = described.model_copy(update={"distill": described.distill.model_copy(update={"phases": []})})
     assert peak(memory) < peak(stage.memory(whole, lambda *_: trace))
-
-
-def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
-    """Three experts: each snapshot is read once, and not more snapshots than the outer steps need."""
-    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
-
-    def read(*overrides: str) -> float:
-        described, trace = traced("experts.count=3", "experts.epochs=9", "model.image.train=lora", *MODELS["lora"], *overrides)
-        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
-        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
-        return (whole - rest) / sum(trace.trainable_bytes.values())
-
-    at = "distill.objective."
-    many = ["distill.outer_steps=1000"]
-    assert read(*many) == 3 * 3, "epochs 0, 1, 2"
-    assert read("distill.outer_steps=4") == 2 * 4
-    assert read(*many, f"{at}shortcut={{last_epoch: 7}}") == 3 * 8
-    assert read("distill.outer_steps=1", f"{at}shortcut={{last_epoch: 7}}") == 8
-    assert read(*many, f"{at}asynchronous={{image: [0, 4], text: [6]}}") == 3 * 6, "0, 1, 4, 5, 6, 7"
-    assert read("distill.outer_steps=1", f"{at}asynchronous={{auto: true}}", f"{at}min_experts=2") == 2 * 3 + 2
-    assert read(*many, f"{at}min_start_epoch=1") == 3 * 2
-
-
-def test_a_plan_counts_what_the_ranks_read_and_what_exceeds_their_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three experts with three snapshots each, of which 2,000 are asked for."""
-    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
-
-    def read(*overrides: str, gib: float = 16) -> float:
-        monkeypatch.setenv("VLDD_CACHE_GIB", str(gib))
-        given = ["experts.count=3", "model.image.train=lora", *MODELS["lora"], "distill.outer_steps=1000"]
-        described, trace = traced(*given, *overrides)
-        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
-        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
-        return (whole - rest) / sum(trace.trainable_bytes.values())
-
-    _, trace = traced("model.image.train=lora", *MODELS["lora"])
-    snapshots_in_gib = 9 * sum(trace.trainable_bytes.values()) / 2**30
-    assert read() == 9
-    assert read(gib=0) == 2000
-    assert read(gib=snapshots_in_gib / 3) == pytest.approx(9 + 1991 * 2 / 3, rel=0.01)
-    four = "distill.workers=4"
-    assert read(four) == 4 * 9, "small snapshots: each rank reads all blocks"
-    monkeypatch.setattr(distillation_traffic, "LARGE_BYTES", 0)
-    assert read(four) == 4 * 9, "a part is less than a block"
-    # Header and edge of both towers on four ranks are 16 blocks.
-    monkeypatch.setattr(distillation_traffic, "BLOCK_BYTES", sum(trace.trainable_bytes.values()) / 160)
-    assert read(four) == pytest.approx(9 * 1.1)
-    assert read() == 9
-    monkeypatch.setattr(distillation_traffic, "BLOCK_BYTES", 0)
-    assert read(four) == 9
-    assert read("distill.workers=16", "distill.pairs=[16]", "distill.batch_size=16") == 2 * 9, (
-        "a sixteenth of the elements lies in an eighth of the bytes"
-    )
-    assert read(four, gib=snapshots_in_gib / 12) == pytest.approx(9 + 1991 * 2 / 3, rel=0.01), "of a quarter a third"
-    matching = "distill.objective={name: distribution_matching, real_batch_size: 8, last_epoch: 3}"
-    assert read(four, matching) == 4 * 3 * 4, "it merges whole snapshots on every rank"
-
-
-def test_experts_with_one_start_read_its_image_tower_once_and_few_steps_still_read_theirs() -> None:
-    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
-    given = ["experts.count=20", "experts.epochs=9", "model.image.weights=none.safetensors"]
-
-    def read(steps: int) -> tuple[float, dict[str, int]]:
-        described, trace = traced(*given, f"distill.outer_steps={steps}")
-        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
-        whole, rest = (stage.traffic(one, lambda *_: trace, None, None).reads for one in (described, before))
-        return whole - rest, trace.trainable_bytes
-
-    (many, size), (few, _) = read(1000), read(2)
-    assert many == 20 * 3 * sum(size.values()) - 19 * size["image"], "epochs 0, 1, 2"
-    assert few == 2 * 2 * sum(size.values())
 
 
 class Unknown(CovarianceMatching):
@@ -246,37 +174,74 @@ def test_stages_whose_work_is_not_counted_are_named() -> None:
     [
         ("{learn_temperature: true}", 0),
         ("{name: wbce, similarity: {rank: 20}}", 41),
-        # One column, and the pair's number, which is an int64.
-        ("{name: wbce, similarity: full}", 3),
+        # A column for each of 1,000 pairs, and the pair's number, which is an int64.
+        ("{name: wbce, similarity: full}", 1002),
     ],
 )
 def test_a_plan_counts_what_a_loss_learns(loss: str, numbers: int) -> None:
     (_, plain), (_, learning) = (traced(f"model.loss={given}") for given in ("infonce", loss))
-    assert learning.pair_bytes - plain.pair_bytes == learning.input_bytes - plain.input_bytes == 4 * numbers
+    assert plain.pair_bytes(1000) == plain.real_bytes == 4 * (3 * 32**2 + TEXT_DIM)
+    assert learning.pair_bytes(1000) - plain.pair_bytes(1000) == 4 * numbers
+    assert learning.input_bytes(1000) - plain.input_bytes(1000) == 4 * numbers
+    assert (learning.real_bytes, learning.real_input_bytes) == (plain.real_bytes, plain.real_input_bytes)
     apart = [trace.second_order(4, dropout=False, with_theta=True).peak for trace in (plain, learning)]
     assert 0 < apart[1] - apart[0] < 10_000
 
 
-def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_features() -> None:
+def test_a_full_similarity_is_in_all_that_a_distillation_holds_and_writes() -> None:
+    """Of 1,000 pairs: values, start, best and the moments; in checkpoints all but the start."""
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    assert stage.memory is not None
     assert stage.traffic is not None
+    of_pairs, written, many = [], [], ["data.train_images=1000", "distill.pairs=[1000]", "distill.optimiser=adam"]
+    for loss in ("infonce", "{name: wbce, similarity: full}"):
+        described, trace = traced(f"model.loss={loss}", *many)
+        of_pairs.append(stage.memory(described, lambda *_, trace=trace: trace)["pairs"])
+        written.append(stage.traffic(described, lambda *_, trace=trace: trace, None, None).writes)
+    copies = 3 + len(described.distill.moments())
+    # The pairs' numbers, eight bytes each, are within the tolerance.
+    assert of_pairs[1] - of_pairs[0] == pytest.approx(copies * 1000 * 4 * 1000, rel=0.01)
+    checkpoints = described.distill.outer_steps // described.distill.checkpoint_every
+    assert written[1] - written[0] == pytest.approx((checkpoints * (copies - 1) + 2) * 1000 * 4 * 1000, rel=0.01)
+
+
+HEADS = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]
+
+
+@pytest.mark.parametrize("overrides", [[], HEADS, [*HEADS, "model.image.weights=none.safetensors"]])
+def test_measuring_has_the_operations_of_a_measurement(overrides: list[str]) -> None:
+    """Of images or, with a frozen backbone, of features, which a unit computes once unless they are stored."""
+    described, trace = traced(*overrides)
+    data = data_size(described, None)
+    assert data is not None
+    settings = described.model.model_copy(update={"image": described.model.image.model_copy(update={"weights": "random"})})
+    model, images = build(settings, TEXT_DIM, None, 0), torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
+    captions, owners = torch.randn(60, TEXT_DIM), torch.arange(12).repeat_interleave(5)
+    with FlopCount() as once:
+        split = retrieval_split(model, images, captions, owners, 12)
+    with FlopCount() as each:
+        measure(model, split, 12)
+    found = measuring(trace, data, "val")
+    assert found.each == pytest.approx(each.total, rel=0.01)
+    # The first pass of a frozen backbone also decides on the layout of images.
+    assert found.once == pytest.approx(0 if described.model.has_features else once.total, rel=0.1)
+
+
+def test_an_evaluation_counts_the_recall_of_every_rate_and_of_the_test() -> None:
+    """On stored features, where the measurements are most of the work."""
+    rates = "evaluation.learning_rates=[0.1, 0.01]"
+    described, trace = traced(*HEADS, "model.image.weights=timm", rates)
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "evaluation"]
+    data = data_size(described, None)
+    assert data is not None
+    val, test = measuring(trace, data, "val"), measuring(trace, data, "test")
+    assert val.once == test.once == 0
     found = {}
-    for name in ("real", "noise", "k_means", "{images: noise, texts: k_means}", "{images: noise, texts: noise}"):
-        described, trace = traced(f"distill.initialise={name}")
-        data = data_size(described, None)
-        assert data is not None
-        found[name] = stage.traffic(described, lambda *_, trace=trace: trace, data, None)
-    train, dim = data.images["train"], trace.joint_dim
-    read = {name: traffic.data for name, traffic in found.items() if traffic.data is not None}
-    # Of the images and captions that a start from real pairs reads, noise reads the captions, five an image.
-    assert read["real"] - read["noise"] == data.shards["train"]
-    assert read["noise"] == read["{images: noise, texts: noise}"]
-    assert read["noise"] == data.shards["val"] + 5 * 4 * TEXT_DIM * (data.images["val"] + train)
-    clusters = {"image": torch.zeros(train, dim), "text": torch.zeros(train, dim), "caption": torch.zeros(train).long()}
-    for name in ("k_means", "{images: noise, texts: k_means}"):
-        assert read[name] == read["real"]
-        assert found[name].reads - found["real"].reads == pytest.approx(len(tensors.encode(clusters)), rel=0.05)
-    assert found["noise"].reads == found["real"].reads
+    for unit in units_of(described, "evaluation"):
+        found["pairs" if "pairs" in unit.inputs else "expert"] = stage.flops(described, lambda *_: trace, data, unit)
+    assert found["expert"] == test.each
+    trained = student_flops(trace, described.evaluation, max(described.distill.pairs), 0)
+    assert found["pairs"] == pytest.approx(trained + 2 * val.each + test.each)
 
 
 def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:

@@ -25,8 +25,6 @@ from vldd_dist.distillation.unroll import Gradient
 from vldd_dist.models.image.frozen_backbone import largest_chunk
 from vldd_dist.plugins import GRADIENTS
 
-IMAGES = frozenset({"images"})
-
 
 def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: int) -> Terms:
     """The peak for the largest number of pairs: the maximum over the unroll, the check of finite differences, the update of the
@@ -38,11 +36,11 @@ def peak_of_distillation(experiment: Experiment, trace: MemoryTrace, earlier: in
     settings = experiment.distill
     objective: Objective = settings.objective
     pairs = max(settings.pairs)
-    pair = _pair_size(trace, settings.fixed())
+    pair = _pair_size(trace, settings.fixed(), pairs)
     validation = student_step_memory(trace, experiment.evaluation, earlier + pairs, settings.workers)
     if earlier:
         # `UnitPhase.join` copies the pairs of all phases into one set.
-        validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
+        validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes(earlier + pairs)}
     if isinstance(objective, UnrolledObjective):
         unrolled = _unrolled_step(experiment, objective, trace)
         held = objective.costs().held_snapshots(experiment.experts.count)
@@ -67,11 +65,10 @@ def objectives_without_costs(experiment: Experiment) -> list[str]:
     return names
 
 
-def _pair_size(trace: MemoryTrace, fixed: frozenset[str]) -> PairSize:
-    features = trace.freezes_backbone and "images" in fixed
-    used = trace.input_bytes if features else trace.pair_bytes
-    kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
-    return PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
+def _pair_size(trace: MemoryTrace, fixed: frozenset[str], pairs: int) -> PairSize:
+    features, whole = trace.freezes_backbone and "images" in fixed, trace.pair_bytes(pairs)
+    used = trace.input_bytes(pairs) if features else whole
+    return PairSize(whole, trace.learned_bytes(fixed, pairs), used, kept=trace.image_input_bytes if features else 0)
 
 
 def _feature_matching_step(
@@ -86,10 +83,10 @@ def _feature_matching_step(
     counts = objective.used_pairs(max(experiment.distill.pairs)), costs.real_rows()
     rows, real = (per_rank(count, experiment.distill.workers) for count in counts)
     return FeatureMatchingStep(
-        real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
+        real * (trace.real_input_bytes if experiment.model.has_features else trace.real_bytes),
         training=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
         backbone=trace.backbone_pass(largest_chunk(rows), moves=moves),
-        kept=4 * costs.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
+        kept=4 * costs.kept_numbers(trace.image_input_bytes // 4, trace.text_dim),
     )
 
 
@@ -114,9 +111,9 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
         with_theta = gradient.update_adjoint or is_sharded(settings)
         passes = trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend)
     return UnrolledStep(
-        rows * trace.input_bytes,
+        rows * trace.input_bytes(pairs),
         passes,
-        learned=rows * trace.learned_input_bytes(fixed),
+        learned=rows * trace.learned_input_bytes(fixed, pairs),
         check=check,
         backbone=trace.backbone_pass(largest_chunk(used_pairs(pairs, settings))) if trace.freezes_backbone else None,
         real=_real_pass(experiment, objective, trace) if objective.costs().real_rows() else None,
@@ -131,5 +128,5 @@ def _real_pass(experiment: Experiment, objective: UnrolledObjective, trace: Memo
     part = per_rank(real, experiment.distill.workers)
     first = trace.first_order(real if trace.freezes_backbone else part, training=True, of_batch=False, keep=True)
     copies = max(costs.real_copies(), int(trace.freezes_backbone and not given))
-    one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
+    one = (trace.real_input_bytes if given else trace.real_bytes) + copies * trace.real_input_bytes
     return RealPass(part * one, first)

@@ -20,9 +20,11 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     settings = experiment.distill
     objective: Objective = settings.objective
     reads = _of_snapshots(experiment, trace)
-    checkpoint = trace.pair_bytes + (1 + len(settings.moments()) + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
+    pairs = max(settings.pairs)
+    copies = 1 + len(settings.moments()) + bool(settings.ema)
+    checkpoint = pairs * (trace.pair_bytes(pairs) + copies * trace.learned_bytes(settings.fixed(), pairs))
     checkpoints = settings.outer_steps // settings.checkpoint_every
-    writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
+    writes = checkpoints * checkpoint + 2 * (earlier + pairs) * trace.pair_bytes(earlier + pairs)
     stored = stored_inputs(experiment.model)
     reads_batches = "real_batches" in objective.needed()
     splits: dict[str, SplitRead] = {"val": stored}
@@ -30,7 +32,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
         # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
         splits["train"] = "images"
         if reads_batches and stored == "features" and data is not None:
-            reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
+            reads += data.images["train"] * trace.image_input_bytes
     elif reads_batches:
         splits["train"] = stored
     elif settings.initialise.reads_captions():
@@ -38,7 +40,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     if "expert_features" in settings.initialise.needed() and data is not None:
         # Joint features of the images and of one caption each, and the captions' numbers.
         reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
-    reads += 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    reads += 2 * earlier * trace.pair_bytes(earlier) + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 
 

@@ -107,7 +107,7 @@ def traffic_of(splits: dict[str, SplitRead], data: DataSize | None, trace: Memor
     data_bytes = 0
     for split, read in splits.items():
         count = data.images[split]
-        features = count * (trace.input_bytes - 4 * trace.text_dim)
+        features = count * trace.image_input_bytes
         data_bytes += {"images": data.shards[split], "features": features, "captions": 0}[read] + count * texts
     return Traffic(data_bytes, reads, writes)
 

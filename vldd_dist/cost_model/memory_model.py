@@ -159,7 +159,7 @@ def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs:
     measured = on_features(trace, trace.settings) if trace.has_features else trace
     rows = per_rank(min(settings.batch_size, pairs), workers)
     step = TrainingStep(
-        rows * trace.input_bytes,
+        rows * trace.input_bytes(pairs),
         first=trace.first_order(rows, training=True, of_batch=False, keep=True),
         encoding=max(trace.inputs_of_pairs(per_rank(pairs, workers)), measured.encoding(settings.encode_batch)),
     )

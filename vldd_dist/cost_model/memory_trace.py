@@ -20,6 +20,7 @@ from vldd_dist.models.image.frozen_backbone import CHUNK, FrozenBackbone, larges
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
+from vldd_dist.models.losses.base import row_bytes
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.sharding.engines.blocks import blocks_of
 
@@ -92,7 +93,8 @@ def _cached(
 
 
 class MemoryTrace:
-    """The memory of the passes of one dual encoder.
+    """The memory of the passes of one dual encoder. In a traced pass a full similarity has the columns of the batch only: the
+    others are small compared with what a pass keeps.
 
     Args:
         text_dim: size of the caption embeddings.
@@ -126,26 +128,49 @@ class MemoryTrace:
         self.frozen_bytes = sum(p.nbytes for p in model.parameters()) - sum(self.trainable_bytes.values())
         self.freezes_backbone, self.joint_dim = model.freezes_backbone, model.joint_dim
 
-    @cached_property
-    def pair_bytes(self) -> int:
-        """Bytes of a synthetic pair: its pixels, its text, and what the loss adds. Of its M numbers in a full similarity matrix
-        only one is counted, because the rest is small compared with an image."""
-        return self.learned_bytes(NOTHING)
+    @property
+    def real_bytes(self) -> int:
+        """Bytes of a real pair: its pixels and its text."""
+        return self._image_bytes + self._text_bytes
 
-    def learned_bytes(self, fixed: frozenset[str]) -> int:
-        """Bytes of the learned part of a synthetic pair, that is, without the tensors named in `fixed`."""
-        sizes = {"images": 4 * 3 * self.image_size**2, "texts": 4 * self.text_dim}
-        sizes |= {name: one.start.nbytes for name, one in self._rows(1).items()}
+    def pair_bytes(self, total: int) -> int:
+        """Bytes of a synthetic pair of a set of M = `total` pairs: its pixels, its text, and what the loss adds."""
+        return self.learned_bytes(NOTHING, total)
+
+    def learned_bytes(self, fixed: frozenset[str], total: int) -> int:
+        """Bytes of the learned part of a synthetic pair of M = `total`, that is, without the tensors named in `fixed`."""
+        return self._bytes_without(fixed, self._image_bytes, total)
+
+    @cached_property
+    def image_input_bytes(self) -> int:
+        """Bytes of an image as students get it: its pixels or, for a frozen backbone, its features."""
+        return self._batch(self.model(), 1)["images"].nbytes
+
+    @property
+    def real_input_bytes(self) -> int:
+        """Bytes of a real pair as students get it."""
+        return self.image_input_bytes + self._text_bytes
+
+    def input_bytes(self, total: int) -> int:
+        """Bytes of a synthetic pair of M = `total` as students get it."""
+        return self.learned_input_bytes(NOTHING, total)
+
+    def learned_input_bytes(self, fixed: frozenset[str], total: int) -> int:
+        """Bytes of a synthetic pair of M = `total` as students get it, without the tensors named in `fixed`."""
+        return self._bytes_without(fixed, self.image_input_bytes, total)
+
+    def _bytes_without(self, fixed: frozenset[str], of_image: int, total: int) -> int:
+        # Without a row, because a full similarity of many pairs would not fit into memory.
+        sizes = {"images": of_image, "texts": self._text_bytes, **row_bytes(self._rows(range(0), total))}
         return sum(size for name, size in sizes.items() if name not in fixed)
 
-    @cached_property
-    def input_bytes(self) -> int:
-        """Bytes of a pair as students get it: with its pixels or, for a frozen backbone, with its features."""
-        return self.learned_input_bytes(NOTHING)
+    @property
+    def _image_bytes(self) -> int:
+        return 4 * 3 * self.image_size**2
 
-    def learned_input_bytes(self, fixed: frozenset[str]) -> int:
-        """Bytes of a pair as students get it, without the tensors named in `fixed`."""
-        return sum(tensor.nbytes for name, tensor in self._batch(self.model(), 1).items() if name not in fixed)
+    @property
+    def _text_bytes(self) -> int:
+        return 4 * self.text_dim
 
     @_cached
     def first_order(
@@ -274,12 +299,12 @@ class MemoryTrace:
     def _batch(self, model: DualEncoder, pairs: int) -> dict[str, Tensor]:
         inputs = model_inputs(model, self.images(min(pairs, CHUNK)))
         batch = {"images": inputs.new_empty(pairs, *inputs.shape[1:]), "texts": torch.empty(pairs, self.text_dim, device=META)}
-        return batch | {name: one.start.to(META) for name, one in self._rows(pairs).items()}
+        return batch | {name: one.start.to(META) for name, one in self._rows(range(pairs), pairs).items()}
 
-    def _rows(self, pairs: int) -> dict[str, Learned]:
-        """The learned rows that the loss adds to a batch."""
+    def _rows(self, numbers: range, total: int) -> dict[str, Learned]:
+        """The rows that the loss adds to these pairs."""
         loss: Loss = self.settings.loss
-        return loss.learned_rows(range(pairs), pairs)
+        return loss.learned_rows(numbers, total)
 
     def student(
         self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
@@ -288,7 +313,7 @@ class MemoryTrace:
         for both of two steps."""
         model, loss = self.model(), self.settings.loss
         student = Student(model, loss, dropout=dropout, fused_attention=fused)
-        fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
+        fixed |= {name for name, one in self._rows(range(pairs), pairs).items() if one.lr == 0}
         batch = self._batch(model, pairs)
         fixed_positions = frozenset(position for position, name in enumerate(batch) if name in fixed)
         learned, fixed_tensors = without_fixed(list(batch.values()), fixed_positions)

@@ -8,20 +8,11 @@ from typing import Protocol
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.objectives.costs import PassCosts
+from vldd_dist.retrieval.costs import EncodingCosts, measuring_flops
 
 
-class StudentCosts(PassCosts, Protocol):
-    """Floating-point operations of the passes of a student on features. `encoding` is a pass of one image's features.
-
-    Attributes:
-        joint_dim: size of the joint space.
-        text_encoding: a pass of one caption embedding through the text head.
-    """
-
-    joint_dim: int
-
-    @property
-    def text_encoding(self) -> float: ...
+class StudentCosts(PassCosts, EncodingCosts, Protocol):
+    """Floating-point operations of the passes of a student on features."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,5 @@ class Planned:
         return self.rates * epochs * (self.passes(images) + self.measuring(validation))
 
     def measuring(self, images: float) -> float:
-        """Recall on this many images with all of their captions: the heads, and the scores in both directions."""
-        captions, costs = images * self.captions_per_image, self.costs
-        scores = 2 * 2 * images * captions * costs.joint_dim
-        return images * costs.encoding + captions * costs.text_encoding + scores
+        """Recall on this many images with all of their captions."""
+        return measuring_flops(self.costs, images, images * self.captions_per_image)

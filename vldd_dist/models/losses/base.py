@@ -1,5 +1,6 @@
 """The interface of a loss, which experts, students and evaluation share."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -127,6 +128,16 @@ class Loss(Plugin):
     def similarity_of(self, rows: Mapping[str, Tensor]) -> Tensor | None:
         """The learned similarity (M, M) of all images (rows) with all texts, for display; None if the loss learns none."""
         return None
+
+
+def row_bytes(rows: Mapping[str, Learned], *, floating_only: bool = False) -> dict[str, int]:
+    """Bytes of one row of each row tensor of `Loss.learned_rows`, which may have been asked for no row.
+
+    Args:
+        floating_only: leave out tensors of integers.
+    """
+    starts = {name: start for name, (start, _) in rows.items() if start.is_floating_point() or not floating_only}
+    return {name: math.prod(start.shape[1:]) * start.itemsize for name, start in starts.items()}
 
 
 def _check_like(name: str, given: Tensor | None, start: Tensor, shape: tuple[int, ...]) -> None:

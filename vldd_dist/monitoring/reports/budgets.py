@@ -1,6 +1,5 @@
 """The sizes in bytes of the sets that a table compares."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from vldd_dist.config.study import TableSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.method_names import DISTILLED
 from vldd_dist.models.losses import Loss
+from vldd_dist.models.losses.base import row_bytes
 from vldd_dist.pipeline.graphs.model_checks import known_text_dim
 
 FP32 = 4
@@ -46,10 +46,9 @@ class BudgetedSet:
 def _learned_bytes(loss: Loss, pairs: int) -> int:
     """Bytes of the floating-point tensors that the loss learns of a set of so many pairs."""
     # Without a row, because a full similarity of many pairs would not fit into memory.
-    rows = [learned.start for learned in loss.learned_rows(range(0), pairs).values()]
+    of_pair = row_bytes(loss.learned_rows(range(0), pairs), floating_only=True)
     shared = [learned.start for learned in loss.learned_shared().values()]
-    of_pair = sum(math.prod(start.shape[1:]) * start.itemsize for start in rows if start.is_floating_point())
-    return pairs * of_pair + sum(start.nbytes for start in shared if start.is_floating_point())
+    return pairs * sum(of_pair.values()) + sum(start.nbytes for start in shared if start.is_floating_point())
 
 
 def _pair_bytes(experiment: Experiment, dim: int, image_dim: int | None = None) -> int:

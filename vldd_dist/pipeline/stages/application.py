@@ -168,7 +168,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     if any("distilled" in application.needed() for application in applications):
         pairs = max(experiment.distill.pairs)
         activations = trace.backbone_pass(min(pairs, CHUNK)).without_graph
-        before |= {"folded": trace.frozen_backbone_bytes, "pairs": pairs * trace.pair_bytes, "activations": activations}
+        before |= {"folded": trace.frozen_backbone_bytes, "pairs": pairs * trace.pair_bytes(pairs), "activations": activations}
     protocol, of_students = experiment.evaluation_on(experiment.model.image.model), list[Terms]()
     for application in applications:
         for model in application.models(experiment.model, experiment.seed):
@@ -191,7 +191,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
         reads = _distilled_count(unit)
     elif any("distilled" in application.needed() for application in experiment.applications.run):
         reads = max(experiment.distill.pairs)
-    reads = reads * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    reads = reads * trace.pair_bytes(reads) + weights_bytes(experiment.model, trace)
     return traffic_of(dict.fromkeys(SPLITS, "features"), data, trace, reads=reads, writes=0)
 
 

@@ -159,7 +159,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     trace, of_phases = trace_of(experiment, traces), []
     for earlier, phase in experiments_of_phases(experiment):
         terms = peak_of_distillation(phase, trace, earlier)
-        of_phases.append(terms | {"earlier phases": earlier * trace.pair_bytes} if earlier else terms)
+        of_phases.append(terms | {"earlier phases": earlier * trace.pair_bytes(earlier)} if earlier else terms)
     return max(of_phases, key=peak)
 
 

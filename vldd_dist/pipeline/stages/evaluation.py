@@ -12,11 +12,10 @@ from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ImageTowerSettings
-from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, stored_inputs, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import TraceOf
-from vldd_dist.cost_model.work_model import student_flops
+from vldd_dist.cost_model.work_model import measuring, student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -153,7 +152,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     for name in experiment.image_models():
         trace = traces(model_named(experiment, name), experiment.data.image_size)
         sizes = sizes_of(trace)
-        held = {"pairs": pairs * trace.pair_bytes, "second model": sizes.trainable + sizes.frozen}
+        held = {"pairs": pairs * trace.pair_bytes(pairs), "second model": sizes.trainable + sizes.frozen}
         of_models.append(held | student_step_memory(trace, experiment.evaluation_on(name), pairs, 1))
     return max(of_models, key=peak)
 
@@ -161,27 +160,26 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None) -> Traffic:
     """Reads the pairs, an image model's weights, and the validation and test splits. Writes only a manifest. For no unit in
     particular: of the image model with the most traffic."""
-    models = [model_named(experiment, name) for name in experiment.image_models()]
+    models, pairs = [model_named(experiment, name) for name in experiment.image_models()], max(experiment.distill.pairs)
     if unit is not None:
         models = [model_settings_of(unit)]
     of_models = []
     for model in models:
         trace = traces(model, experiment.data.image_size)
-        reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(model, trace)
+        reads = pairs * trace.pair_bytes(pairs) + weights_bytes(model, trace)
         of_models.append(traffic_of(dict.fromkeys(["val", "test"], stored_inputs(model)), data, trace, reads=reads, writes=0))
     return max(of_models, key=lambda traffic: traffic.reads + (traffic.data or 0))
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
-    """The operations of encoding the test split and, unless an expert is evaluated, of training and validating students."""
-    model = model_settings_of(unit)
-    trace, has_features = traces(model, experiment.data.image_size), model.has_features
-    test = 0 if has_features else data.images["test"] * FlopTrace(trace).encoding
+    """The operations of recall on the test split and, unless an expert is evaluated, of training and validating students."""
+    trace = traces(model_settings_of(unit), experiment.data.image_size)
+    test = sum(measuring(trace, data, "test"))
     if "pairs" not in unit.inputs:
         return test
-    validation_images = 0 if has_features else data.images["val"]
+    once, each = measuring(trace, data, "val")
     settings = EvaluationProtocol.model_validate(unit.spec["protocol"])
-    return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], validation_images) + test
+    return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], each) + once + test
 
 
 STAGE = StageSpec(

@@ -95,7 +95,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     settings, trace = experiment.experts, trace_of(experiment, traces)
     rows = per_rank(settings.batch_size, settings.workers)
     step = TrainingStep(
-        rows * trace.input_bytes,
+        rows * trace.real_input_bytes,
         first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.sharding)),
         encoding=_encoding(experiment, trace, rows),
     )
