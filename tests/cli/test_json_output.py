@@ -52,7 +52,14 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     assert listed == {
         "store": published.url,
         "sets": [
-            {"url": url, "pairs": 5, "mean_recall": None, "test_images": None, "published": listed["sets"][0]["published"]}
+            {
+                "url": url,
+                "pairs": 5,
+                "mean_recall": None,
+                "changed_after_evaluation": False,
+                "test_images": None,
+                "published": listed["sets"][0]["published"],
+            }
         ],
         "damaged": [],
     }

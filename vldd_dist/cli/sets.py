@@ -124,7 +124,7 @@ def list_sets(store: ListedStore, as_json: Json = False) -> None:
 def _recall(manifest: "DistilledManifest") -> str:
     mean, images = manifest.mean_recall(), manifest.test_images()
     if mean is None:
-        return "not evaluated"
+        return "changed after its evaluation" if manifest.changed_after_evaluation() else "not evaluated"
     return f"mean recall {mean:.1f} %" + ("" if images is None else f" on {images:,} test images")
 
 
@@ -137,6 +137,7 @@ def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
         "url": url,
         "pairs": manifest.pairs,
         "mean_recall": manifest.mean_recall(),
+        "changed_after_evaluation": manifest.changed_after_evaluation(),
         "test_images": manifest.test_images(),
     }
 

@@ -5,6 +5,7 @@ It needs torch, numpy, safetensors, fsspec, pydantic and tenacity: no training l
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,7 @@ from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_file_na
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.manifest import (
     CAPTIONS,
+    CHANGED,
     IMAGE_WEIGHTS,
     MANIFEST,
     PAIRS,
@@ -37,6 +39,8 @@ from vldd_dist.training_loop import PHASE, phases_of
 
 # A file of pairs is not larger than this, unless it has only one pair.
 LARGEST_FILE_BYTES = 1 << 30
+# In the facts of a loaded set, beside its recalls: the `content_digest` with which they were measured. It is not written.
+RECALLS_OF = "recalls_of"
 # The end of errors about a folder with a valid manifest and wrong content.
 NOT_A_SET = "this is not a distilled set of this package"
 
@@ -54,7 +58,9 @@ class DistilledSet:
         learned: values of the shared tensors for display, for example the inner learning rates (not their logarithms).
         image_weights: the timm state dict of the recipe's image tower before training, if it is part of the set.
         start_images: (M, 3, H, W) uint8, the images before distillation, or None.
-        facts: recalls (of this set and of the coresets), the data and their licence, provenance of the initial pairs.
+        facts: recalls (of this set and of the coresets), the data and their licence, provenance of the initial pairs. Those of
+            a loaded set also have `recalls_of`, a digest of what was evaluated: remove it if you evaluate a changed set and set
+            its `recalls`.
     """
 
     rows: dict[str, Tensor]
@@ -125,6 +131,28 @@ class DistilledSet:
         """The sha256 of pairs.safetensors; if there are several files, the sha256 of their sha256s, one per line. Equal pairs
         have equal digests, whenever and wherever they were made."""
         return digest_of([sha256_hex(data) for data in self.encoded_pairs().values()])
+
+    def content_digest(self) -> str:
+        """A sha256 of what a student is trained on: the recipe, the rows, the loss's shared tensors, the image tower's weights.
+
+        Raises:
+            StoreError: as `loss`.
+        """
+        digest = sha256(self.recipe.model_dump_json().encode())
+        for kind, named in enumerate((self.rows, self.loss.own_shared(self.shared), self.image_weights or {})):
+            for name, tensor in sorted(named.items()):
+                digest.update(f"{kind} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def facts_to_write(self) -> dict[str, Any]:
+        """The facts of the set as it is now. If it was changed after its evaluation, they say so, and have no recalls."""
+        facts = {name: fact for name, fact in self.facts.items() if name != RECALLS_OF}
+        if self.facts.get(RECALLS_OF) not in (None, self.content_digest()):
+            measured = ("recalls", "best_validation")
+            return {name: fact for name, fact in facts.items() if name not in measured} | {CHANGED: True}
+        # Of a changed set that its user has evaluated again.
+        return {name: fact for name, fact in facts.items() if name != CHANGED} if facts.get("recalls") else facts
 
     def pixels(self, chosen: slice = slice(None)) -> Tensor:
         """The images as pixels (M, 3, H, W) uint8, clipped to 0..255; those of the chosen pairs."""
@@ -197,6 +225,9 @@ class DistilledSet:
         _check_finite(loaded.shared, store.url_of(SHARED))
         if most is None:
             loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
+        if loaded.facts.get("recalls"):
+            # A set that was read in part has no recalls of its own.
+            loaded.facts = loaded.facts | {RECALLS_OF: loaded.content_digest() if most is None else ""}
         return loaded
 
     def check(self, source: str) -> None:

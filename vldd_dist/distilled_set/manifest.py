@@ -27,6 +27,8 @@ from vldd_dist.strict_model import StrictModel
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 SHARED = "shared.safetensors"
 IMAGE_WEIGHTS = "image_weights.safetensors"
+# The fact of a set that was changed after its evaluation (`SetFacts.changed_after_evaluation`).
+CHANGED = "changed_after_evaluation"
 # Rows that are stored with the pairs but not trained on.
 START_IMAGES = "start_images"
 
@@ -110,6 +112,7 @@ class SetFacts(StrictModel):
     recalls: dict[str, Annotated[list[Recalls], Field(min_length=1)]] = Field(
         {}, description="method -> the recalls of each student"
     )
+    changed_after_evaluation: bool = Field(False, description="whether its recalls are left out, as those of other pairs")
     sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")
 
     @property
@@ -139,6 +142,10 @@ class DistilledManifest(Sealed):
         """The mean of the six recalls over all students trained on the set, percent. None if it was not evaluated."""
         runs = SetFacts.model_validate(self.facts).recalls.get(DISTILLED, [])
         return sum(run.mean for run in runs) / len(runs) if runs else None
+
+    def changed_after_evaluation(self) -> bool:
+        """Whether the set was evaluated, and changed since, so that its recalls are not known."""
+        return SetFacts.model_validate(self.facts).changed_after_evaluation
 
     def test_images(self) -> int | None:
         """Number of the images on which recall was measured. None if it is not recorded."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts
+from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe, SetFacts, SplitSize
 from vldd_dist.distilled_set.publishing.heat_map import LARGEST
 from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
 from vldd_dist.method_names import DISTILLED, display_name
@@ -25,7 +25,8 @@ def render_card(distilled: DistilledSet) -> str:
     """The text of README.md, with a YAML header for the Hugging Face hub."""
     phases = len(distilled.as_datasets())
     recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
-    data, test = facts.get("data", {}), SetFacts.model_validate(facts).test_split
+    data, known = facts.get("data", {}), SetFacts.model_validate(facts)
+    changed = known.changed_after_evaluation
     encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
     return Template(_TEMPLATE).substitute(
         header=yaml.safe_dump(header_of(distilled), sort_keys=False, allow_unicode=True).strip(),
@@ -35,9 +36,8 @@ def render_card(distilled: DistilledSet) -> str:
         image_size=recipe.image_size,
         resize=data.get("resize", "how is not recorded"),
         originals=_ORIGINALS if distilled.start_images is not None else "",
-        measured="" if test is None else f" on {measured_on(test.images, test.captions)}",
-        coarse=f" {coarse}" if test and (coarse := coarseness(test.images)) else "",
-        recalls=_recall_table(facts.get("recalls", {})),
+        evaluation=_CHANGED if changed else _evaluation(known.test_split),
+        recalls="" if changed else _recall_table(facts.get("recalls", {})),
         image_model=_with_arguments(recipe.image_model, recipe.image_model_args),
         image_weights=_weights_of(recipe),
         image_train=_with_arguments(recipe.image_train, recipe.lora or {}),
@@ -55,15 +55,20 @@ def render_card(distilled: DistilledSet) -> str:
         of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        learning_rate=f"{recipe.learning_rate:g}",
+        learning_rate=f"{recipe.learning_rate:g}" + ("" if changed else _RATE_CHOSEN),
         momentum=f"{recipe.momentum:g}",
         weight_decay=f"{recipe.weight_decay:g}",
         objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
         start=_start_of(facts.get("start", {})),
-        best=_best_of(facts.get("outer_steps_to_best", "unknown")),
+        best=_best_of(facts.get("outer_steps_to_best", "unknown")) + (_BEFORE_CHANGE if changed else _BEST_CHOSEN),
         digest=distilled.digest,
     )
 
+
+_CHANGED = "The set was changed after its evaluation, so that its recall is not known."
+_RATE_CHOSEN = " (chosen on the validation split; the rate chosen most often)"
+_BEST_CHOSEN = " (chosen on the validation split)"
+_BEFORE_CHANGE = " (before the set was changed)"
 
 _ORIGINALS = """
 `pairs.safetensors` also contains `start_images`, the images from which the distillation started, and `captions.jsonl`
@@ -77,6 +82,17 @@ _TRAINING = {
     True: "features = image_tower.features(distilled.images)\n"
     "losses = train_on(distilled, image_tower.head, text_tower, inputs=features)",
 }
+
+
+def _evaluation(test: SplitSize | None) -> str:
+    """What the table of recalls shows."""
+    measured = "" if test is None else f" on {measured_on(test.images, test.captions)}"
+    coarse = f" {found}" if test and (found := coarseness(test.images)) else ""
+    return (
+        f"The table has the test recall, in percent{measured}, of dual encoders trained only on these pairs (`{DISTILLED}`).\n"
+        "The other rows are the same number of pairs without distillation: real pairs, or means of real pairs "
+        f"(`prototypes`).{coarse}"
+    )
 
 
 def _with_arguments(name: str, arguments: Mapping[str, Any]) -> str:

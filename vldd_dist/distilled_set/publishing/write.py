@@ -1,6 +1,7 @@
 """Writing a distilled set: its pairs, its presentation, and the manifest over both."""
 
 import json
+from dataclasses import replace
 
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.tensor_files import tensors
@@ -15,7 +16,9 @@ from vldd_dist.store.store import Store
 
 
 def files_of(distilled: DistilledSet) -> dict[str, bytes]:
-    """The files of the set's folder: name -> content, the manifest last."""
+    """The files of the set's folder: name -> content, the manifest last. The recalls of a set that was changed after its
+    evaluation are left out (`DistilledSet.facts_to_write`)."""
+    distilled = replace(distilled, facts=distilled.facts_to_write())
     captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in distilled.captions)
     files = {**distilled.encoded_pairs(), CAPTIONS: captions.encode()}
     if distilled.shared:
@@ -34,7 +37,8 @@ def files_of(distilled: DistilledSet) -> dict[str, bytes]:
 
 
 def save(distilled: DistilledSet, url: Location) -> None:
-    """Write a set to a folder URL, the manifest last. Saving the same set again changes nothing.
+    """Write a set to a folder URL, the manifest last. Saving the same set again changes nothing. A set that was
+    loaded and changed is written without its recalls, and its card says that it was changed after its evaluation.
 
     Raises:
         StoreError: the folder already has another set, or another file with the name of one of the set's; or `load_distilled`
