@@ -7,11 +7,18 @@ import pytest
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.data.facts import CaptionEmbeddingsFacts, cut_captions
+from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.errors import DataError
+from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.hub_files import WEIGHTS_ELSEWHERE
+from vldd_dist.models.text.tokens import count_tokens
+from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
+from vldd_dist.pipeline.stages.data.grouped import shards_of
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
@@ -23,6 +30,37 @@ TINY_CLIP = ("model.text.model=tiny-clip", "model.text.pooling=projected")
 def test_settings_of_the_embeddings_are_in_their_unit_id(kind: str, change: str) -> None:
     ids, others = ([unit.id for unit in units_of(experiment(*TINY_CLIP, *more), kind)] for more in ([], [change]))
     assert set(ids).isdisjoint(others)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "mend"),
+    [(15, "raise it (tiny-clip takes up to 77)"), (77, None), (30, None)],
+)
+def test_captions_that_are_cut_are_counted(
+    max_tokens: int, mend: str | None, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log and in the report, over all groups."""
+    tree = experiment(*TINY_CLIP, f"model.text.max_tokens={max_tokens}", "data.group_images=16")
+    (index,) = units_of(tree, "caption_embeddings")
+    run(store, in_dependency_order(list(index.inputs.values())))
+    execute(index.order(), store, lambda event: None)
+    groups = [UnitReader(store, unit.kind, unit.id) for unit in units_of(tree, "shard_group")]
+    lines = [line for group in groups for shard in shards_of(group) for line in read_lines(group, shard)]
+    captions = [caption for line in lines for caption in line.captions]
+    cut = sum(count > max_tokens for count in count_tokens(tiny_clip.tokenizer(), captions))
+    assert UnitReader(store, index.kind, index.id).facts_as(CaptionEmbeddingsFacts).cut == cut
+    assert (cut > 0) == (mend is not None)
+    sentence = f"{cut:,} of {len(captions):,} captions have more than model.text.max_tokens ({max_tokens}) tokens and are cut"
+    assert (sentence in caplog.text) == (mend is not None)
+    of_report = Reporter(Graph(tree), store).collect().description["text tower"]
+    assert of_report.endswith(mend or "frozen")
+    assert (sentence in of_report) == (mend is not None)
+
+
+def test_where_the_encoder_takes_no_more_tokens_other_captions_are_asked_for() -> None:
+    sentence = cut_captions("2 of 3", "clip", 77, 77)
+    assert sentence.endswith("may have the same embedding: shorten them, or name an encoder that takes more")
+    assert cut_captions("2 of 3", "t5", 77, None).endswith("may have the same embedding: raise it")
 
 
 def test_an_expert_learns_from_the_built_in_clip(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -50,3 +50,30 @@ class CaptionEmbeddingsFacts(Facts):
     captions: Count
     dim: Count
     encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
+    cut: Count = Field(0, description="captions with more tokens than `max_tokens`, embedded without their ends; 0 in old units")
+    positions: Count | None = Field(
+        None, description="largest number of tokens that the encoder takes; null: it has no limit, or the unit is old"
+    )
+
+    def of_cut_captions(self) -> str | None:
+        """A sentence about captions that were cut; None if there are none."""
+        if not self.cut:
+            return None
+        how_many, encoder = f"{self.cut:,} of {self.captions:,}", self.encoder
+        return cut_captions(how_many, encoder["model"], encoder["max_tokens"], self.positions)
+
+
+def cut_captions(how_many: str, model: str, max_tokens: int, positions: int | None) -> str:
+    """The sentence about captions of which the text encoder gets only the first tokens.
+
+    Args:
+        positions: largest number of tokens that the encoder takes; None: it has no limit.
+    """
+    if max_tokens == positions:
+        mend = "shorten them, or name an encoder that takes more"
+    else:
+        mend = "raise it" + (f" ({model} takes up to {positions})" if positions else "")
+    return (
+        f"{how_many} captions have more than model.text.max_tokens ({max_tokens}) tokens and are cut, so that captions that "
+        f"begin alike may have the same embedding: {mend}"
+    )

@@ -71,6 +71,8 @@ def test_captions_are_cut(bert: Path) -> None:
     encoder = FrozenTextEncoder(settings(bert, max_tokens=4), CPU)
     cut, same = encoder.encode(["a red circle", "a red star"], 2)
     torch.testing.assert_close(cut, same)
+    assert encoder.are_cut(["a red circle", "a red", "a", "a red star of a"]) == [True, False, False, True]
+    assert encoder.are_cut([]) == []
 
 
 def test_embeddings_are_single_precision_whatever_the_file_holds(bert: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vldd_dist.models.text.architecture import (
 )
 from vldd_dist.models.text.hub_files import hub_files
 from vldd_dist.models.text.identity import text_folder, text_identity
+from vldd_dist.models.text.tokens import count_tokens, load_tokenizer
 from vldd_dist.store.user_files.reachability import reaching
 
 
@@ -53,7 +54,8 @@ class FrozenTextEncoder:
             self.identity |= {"commit": snapshot.name}
         self.architecture = architecture = fit_architecture(settings, read_config(settings, ask_hub=True))
         if settings.model == tiny_clip.NAME:
-            self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(architecture.pooling.model_class)
+            self.tokenizer = load_tokenizer(settings, ask_hub=False)
+            self.model = tiny_clip.load(architecture.pooling.model_class)
         else:
             self.tokenizer, self.model = _load(settings, architecture)
         if self.tokenizer.pad_token_id is None:
@@ -78,6 +80,10 @@ class FrozenTextEncoder:
             vectors[chosen] = self._encode([captions[i] for i in chosen])
             report(Progress(first + len(chosen), len(captions)))
         return vectors
+
+    def are_cut(self, captions: list[str]) -> list[bool]:
+        """Whether each caption has more tokens than `max_tokens`, so that `encode` leaves out its end."""
+        return [count > self.settings.max_tokens for count in count_tokens(self.tokenizer, captions)]
 
     def _encode(self, captions: list[str]) -> Tensor:
         settings, pooling = self.settings, self.architecture.pooling
@@ -109,7 +115,7 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     transformers.logging.set_verbosity_error()
     try:
         with reaching(f"model.text.model: {settings.model}", WITHOUT_HUB):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
+            tokenizer = load_tokenizer(settings, ask_hub=True)
             model, loading = model_class.from_pretrained(
                 source,
                 config=architecture.config,

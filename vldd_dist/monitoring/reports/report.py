@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.artifacts.keys import prefix_of
 from vldd_dist.config.sections.distillation import DistillSection
 from vldd_dist.config.sections.evaluation import EvaluationSection
-from vldd_dist.data.facts import DatasetFacts
+from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distillation.facts import DistillationFacts
 from vldd_dist.method_names import DISTILLED
@@ -126,6 +126,8 @@ class Reporter:
         duplicated = {pair: count for pair, count in dataset.duplicates.items() if count} if dataset else {}
         duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in duplicated.items())
         bad = sum(facts.bad_images for facts in dataset.splits.values()) if dataset else 0
+        embeddings = self._measured.facts(self.graph.unit("caption_embeddings"), CaptionEmbeddingsFacts)
+        cut = f"; {sentence}" if embeddings and (sentence := embeddings.of_cut_captions()) else ""
         left_out = f"; left out: {bad:,} image{'s' * (bad != 1)} that could not be used" if bad else ""
         return {
             "data": f"{experiment.data.source.name}, "
@@ -133,7 +135,7 @@ class Reporter:
             + f" images of {experiment.data.image_size} px{left_out}{duplicates}",
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
             f"train {experiment.model.image.train}",
-            "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
+            "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen{cut}",
             "experts": f"{experiment.experts.count}, of {experiment.experts.epochs} epochs each",
             "distillation": _distillation_in_words(experiment.distill),
             "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "

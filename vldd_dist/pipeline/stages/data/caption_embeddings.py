@@ -1,5 +1,7 @@
 """The embeddings of all captions: an index of the `embedding_group` units."""
 
+import logging
+
 from vldd_dist.data.facts import CaptionEmbeddingsFacts
 from vldd_dist.errors import DataError
 from vldd_dist.models.text.hub_files import WEIGHTS_ELSEWHERE
@@ -9,6 +11,8 @@ from vldd_dist.pipeline.stage import StageSpec, UnitGraph
 from vldd_dist.pipeline.stages.data.embedding_group import EmbeddingGroupFacts
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.work_unit import WorkUnit
+
+logger = logging.getLogger(__name__)
 
 
 def unit(graph: UnitGraph) -> WorkUnit:
@@ -26,8 +30,16 @@ def run(context: StageContext) -> CaptionEmbeddingsFacts:
     """
     groups = [group.facts_as(EmbeddingGroupFacts) for group in write_groups(context)]
     _check_same_files(groups)
-    captions = sum(group.captions for group in groups)
-    return CaptionEmbeddingsFacts(captions=captions, dim=groups[0].dim, encoder=groups[0].encoder)
+    facts = CaptionEmbeddingsFacts(
+        captions=sum(group.captions for group in groups),
+        dim=groups[0].dim,
+        encoder=groups[0].encoder,
+        cut=sum(group.cut for group in groups),
+        positions=groups[0].positions,
+    )
+    if sentence := facts.of_cut_captions():
+        logger.warning(sentence)
+    return facts
 
 
 def _check_same_files(groups: list[EmbeddingGroupFacts]) -> None:

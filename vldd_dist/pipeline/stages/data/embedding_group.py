@@ -28,6 +28,8 @@ class EmbeddingGroupFacts(Facts):
     distinct: Count
     dim: Count
     encoder: dict[str, Any]
+    cut: Count = Field(0, description="as in `CaptionEmbeddingsFacts`")
+    positions: Count | None = Field(None, description="as in `CaptionEmbeddingsFacts`")
     files: dict[str, str] = Field(
         {}, description="name and sha256 of the files of an encoder on a hub; empty for others and in older units"
     )
@@ -57,12 +59,19 @@ def run(context: StageContext) -> EmbeddingGroupFacts:
     distinct = list(dict.fromkeys(every))
     vectors = encoder.encode(distinct, context.execution["batch_size"], context.report)
     row_of = {caption: row for row, caption in enumerate(distinct)}
+    are_cut = encoder.are_cut(distinct)
     for shard, images in captions_of.items():
         rows = torch.tensor([row_of[caption] for captions in images for caption in captions])
         counts = torch.tensor([0, *(len(captions) for captions in images)])
         context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
     return EmbeddingGroupFacts(
-        captions=len(every), distinct=len(distinct), dim=vectors.shape[1], encoder=encoder.identity, files=encoder.files
+        captions=len(every),
+        distinct=len(distinct),
+        dim=vectors.shape[1],
+        encoder=encoder.identity,
+        cut=sum(are_cut[row_of[caption]] for caption in every),
+        positions=encoder.architecture.positions,
+        files=encoder.files,
     )
 
 
