@@ -228,6 +228,7 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     content = pandas.read_csv(tmp_path / "pairs.csv")
     content["split"] = ["train"] * 16 + ["val"] * 4 + ["test"] * 4
     content.loc[2, "title"] = "<b>bold</b> and long & more"
+    content.loc[23, "title"] = content.loc[21, "title"]
     content.to_csv(tmp_path / "pairs.csv", index=False)
     Image.new("RGB", (80, 20)).save(tmp_path / name_of(3))
     (tmp_path / name_of(4)).write_bytes(b"no image")
@@ -239,6 +240,8 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["images"] == found["looked at"] == ["8", "2", "2"]
     assert found["unreadable"] == ["1", "0", "0"]
     assert found["equal to an earlier image"] == ["1", "0", "0"]
+    assert found["all, some captions shared"] == ["0, 0", "0, 0", "0, 2"]
+    assert "of 2 images of test that were looked at, 0 have only captions that another one has too, and 2 have some" in out
     assert found["captions per image"] == ["2", "2", "2"]
     assert found["words per caption"] == ["4 .. 4 .. 5", "4", "4"]
     assert found["width"] == ["40 .. 40 .. 80", "40", "40"]

@@ -17,7 +17,7 @@ from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.facts import DatasetFacts, SplitFacts
+from vldd_dist.data.facts import DatasetFacts, SharedCaptions, SplitFacts
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
@@ -109,6 +109,25 @@ def test_the_page_states_the_learning_rates_of_other_image_towers(store: Store) 
     tree = experiment("evaluation.learning_rates=[0.01, 0.1]", models)
     said = Reporter(Graph(tree), store).collect().description["evaluation"]
     assert said.endswith("learning rate chosen on validation from 0.01, 0.1; with test_vit: 0.3, 1")
+
+
+def test_images_that_share_captions_are_in_the_report(store: Store) -> None:
+    graph = Graph(experiment())
+    unit, split = graph.unit("dataset"), SplitFacts(images=9, captions=9, shards=1, bytes=1, bad_images=0)
+    shared = {"val": SharedCaptions(images=9, all_shared=0, some_shared=0)}
+    shared["test"] = SharedCaptions(images=1009, all_shared=3, some_shared=1000)
+    facts = DatasetFacts(
+        splits=dict.fromkeys(("train", "val", "test"), split),
+        duplicates={},
+        shared_captions=shared,
+        image_size=32,
+        source="scenes",
+        licence="mit",
+    )
+    UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    sentence = Reporter(graph, store).collect().description["data"]
+    assert "32 px; of 1,009 images of test, 3 have only captions that another one has too, and 1,000 have some" in sentence
+    assert "of val" not in sentence
 
 
 def test_validation_recalls_of_coresets_are_those_at_the_chosen_learning_rates(store: Store) -> None:

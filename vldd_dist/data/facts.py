@@ -38,9 +38,26 @@ class SplitFacts(Facts):
     bad_images: Count = Field(description="images of the source that could not be read and were left out")
 
 
+class SharedCaptions(Facts):
+    images: Count = Field(description="number of images whose captions were compared")
+    all_shared: Count = Field(description="those of which each caption belongs to another image of the split too")
+    some_shared: Count = Field(description="those of which this holds for some captions, but not for all")
+
+    def in_words(self, split: str) -> str | None:
+        """A sentence about such images of a split; None if there are none."""
+        if not self.all_shared and not self.some_shared:
+            return None
+        return (
+            f"of {self.images:,} images of {split}, {self.all_shared:,} have only captions that another one has too, and "
+            f"{self.some_shared:,} have some: recall and training count the other one as wrong, so that no model reaches "
+            "100 %: give each image captions of its own"
+        )
+
+
 class DatasetFacts(Facts):
     splits: dict[str, SplitFacts]
     duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
+    shared_captions: dict[str, SharedCaptions] = Field({}, description="for val and test; empty in old units")
     image_size: Count = Field(description="width and height in pixels")
     source: str
     licence: str = Field(description="as in the run that prepared the data; a distilled set has that of its own run")
@@ -50,7 +67,7 @@ class CaptionEmbeddingsFacts(Facts):
     captions: Count
     dim: Count
     encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
-    cut: Count = Field(0, description="captions with more tokens than `max_tokens`, embedded without their ends; 0 in old units")
+    cut: Count = Field(0, description="captions with more tokens than `max_tokens`, whose ends are left out; 0 in old units")
     positions: Count | None = Field(
         None, description="largest number of tokens that the encoder takes; null: it has no limit, or the unit is old"
     )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from vldd_dist.data.images import resize
 from vldd_dist.data.preparation.bad_samples import ONCE
+from vldd_dist.data.preparation.shared_captions import count_shared
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
@@ -29,8 +30,7 @@ class Survey:
     Attributes:
         split: one of the source's own splits.
         count: number of samples in the whole split; None: not known without reading all of them.
-        captions_each: number of captions of each readable sample.
-        words: number of words of each caption.
+        captions: those of each readable sample.
         widths, heights: size of each readable image, pixels.
         bad: number of samples that cannot be used.
         errors: the errors of the first of them.
@@ -41,8 +41,7 @@ class Survey:
 
     split: str
     count: int | None = None
-    captions_each: list[int] = field(default_factory=list)
-    words: list[int] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
     bad: int = 0
@@ -54,7 +53,17 @@ class Survey:
     @property
     def read(self) -> int:
         """Number of samples that were read."""
-        return len(self.captions_each) + self.bad
+        return len(self.captions) + self.bad
+
+    @property
+    def captions_each(self) -> list[int]:
+        """Number of captions of each readable sample."""
+        return [len(captions) for captions in self.captions]
+
+    @property
+    def words(self) -> list[int]:
+        """Number of words of each caption."""
+        return [len(caption.split()) for captions in self.captions for caption in captions]
 
 
 def survey(source: Source, split: str, *, limit: int, seed: int, image_size: int, part_samples: int) -> Survey:
@@ -102,8 +111,7 @@ def _add(result: Survey, sample: RawSample | UnreadableSample, digests: set[byte
         if len(result.errors) < ERRORS:
             result.errors.append(error)
         return
-    result.captions_each.append(len(sample.captions))
-    result.words += [len(caption.split()) for caption in sample.captions]
+    result.captions.append(sample.captions)
     result.sided += sum(SIDED.search(caption) is not None for caption in sample.captions)
     result.widths.append(image.width)
     result.heights.append(image.height)
@@ -129,6 +137,8 @@ def rows(surveys: list[Survey]) -> Iterator[tuple[str, list[str]]]:
     yield "looked at", [f"{survey.read:,}" for survey in surveys]
     yield "unreadable", [f"{survey.bad:,}" for survey in surveys]
     yield "equal to an earlier image", [f"{survey.repeated:,}" for survey in surveys]
+    shared = [count_shared(survey.captions) for survey in surveys]
+    yield "all, some captions shared", [f"{counts.all_shared:,}, {counts.some_shared:,}" for counts in shared]
     titles = {"captions_each": "captions per image", "words": "words per caption", "widths": "width", "heights": "height"}
     for name, title in titles.items():
         yield title, [_range(getattr(survey, name)) for survey in surveys]
@@ -143,8 +153,8 @@ def _range(values: list[int]) -> str:
 
 
 def remarks(surveys: list[Survey], allowed: float, *, mirrors: bool) -> list[str]:
-    """Sentences about samples that cannot be read, about images that occur several times, and about captions that mirrored
-    images contradict.
+    """Sentences about samples that cannot be read, about images or captions that occur several times, and about captions that
+    mirrored images contradict.
 
     Args:
         allowed: data.max_bad_fraction.
@@ -159,6 +169,8 @@ def remarks(surveys: list[Survey], allowed: float, *, mirrors: bool) -> list[str
             )
         if survey.repeated:
             sentences.append(f"{survey.repeated:,} images of {survey.split} equal an earlier one: {ONCE}")
+        if sentence := count_shared(survey.captions).in_words(f"{survey.split} that were looked at"):
+            sentences.append(sentence)
     sided, captions = (sum(counts) for counts in zip(*((one.sided, len(one.words)) for one in surveys), strict=True))
     if mirrors and sided > MOST_SIDED * captions:
         sentences.append(

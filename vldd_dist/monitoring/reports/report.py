@@ -126,13 +126,15 @@ class Reporter:
         duplicated = {pair: count for pair, count in dataset.duplicates.items() if count} if dataset else {}
         duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in duplicated.items())
         bad = sum(facts.bad_images for facts in dataset.splits.values()) if dataset else 0
+        compared = dataset.shared_captions.items() if dataset else ()
+        shared = "".join(f"; {sentence}" for split, of_split in compared if (sentence := of_split.in_words(split)))
         embeddings = self._measured.facts(self.graph.unit("caption_embeddings"), CaptionEmbeddingsFacts)
         cut = f"; {sentence}" if embeddings and (sentence := embeddings.of_cut_captions()) else ""
         left_out = f"; left out: {bad:,} image{'s' * (bad != 1)} that could not be used" if bad else ""
         return {
             "data": f"{experiment.data.source.name}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())
-            + f" images of {experiment.data.image_size} px{left_out}{duplicates}",
+            + f" images of {experiment.data.image_size} px{left_out}{duplicates}{shared}",
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen{cut}",

@@ -4,6 +4,7 @@ from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.facts import DatasetFacts
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_wrong_sizes, summary
+from vldd_dist.data.preparation.shared_captions import find_shared
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, UnitGraph
@@ -36,6 +37,7 @@ def run(context: StageContext) -> DatasetFacts:
     return DatasetFacts(
         splits=summary(splits, groups, bad),
         duplicates=count_duplicates(groups),
+        shared_captions=find_shared(groups),
         image_size=settings.image_size,
         source=settings.source.name,
         licence=settings.licence,
