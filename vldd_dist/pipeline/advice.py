@@ -9,6 +9,7 @@ from vldd_dist.data.preparation.groups import limited_splits, small_splits
 from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import MissingData
 from vldd_dist.models.image.backbone import pretrained_normalisation
+from vldd_dist.models.text.sentence_encoder import trained_otherwise
 
 # A smaller difference from the pretrained mean or standard deviation is rounding.
 ROUNDING = 1e-3
@@ -21,7 +22,7 @@ def advice_on(described: Described) -> list[str]:
     # A source may read its whole index to count its images, so each is asked once and not for each variant.
     of_data = {experiment.data.model_dump_json(): experiment for experiment in experiments}
     notes = [note for experiment in of_data.values() for note in _data(experiment)]
-    checks = (_normalisation, _augmentation, _selections)
+    checks = (_normalisation, _sentence_encoder, _augmentation, _selections)
     notes += [note for experiment in experiments for check in checks for note in check(experiment)]
     return list(dict.fromkeys(notes))
 
@@ -56,6 +57,10 @@ def _normalisation(experiment: Experiment) -> Iterable[str]:
                     f"timm's own weights of {name} were trained with mean {mean} and std {std}, and the description has others:"
                     f" if {tower.weights} has those weights, set {key}.mean and .std to them"
                 )
+
+
+def _sentence_encoder(experiment: Experiment) -> Iterable[str]:
+    return trained_otherwise(experiment.model.text)
 
 
 def _augmentation(experiment: Experiment) -> Iterable[str]:
