@@ -319,3 +319,25 @@ def test_captions_that_mirrored_images_contradict_are_noted(tmp_path: Path, caps
     for augment, noted in (("{}", True), ("{flip: false}", False), ("null", False)):
         _, out, _ = vldd("data", str(path), "--set", f"experts.augment={augment}", capsys=capsys)
         assert (sentence in out) is noted, out
+
+
+@pytest.mark.parametrize(("words", "tokens", "cut"), [(20, 30, False), (28, 30, False), (29, 32, False), (600, 512, True)])
+def test_init_gives_long_captions_enough_tokens(
+    words: int, tokens: int, cut: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each word is a token; two more are the start and the end. The encoder takes 512, and `vldd data` says what is cut."""
+    place = images_with_texts(tmp_path)
+    for path in place.rglob("*.txt"):
+        path.write_text("\n".join(["a photo", " ".join(["red"] * words)]))
+    code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(place), capsys=capsys)
+    assert (code, err) == (0, "")
+    written = tmp_path / "first" / "experiment.yaml"
+    assert load_experiment(written).model.text.max_tokens == tokens
+    assert ("max_tokens" in written.read_text()) == (tokens != 30)
+    code, out, _ = vldd("data", str(written), capsys=capsys)
+    sentence = f"12 of 24 captions have more than model.text.max_tokens ({tokens}) tokens and are cut"
+    assert (code, sentence in out) == (0, cut)
+    if not cut:
+        code, out, _ = vldd("data", str(written), "--set", "model.text.max_tokens=10", capsys=capsys)
+        assert "12 of 24 captions have more than model.text.max_tokens (10) tokens" in out
+        assert "raise it (minilm takes up to 512)" in out

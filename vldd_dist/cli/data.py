@@ -114,6 +114,7 @@ def data(
     split_notes = [*carved_splits(settings.data), *settings.data.ignored_fractions(), *limited_splits(settings.data)]
     split_notes += small_splits(settings.data).values()
     notes = [*split_notes, *remarks(surveys, settings.data.max_bad_fraction, mirrors=mirrors)]
+    notes += _cut_captions([settings, *others], surveys)
     _print(f"{described.name}: {source.label}", surveys, notes)
     if out is not None:
         _write(out, f"{described.name}: {source.name}", surveys, notes)
@@ -143,6 +144,25 @@ def _surveys(experiment: "Experiment", limit: int) -> list["Survey"]:
         reason = bad[0].errors[0] if bad[0].errors else "it is empty"
         raise DataError(f"data: the {bad[0].split} split has no readable sample: {reason}")
     return surveys
+
+
+def _cut_captions(experiments: list["Experiment"], surveys: list["Survey"]) -> list[str]:
+    """A sentence for each text encoder that gets only the first tokens of some captions; none for one whose tokenizer is not on
+    this machine."""
+    from vldd_dist.data.facts import cut_captions
+    from vldd_dist.models.text.architecture import find_architecture
+    from vldd_dist.models.text.tokens import tokens_here
+
+    captions = [caption for survey in surveys for of_image in survey.captions for caption in of_image]
+    sentences = []
+    # One for each model and number of tokens.
+    texts = {(text.model, text.revision, text.max_tokens): text for text in (one.model.text for one in experiments)}
+    for text in texts.values():
+        cut = sum(count > text.max_tokens for count in tokens_here(text, captions) or ())
+        if cut and (architecture := find_architecture(text, ask_hub=False)):
+            how_many = f"{cut:,} of {len(captions):,}"
+            sentences.append(cut_captions(how_many, text.model, text.max_tokens, architecture.positions))
+    return sentences
 
 
 def _print(title: str, surveys: list["Survey"], notes: list[str]) -> None:

