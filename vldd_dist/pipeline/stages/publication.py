@@ -224,7 +224,7 @@ def facts_of(context: StageContext, distillation: DistillationFacts, objective: 
 
 STAGE = StageSpec(
     kind="publication",
-    version=8,
+    version=9,
     title="publications",
     result=PublicationFacts,
     unit=unit,

@@ -71,7 +71,7 @@ def _check_content(context: StageContext, source: Source, group: Group) -> None:
 
 STAGE = StageSpec(
     kind="shard_group",
-    version=4,
+    version=5,
     title="shard groups",
     result=ShardGroupFacts,
     unit=unit,
