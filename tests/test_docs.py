@@ -292,3 +292,15 @@ def pairs_of(source: Source, split: str) -> list[tuple[Any, list[str]]]:
         for sample in source.samples(split, part, image_size=8, seed=0)
     ]
     return [(sample.image, list(sample.captions)) for sample in samples if isinstance(sample, RawSample)]
+
+
+def test_the_workflow_calls_targets_of_the_makefile() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    called = set()
+    for dependencies in yaml.safe_load(text)["jobs"]["tests"]["strategy"]["matrix"]["dependencies"]:
+        jobs = yaml.safe_load(text.replace("${{ matrix.dependencies }}", dependencies))["jobs"].values()
+        commands = [step["run"].split() for job in jobs for step in job["steps"] if "run" in step]
+        called |= {word for first, *words in commands if first == "make" for word in words if "=" not in word}
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "test" in called
+    assert called - set(targets) == set()
