@@ -68,7 +68,7 @@ def objectives_without_costs(experiment: Experiment) -> list[str]:
 def _pair_size(trace: MemoryTrace, fixed: frozenset[str], pairs: int) -> PairSize:
     features, whole = trace.freezes_backbone and "images" in fixed, trace.pair_bytes(pairs)
     used = trace.input_bytes(pairs) if features else whole
-    return PairSize(whole, trace.learned_bytes(fixed, pairs), used, kept=trace.image_input_bytes if features else 0)
+    return PairSize(whole, trace.pair_bytes(pairs, fixed), used, kept=trace.image_input_bytes if features else 0)
 
 
 def _feature_matching_step(
@@ -113,7 +113,7 @@ def _unrolled_step(experiment: Experiment, objective: UnrolledObjective, trace: 
     return UnrolledStep(
         rows * trace.input_bytes(pairs),
         passes,
-        learned=rows * trace.learned_input_bytes(fixed, pairs),
+        learned=rows * trace.input_bytes(pairs, fixed),
         check=check,
         backbone=trace.backbone_pass(largest_chunk(used_pairs(pairs, settings))) if trace.freezes_backbone else None,
         real=_real_pass(experiment, objective, trace) if objective.costs().real_rows() else None,

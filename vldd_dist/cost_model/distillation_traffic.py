@@ -22,7 +22,7 @@ def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataS
     reads = _of_snapshots(experiment, trace)
     pairs = max(settings.pairs)
     copies = 1 + len(settings.moments()) + bool(settings.ema)
-    checkpoint = pairs * (trace.pair_bytes(pairs) + copies * trace.learned_bytes(settings.fixed(), pairs))
+    checkpoint = pairs * (trace.pair_bytes(pairs) + copies * trace.pair_bytes(pairs, settings.fixed()))
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = checkpoints * checkpoint + 2 * (earlier + pairs) * trace.pair_bytes(earlier + pairs)
     stored = stored_inputs(experiment.model)

@@ -133,12 +133,9 @@ class MemoryTrace:
         """Bytes of a real pair: its pixels and its text."""
         return self._image_bytes + self._text_bytes
 
-    def pair_bytes(self, total: int) -> int:
-        """Bytes of a synthetic pair of a set of M = `total` pairs: its pixels, its text, and what the loss adds."""
-        return self.learned_bytes(NOTHING, total)
-
-    def learned_bytes(self, fixed: frozenset[str], total: int) -> int:
-        """Bytes of the learned part of a synthetic pair of M = `total`, that is, without the tensors named in `fixed`."""
+    def pair_bytes(self, total: int, fixed: frozenset[str] = NOTHING) -> int:
+        """Bytes of a synthetic pair of a set of M = `total` pairs: its pixels, its text, and what the loss adds, without the
+        tensors named in `fixed`."""
         return self._bytes_without(fixed, self._image_bytes, total)
 
     @cached_property
@@ -151,11 +148,7 @@ class MemoryTrace:
         """Bytes of a real pair as students get it."""
         return self.image_input_bytes + self._text_bytes
 
-    def input_bytes(self, total: int) -> int:
-        """Bytes of a synthetic pair of M = `total` as students get it."""
-        return self.learned_input_bytes(NOTHING, total)
-
-    def learned_input_bytes(self, fixed: frozenset[str], total: int) -> int:
+    def input_bytes(self, total: int, fixed: frozenset[str] = NOTHING) -> int:
         """Bytes of a synthetic pair of M = `total` as students get it, without the tensors named in `fixed`."""
         return self._bytes_without(fixed, self.image_input_bytes, total)
 
