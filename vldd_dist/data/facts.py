@@ -57,7 +57,7 @@ class SharedCaptions(Facts):
 class DatasetFacts(Facts):
     splits: dict[str, SplitFacts]
     duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
-    shared_captions: dict[str, SharedCaptions] = Field({}, description="for val and test; empty in old units")
+    shared_captions: dict[str, SharedCaptions] = Field({}, description="for val and test")
     image_size: Count = Field(description="width and height in pixels")
     source: str
     licence: str = Field(description="as in the run that prepared the data; a distilled set has that of its own run")
@@ -67,10 +67,8 @@ class CaptionEmbeddingsFacts(Facts):
     captions: Count
     dim: Count
     encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
-    cut: Count = Field(0, description="captions with more tokens than `max_tokens`, whose ends are left out; 0 in old units")
-    positions: Count | None = Field(
-        None, description="largest number of tokens that the encoder takes; null: it has no limit, or the unit is old"
-    )
+    cut: Count = Field(0, description="captions with more tokens than `max_tokens`, whose ends are left out")
+    positions: Count | None = Field(None, description="largest number of tokens that the encoder takes; null: it has no limit")
 
     def of_cut_captions(self) -> str | None:
         """A sentence about captions that were cut; None if there are none."""

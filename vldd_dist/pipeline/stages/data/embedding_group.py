@@ -30,9 +30,7 @@ class EmbeddingGroupFacts(Facts):
     encoder: dict[str, Any]
     cut: Count = Field(0, description="as in `CaptionEmbeddingsFacts`")
     positions: Count | None = Field(None, description="as in `CaptionEmbeddingsFacts`")
-    files: dict[str, str] = Field(
-        {}, description="name and sha256 of the files of an encoder on a hub; empty for others and in older units"
-    )
+    files: dict[str, str] = Field({}, description="name and sha256 of the files of an encoder on a hub; empty for others")
 
 
 def unit(graph: UnitGraph, number: int) -> WorkUnit:
