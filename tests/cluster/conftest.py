@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cluster.local import start_cluster
 from tests.cluster.local_cluster import LocalCluster
-from tests.cluster.main_job import LONGER, RANKS
+from tests.cluster.main_job import LONGER, LONGEST, RANKS
 from tests.distributed.stopping import execute_until
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.run import run_description
@@ -23,7 +23,17 @@ from vldd_dist.testing.servers.ports import free_port
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an uninterrupted experiment, whose units ran one after the other without Ray."""
-    store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
+    return _uninterrupted(tmp_path_factory.mktemp("undisturbed"), LONGER)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_longest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the longest distillation."""
+    return _uninterrupted(tmp_path_factory.mktemp("longest"), LONGEST)
+
+
+def _uninterrupted(folder: Path, overrides: list[str]) -> Path:
+    store, tree = Store(str(folder / "store")), experiment(*overrides)
     run(store, Graph(tree).units())
     # All units are done, so that this run only writes the report.
     assert run_description(tree, store, Console(quiet=True)) == 0

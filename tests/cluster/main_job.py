@@ -18,18 +18,21 @@ LONGER = [
     *TINY,
     "data.train_images=160",
     "experts.epochs=6",
-    "distill.outer_steps=200",
+    "distill.outer_steps=100",
+    "distill.validate_every=25",
     "distill.checkpoint_every=5",
     "distill.objective.min_experts=1",
     "coresets.methods=[random]",
 ]
+# For jobs on a cluster, where some seconds pass between what a test waits for and the loss that follows.
+LONGEST = [*LONGER, "distill.outer_steps=200"]
 # Distillations on two ranks.
 RANKS = [
     *TINY,
     "distill.workers=2",
-    "distill.outer_steps=40",
-    "distill.validate_every=20",
-    "distill.checkpoint_every=5",
+    "distill.outer_steps=24",
+    "distill.validate_every=12",
+    "distill.checkpoint_every=4",
     "distill.rank_timeout_seconds=10",
     "coresets.methods=[random]",
 ]

@@ -7,7 +7,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
-from tests.cluster.main_job import LONGER, RANKS, checkpoints, result, with_its_data
+from tests.cluster.main_job import LONGEST, RANKS, checkpoints, result, with_its_data
 from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.loading.load import load_experiment
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.ray
 
 
 def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
-    cluster: LocalCluster, undisturbed: Path, tmp_path: Path
+    cluster: LocalCluster, undisturbed_longest: Path, tmp_path: Path
 ) -> None:
-    store = with_its_data(tmp_path / "store", undisturbed)
-    job, printed = cluster.submit(store, LONGER)
-    assert job == submission_name(load_experiment(PRESET, LONGER), str(store)) + "-1"
+    store = with_its_data(tmp_path / "store", undisturbed_longest)
+    job, printed = cluster.submit(store, LONGEST)
+    assert job == submission_name(load_experiment(PRESET, LONGEST), str(store)) + "-1"
     assert f"RAY_API_SERVER_ADDRESS={cluster.dashboard} ray job logs --follow {job}" in printed
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
-    assert cluster.submit(store, LONGER)[1].startswith(f"{job} is already running")
+    assert cluster.submit(store, LONGEST)[1].startswith(f"{job} is already running")
     # Lose a node while experts train, and the driver during the distillation.
     cluster.lose_the_node_of("UnitActor")
     cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
@@ -45,7 +45,7 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     assert status.state == "running", "the last status that the driver wrote"
 
     # Stopped by signal.
-    job, printed = cluster.submit(store, LONGER)
+    job, printed = cluster.submit(store, LONGEST)
     assert printed.startswith(f"{job} submitted")
     assert job.endswith("-2")
     # Not its process: that of the job whose driver was killed may still be there.
@@ -57,12 +57,12 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     assert status.state == "stopped"
 
     # Lose a node during the distillation.
-    job, _ = cluster.submit(store, LONGER)
+    job, _ = cluster.submit(store, LONGEST)
     cluster.wait(job, lambda: bool(cluster.processes("ray::distillation")))
     cluster.lose_the_node_of("ray::distillation")
     assert cluster.ends(job) == JobStatus.SUCCEEDED, cluster.client.get_job_logs(job)
     assert "distillation 4 pairs seed 0: retried: its process or machine ended" in cluster.client.get_job_logs(job)
-    assert result(store) == result(undisturbed)
+    assert result(store) == result(undisturbed_longest)
     (status,) = read_statuses(Store(str(store)))
     assert status.state == "done"
     assert {(stage.done, stage.failed) for stage in status.stages.values()} == {
