@@ -87,7 +87,7 @@ class ContinualLearning(Application):
     epochs: Positive = Field(
         6, description="Epochs of training on all pairs: of all tasks at once, and of each task in turn without a memory."
     )
-    baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
+    baselines: Baselines = Field(["random", "k_center", "herding"], validate_default=True, description=BASELINES)
     distill: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
     def conflicts(self, experiment: "Experiment") -> list[str]:

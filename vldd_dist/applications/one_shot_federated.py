@@ -55,7 +55,7 @@ class OneShotFederated(Application):
     pairs: PairCount = Field(10, description="Pairs that each client uploads.")
     rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
     epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, for reference.")
-    baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
+    baselines: Baselines = Field(["random", "k_center", "herding"], validate_default=True, description=BASELINES)
     distill: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
     def conflicts(self, experiment: "Experiment") -> list[str]:
