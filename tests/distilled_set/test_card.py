@@ -160,7 +160,7 @@ def test_the_card_says_what_a_student_of_ones_own_must_be() -> None:
     """The default expression has a bar, which would end the cell of the table."""
     lora = LoraSettings(rank=3, alpha=8).model_dump()
     shown = of_recipe(image_model="vit_tiny_patch16_224", image_model_args={"depth": 3}, image_train="lora", lora=lora)
-    adapters = r"rank 3, alpha 8, targets `.*\.attn\.(qkv\|proj)`, dropout 0.0"
+    adapters = r"alpha 8, dropout 0.0, rank 3, targets `.*\.attn\.(qkv\|proj)`"
     assert f"| timm vit_tiny_patch16_224 (depth 3), train lora ({adapters}), head " in render_card(shown)
 
 

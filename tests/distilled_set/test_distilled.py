@@ -58,6 +58,19 @@ def test_saving_a_set_twice_changes_nothing_and_another_set_is_refused(url: str)
     assert len(load_distilled(url)) == 5
 
 
+def test_a_loaded_set_is_the_same_whatever_the_order_of_its_settings(store: Store) -> None:
+    """A manifest sorts them by name."""
+    whole = distilled_set()
+    loss = {"name": "infonce", "temperature": 0.1, "learn_temperature": False}
+    encoder = {"pooling": "mean", "model": "a-model"}
+    whole.recipe = whole.recipe.model_copy(update={"loss": loss, "text_encoder": encoder})
+    save(whole, store.url_of("set"))
+    loaded = load_distilled(store.url_of("set"))
+    assert [*loaded.recipe.loss] != [*loss]
+    save(loaded, store.url_of("set"))
+    assert "| infonce, learn_temperature False, temperature 0.1 |" in store.read("set/README.md").decode()
+
+
 def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = distilled_set()
     digest = whole.digest

@@ -27,7 +27,7 @@ def render_card(distilled: DistilledSet) -> str:
     recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
     data, known = facts.get("data", {}), SetFacts.model_validate(facts)
     changed = known.changed_after_evaluation
-    encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
+    encoder = ", ".join(f"{key} {value}" for key, value in sorted(recipe.text_encoder.items()))
     return Template(_TEMPLATE).substitute(
         header=yaml.safe_dump(header_of(distilled), sort_keys=False, allow_unicode=True).strip(),
         pairs=pairs,
@@ -112,7 +112,8 @@ def _weights_of(recipe: Recipe) -> str:
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    """For example `infonce, temperature 0.07`; nested settings are in brackets, and texts such as expressions are code."""
+    """For example `infonce, temperature 0.07`: the name first, the others in alphabetical order, because a manifest does not
+    keep the order of settings. Nested settings are in brackets, and texts such as expressions are code."""
 
     def shown(key: str, value: Any) -> str:
         if key in ("name", "kind"):
@@ -124,7 +125,8 @@ def _in_words(settings: Mapping[str, Any]) -> str:
             value = "`" + value.replace("|", "\\|") + "`"
         return f"{key} {value}"
 
-    return ", ".join(shown(key, value) for key, value in settings.items())
+    in_order = sorted(settings.items(), key=lambda setting: (setting[0] not in ("name", "kind"), setting[0]))
+    return ", ".join(shown(key, value) for key, value in in_order)
 
 
 def _size_of(parts: Mapping[str, int]) -> str:

@@ -224,7 +224,7 @@ def facts_of(context: StageContext, distillation: DistillationFacts, objective: 
 
 STAGE = StageSpec(
     kind="publication",
-    version=9,
+    version=10,
     title="publications",
     result=PublicationFacts,
     unit=unit,
