@@ -6,10 +6,12 @@ import pytest
 from tests.reporting.legends import looks_in_legends
 from tests.reporting.sample import report, row
 from vldd_dist.config.sections.coresets import CoresetSettings
+from vldd_dist.method_names import FULL
 from vldd_dist.plugins import CORESETS
-from vldd_dist.reporting.data import DistillationCurve
+from vldd_dist.reporting.data import DistillationCurve, MissingRow
 from vldd_dist.reporting.drawing import INK, as_file
 from vldd_dist.reporting.plots import loss_plot, plots, recall_plot, validation_plot
+from vldd_dist.reporting.recall_table import recall_table
 
 
 def test_there_is_a_plot_for_every_curve():
@@ -103,6 +105,24 @@ def test_recall_of_one_number_of_pairs_is_a_bar_for_each_method() -> None:
     lines = [*rows, row("random", 10, 10.0)]
     assert recall_plot(lines).caption.endswith(" Dashed: full data (the experts, trained on all images).")
     assert "ull data" not in recall_plot([one for one in lines if one.method != "full"]).caption
+
+
+@pytest.mark.parametrize("sizes", [(20,), (10, 20)])
+def test_the_caption_of_the_recall_names_incomplete_rows_as_the_table_does(sizes: tuple[int, ...]) -> None:
+    """But not those with other image towers, which are not in the plot."""
+    partial, *complete = [row(method, size, 5.0) for method in ("random", "distilled") for size in sizes]
+    partial, other = (
+        incomplete.model_copy(update={"planned": 5}) for incomplete in (partial, row("distilled", 20, 5.0, image_model="vit"))
+    )
+    absent = [MissingRow(method=FULL, pairs=None, planned=2), MissingRow(method=FULL, pairs=20, image_model="vit", planned=1)]
+    data = report().model_copy(
+        update={"rows": [partial, *complete, other], "missing": absent, "experts": [], "distillations": []}
+    )
+    said = f"Incomplete: random, {sizes[0]} pairs: 3 of 5 students; full data: 0 of 2 students."
+    (plot,) = plots(data)
+    assert plot.caption.endswith(f" {said}")
+    (note,) = [note for note in recall_table(data).notes if note.startswith("Incomplete")]
+    assert set(said.removesuffix(".").split("; ")) < set(note.removesuffix(".").split("; "))
 
 
 def test_a_plot_can_be_saved_as_a_standalone_svg_file():

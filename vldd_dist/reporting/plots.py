@@ -1,5 +1,6 @@
 """The figures of an experiment's report."""
 
+from collections.abc import Sequence
 from itertools import chain, cycle
 from statistics import fmean
 
@@ -7,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
-from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row
+from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, MissingRow, ReportData, Row
 from vldd_dist.reporting.drawing import (
     BLUE,
     GREEN,
@@ -25,6 +26,7 @@ from vldd_dist.reporting.drawing import (
     line_looks,
 )
 from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
+from vldd_dist.reporting.recall_table import incomplete
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Colours of coresets, in the order of the description; after the last they repeat in another line style. There is one for each
@@ -35,7 +37,7 @@ SMOOTHED_FRACTION = 0.05
 
 def plots(data: ReportData) -> list[Plot]:
     """All figures for which there is data; that of recall comes first."""
-    drawn = [recall_plot(data.rows)] if has_recall_plot(data.rows) else []
+    drawn = [recall_plot(data.rows, data.missing)] if has_recall_plot(data.rows) else []
     drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({curve.pairs for curve in data.distillations}):
         curves = [curve for curve in data.distillations if curve.pairs == pairs]
@@ -52,12 +54,13 @@ def has_recall_plot(rows: list[Row]) -> bool:
     return any(row.method == DISTILLED and row.image_model is None for row in rows)
 
 
-def recall_plot(rows: list[Row]) -> Plot:
+def recall_plot(rows: list[Row], missing: Sequence[MissingRow] = ()) -> Plot:
     """Mean test recall: against the number of pairs, with a line for each method and a horizontal line for full data, or, if
     there is only one number of pairs, as a bar for each method.
 
     Args:
         rows: at least one of them is of distilled pairs. Rows with other image towers are left out.
+        missing: planned rows without a student, which the caption names.
     """
     own = [row for row in rows if row.image_model is None]
     limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
@@ -68,9 +71,11 @@ def recall_plot(rows: list[Row]) -> Plot:
         title, x, full = f"Recall of {pair_counts[0]:,} pairs", "", " Full data: the experts, trained on all images."
     if all(row.method != FULL for row in own):
         full = ""
+    planned: list[Row | MissingRow] = [*own, *(row for row in missing if row.image_model is None)]
+    unfinished = incomplete(("", row) for row in planned)
     plot = Plot(
         title,
-        f"Mean test recall of students{x}. Error bars: {SPREAD}.{full}",
+        " ".join([f"Mean test recall of students{x}. Error bars: {SPREAD}.{full}", *unfinished]),
         "; ".join(
             f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
             for row in own

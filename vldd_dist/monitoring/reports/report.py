@@ -69,7 +69,7 @@ class Reporter:
         self.store.write(summary_key, (json.dumps(summary(data), indent=1) + "\n").encode())
         write_tables(self.store, self.experiment.name, tables | applications)
         if has_recall_plot(data.rows):
-            self.store.write(key_of(self.experiment.name, CHART), as_file(recall_plot(data.rows)))
+            self.store.write(key_of(self.experiment.name, CHART), as_file(recall_plot(data.rows, data.missing)))
         self.store.write(self.page, render_html(data, list(tables.values()), list(applications.values())).encode())
         return [*tables.values(), *applications.values()]
 
