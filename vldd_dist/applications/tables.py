@@ -60,8 +60,8 @@ def application_table(
     Args:
         sizes: of the distilled sets, if a similarity is learned; if they are too large for it, no best value is marked.
     """
-    settings: dict[str, list[Result]] = {}
-    for result in merged(results):
+    rows, settings = merged(results), dict[str, list[Result]]()
+    for result in rows:
         settings.setdefault(result.setting, []).append(result)
     ratios = [(f"at {pairs:,} pairs", ratio_of(DISTILLED, pairs, sizes)) for pairs in sorted(sizes)]
     marks = are_equal([1, *(ratio for _, ratio in ratios)])
@@ -88,13 +88,16 @@ def application_table(
             )
             for setting, compared in settings.items()
         ],
-        notes=[*application.notes(), *similarity, *_spread_note(results)],
+        notes=[*application.notes(), *similarity, *_spread_note(results, rows)],
     )
 
 
-def _spread_note(results: Sequence[Result]) -> list[str]:
-    """The sentence that says over what ± is, if a row has one."""
-    rows = merged(results)
+def _spread_note(results: Sequence[Result], rows: Sequence[Result]) -> list[str]:
+    """The sentence that says over what ± is, if a row has one.
+
+    Args:
+        rows: the results, `merged`.
+    """
     if all(len(values) < 2 for row in rows for values in row.figures.values()):
         return []
     are_several = len([result for result in results if result.of_set]) > len([row for row in rows if row.of_set])
