@@ -53,8 +53,9 @@ class ObjectiveCosts(Generic[SomeObjective]):
         self.objective = objective
 
     def step_flops(self, passes: PassCosts, settings: "DistillationSettings", pairs: int) -> float | None:
-        """Floating-point operations of an outer step with M synthetic pairs; None if unknown. Losses and optimisers are not
-        counted, because they multiply no matrices."""
+        """Floating-point operations of an outer step with M synthetic pairs; None if unknown. The loss of a student is counted
+        in `PassCosts.training` and `second_order`, with the scores of a small batch. Optimisers, which have no matrix products,
+        are not counted, nor is what an objective computes from features, such as covariances."""
         return None
 
     def teacher_flops(self, passes: PassCosts, experts: int) -> float:
