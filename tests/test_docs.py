@@ -212,6 +212,21 @@ def test_the_page_explains(page: str, words: list[str]) -> None:
     assert [word for word in words if word not in text] == []
 
 
+def test_what_is_said_of_published_scripts_names_their_files_at_a_commit() -> None:
+    """Each row of README's table has one on the page that it links, whose links are all to a file at a commit."""
+    _, _, readme = (ROOT / "README.md").read_text().partition("\n## Compared with the published scripts\n")
+    page = (ROOT / "docs/comparison.md").read_text()
+    claimed = re.findall(r"^\| (\w[^|]*) \| ", readme.partition("\n## ")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (\w[^|]*) \| [^|]+ \| ([^|]+) \|$", page.partition("| where |")[2], re.MULTILINE)
+    assert [name for name, _ in rows] == claimed
+    assert [name for name, place in rows if "][" not in place and "the four scripts of the first row" not in place] == []
+    targets = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", page, re.MULTILINE))
+    assert targets.keys() == set(re.findall(r"\]\[([\w-]+)\]", page))
+    assert [
+        url for url in targets.values() if not re.fullmatch(r"https://github\.com/[^/]+/[^/]+/blob/[0-9a-f]{40}/.+", url)
+    ] == []
+
+
 def test_the_bibtex_entry_is_the_preferred_citation() -> None:
     (entry,) = re.findall(r"^```bibtex\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
