@@ -67,7 +67,10 @@ def test_it_runs(path: Path, saved: str, tmp_path: Path, monkeypatch: pytest.Mon
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     shown = {
         "look-into-a-set": (2, [f"{PAIRS} pairs, images (3, 32, 32)", "test_nfnet", "mean recall 50.0 %"]),
-        "train-on-a-set": (1, ["3 test images", "6 real pairs, 6 epochs", "distilled  ", "random real pairs  "]),
+        "train-on-a-set": (
+            1,
+            ["3 test images", "CLIPVisionModelWithProjection with", "6 real pairs, 6 epochs", "distilled  ", "random real "],
+        ),
     }
     assert pictures == shown[path.stem][0]
     assert [words for words in shown[path.stem][1] if words not in texts] == []
