@@ -76,6 +76,7 @@ def test_one_file_imports_timm_and_transformers() -> None:
 LEAVES = (
     "errors",
     "events",
+    "extras",
     "method_names",
     "plugins",
     "recall_metrics",
@@ -89,7 +90,7 @@ LEAVES = (
 )
 
 
-@pytest.mark.parametrize("leaf", ["events", "method_names", "recall_metrics"])
+@pytest.mark.parametrize("leaf", ["events", "extras", "method_names", "recall_metrics"])
 def test_some_leaves_import_only_the_standard_library(leaf: str) -> None:
     assert {name.split(".")[0] for name in imports(f"{leaf}.py")} <= sys.stdlib_module_names
 

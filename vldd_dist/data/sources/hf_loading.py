@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.errors import DataError, MissingData, message_of
+from vldd_dist.extras import how_to_add
 from vldd_dist.store.user_files.reachability import check_reachable
 
 # A folder with one of these files was written by `save_to_disk`.
@@ -62,9 +63,7 @@ def loading(path: str) -> Iterator[None]:
     except (DataError, GeneratorExit):
         raise
     except ImportError as error:
-        raise DataError(
-            f"data.source: the library `{error.name}` is not installed: install vldd_dist with its extra, vldd_dist[hf]"
-        ) from None
+        raise DataError(f"data.source: the library `{error.name}` is not installed: {how_to_add('hf')}") from None
     except Exception as error:
         if "OfflineMode" in f"{type(error).__name__}: {error}":
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.reading import listed_objects
 from vldd_dist.errors import StoreError, message_of
+from vldd_dist.extras import how_to_add
 from vldd_dist.store.faults import is_transient
 from vldd_dist.store.objects import DamagedObject, sha256_hex
 
@@ -106,7 +107,7 @@ def _hub_errors(url: str) -> Iterator[None]:
     except StoreError:
         raise
     except ImportError:
-        raise StoreError(f"{url}: needs huggingface_hub: pip install 'vldd_dist[hf]'") from None
+        raise StoreError(f"{url}: needs huggingface_hub: {how_to_add('hf')}") from None
     except ValueError as error:
         raise StoreError(f"{url}: the hub refuses it ({message_of(error)}): correct the URL") from None
     except OSError as error:

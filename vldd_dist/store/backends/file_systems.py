@@ -7,6 +7,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import message_of
+from vldd_dist.extras import how_to_add
 from vldd_dist.store import retry
 from vldd_dist.store.backends import s3, web
 
@@ -30,7 +31,7 @@ EXTRA_OF_SCHEME = {
 def missing_library(scheme: str, error: ImportError) -> str:
     """What to install for a scheme, as the end of a sentence."""
     if extra := EXTRA_OF_SCHEME.get(scheme):
-        return f"{scheme}:// needs the extra {extra!r}: pip install 'vldd_dist[{extra}]'"
+        return f"{scheme}:// needs the extra {extra!r}: {how_to_add(extra)}"
     return f"{scheme}:// needs another library: {message_of(error)}"
 
 
