@@ -241,7 +241,7 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["unreadable"] == ["1", "0", "0"]
     assert found["equal to an earlier image"] == ["1", "0", "0"]
     assert found["all, some captions shared"] == ["0, 0", "0, 0", "0, 2"]
-    assert "of 2 images of test that were looked at, 0 have only captions that another one has too, and 2 have some" in out
+    assert "of 2 images of test that were looked at, 2 have some captions that another one has too: recall" in out
     assert found["captions per image"] == ["2", "2", "2"]
     assert found["words per caption"] == ["4 .. 4 .. 5", "4", "4"]
     assert found["width"] == ["40 .. 40 .. 80", "40", "40"]

@@ -126,7 +126,7 @@ def test_images_that_share_captions_are_in_the_report(store: Store) -> None:
     )
     UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
     sentence = Reporter(graph, store).collect().description["data"]
-    assert "32 px; of 1,009 images of test, 3 have only captions that another one has too, and 1,000 have some" in sentence
+    assert "32 px; of 1,009 images of test, 3 have only captions that another one has too and 1,000 have some" in sentence
     assert "of val" not in sentence
 
 

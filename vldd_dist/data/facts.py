@@ -47,10 +47,12 @@ class SharedCaptions(Facts):
         """A sentence about such images of a split; None if there are none."""
         if not self.all_shared and not self.some_shared:
             return None
+        counts = {"only": self.all_shared, "some": self.some_shared}
+        first, *others = [f"{count:,} have {which}" for which, count in counts.items() if count]
+        shared = " and ".join([f"{first} captions that another one has too", *others])
         return (
-            f"of {self.images:,} images of {split}, {self.all_shared:,} have only captions that another one has too, and "
-            f"{self.some_shared:,} have some: recall and training count the other one as wrong, so that no model reaches "
-            "100 %: give each image captions of its own"
+            f"of {self.images:,} images of {split}, {shared}: recall and training count the other one as wrong, so that no "
+            "model reaches 100 %: give each image captions of its own"
         )
 
 
