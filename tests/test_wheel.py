@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_whole_package(sources: Path, wheel: Path) -> None:
         "vldd_dist/reporting/published/lors.yaml",
         "vldd_dist/reporting/templates/table.html.j2",
     } <= packed
+    assert f"'dist/{wheel.name}[" in (ROOT / "docs/index.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(metadata.get_all("Provides-Extra")) == project["optional-dependencies"].keys()
     assert metadata["License-Expression"] == "Apache-2.0"
