@@ -39,8 +39,8 @@ test: setup
 test-fast: setup
 	$(BIN)/pytest $(PARALLEL) -m 'not ray and not ranks and not s3 and not browser'
 
-# What speaks to an S3 server or a browser, which must be real ones: Ceph's and Chromium.
-test-servers: setup
+# What speaks to an S3 server or a browser, which must be real ones: Ceph's and Chromium. The browser also opens the site.
+test-servers: setup docs
 	VLDD_REQUIRE_CEPH=1 VLDD_REQUIRE_BROWSER=1 $(BIN)/pytest $(PARALLEL) -m 's3 or browser'
 
 # On a machine with a CUDA GPU: the tests that need one, and checks and figures in nine minutes (build/gpu/gpu.md).

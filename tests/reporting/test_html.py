@@ -1,5 +1,4 @@
 import re
-import subprocess
 from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
@@ -8,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.browser import seen_by
 from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report, report_page, row
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.data_page import DataPage, render_data_page
-from vldd_dist.reporting.drawing import Plot
+from vldd_dist.reporting.drawing import FILE_INK, Plot
 from vldd_dist.reporting.html import render_pairs_page
 from vldd_dist.reporting.pictures import encode_picture
 from vldd_dist.reporting.plots import plots
-from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 VOID = {"meta", "img", "br", "input"}
 
@@ -224,40 +223,6 @@ def test_the_page_shows_the_progress_of_the_run(state: str) -> None:
     assert any("retried" in text and text.endswith("<node>") for text in page.texts)
 
 
-def seen_by(browser: str, html: str, width: int, expression: str, folder: Path) -> list[int]:
-    """Numbers that the browser measures on a page in a window of this width, in pixels.
-
-    Args:
-        expression: JavaScript of an array; `page` is the document, and `root` its root element.
-    """
-    (folder / "report.html").write_text(html)
-    # A headless window cannot be narrower than some width above 390 px, but a frame can; the outer page reports what is in it.
-    probe = folder / "probe.html"
-    probe.write_text(
-        f'<iframe id="screen" width="{width}" height="800" style="border: 0" src="report.html"></iframe><script>'
-        "onload = () => { const page = document.getElementById('screen').contentDocument, root = page.documentElement;"
-        f"document.body.dataset.found = ({expression}).join(); }}</script>"
-    )
-    options = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
-    options += ("disable-component-update", "disable-sync", "allow-file-access-from-files", "dump-dom")
-    dumped = subprocess.run(
-        [
-            browser,
-            "--headless",
-            *(f"--{option}" for option in options),
-            f"--user-data-dir={folder / 'profile'}",
-            probe.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=True,
-    ).stdout
-    found = re.search(r'data-found="([\d,]+)"', dumped)
-    assert found, dumped[-500:]
-    return [int(number) for number in found[1].split(",")]
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("state", STATES)
 def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: int, browser: str, tmp_path: Path) -> None:
@@ -297,3 +262,54 @@ def test_the_page_of_a_source_has_several_examples_in_a_row(width: int, browser:
     )
     assert content <= visible
     assert columns == {390: 2, 1280: 7}[width]
+
+
+def test_the_switch_shows_before_or_after_and_a_picture_can_be_enlarged(html: str, browser: str, tmp_path: Path) -> None:
+    # Visible of the second pair, which has a start image: (before, after) for each view, and whether they are laid over each
+    # other as a difference; then whether the pair covers the window when its picture was clicked, and after "close".
+    steps = """(async () => {
+      const pair = page.querySelectorAll('.pair')[1], seen = [];
+      const look = (part) => view.getComputedStyle(pair.querySelector('img' + part));
+      for (const name of ['after', 'before', 'difference']) {
+        page.querySelector(`label[for$="-${name}"]`).click();
+        seen.push(...['.before', '.after'].map((part) => Number(look(part).visibility == 'visible')));
+        seen.push(Number(look('.after').mixBlendMode == 'difference'));
+      }
+      for (const link of ['.stack', 'nav a[href="#pairs"]']) {
+        const moved = new Promise((done) => view.addEventListener('hashchange', done, {once: true}));
+        pair.querySelector(link).click();
+        await moved;
+        const place = pair.getBoundingClientRect();
+        seen.push(Number(place.left == 0 && place.top == 0 && place.width == root.clientWidth));
+        seen.push(Number(look('.before').visibility == 'visible' && look('.after').visibility == 'visible'));
+      }
+      return seen;
+    })()"""
+    seen = seen_by(browser, html, 1280, steps, tmp_path, wait_ms=5000)
+    assert seen[:9] == [0, 1, 0, 1, 0, 0, 1, 1, 1]
+    assert seen[9:] == [1, 1, 0, 1], "enlarged, both are seen beside each other; then the page is as it was"
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of #rrggbb, as WCAG defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_has_enough_contrast_in_both_themes(html: str) -> None:
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL)
+    )
+    for colours in (light, dark):
+        for text in ("ink", "muted", "accent"):
+            for ground in ("ground", "surface", "warn-ground"):
+                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        assert contrast(colours["ground"], colours["accent"]) >= 4.5, "the chosen label of a switch"
+    # One colour for a file that is shown on white and on GitHub's dark ground: no colour has more than 4.35 on both.
+    assert min(contrast(FILE_INK, "#ffffff"), contrast(FILE_INK, "#0d1117")) >= 4.3
