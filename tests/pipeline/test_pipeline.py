@@ -1,10 +1,13 @@
 """The whole graph in one process, unit after unit: results, damage, the report."""
 
 import json
+import posixpath
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.distilled_set.publishing import presentation
 from vldd_dist.errors import StoreError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import create_backbone, public_weights
@@ -169,3 +173,22 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     assert full["metrics"]["tr5"]["std_runs"] == pytest.approx(abs(recalls[0] - recalls[1]) / 2)
     page = finished.read("report/scenes/index.html").decode()
     assert UnitReader(finished, failed.kind, failed.id).manifest.facts["digest"] in page
+
+
+def test_each_link_of_the_report_is_a_file_in_the_store(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter = Reporter(Graph(experiment()), finished)
+    reporter.write()
+
+    def links(more: str) -> set[str]:
+        found = re.findall(rf'<a href="([^"#]+)"{more}', finished.read(reporter.page).decode())
+        return {posixpath.normpath(posixpath.join("report/scenes", unquote(link))) for link in found}
+
+    assert [link for link in links("") if not finished.exists(link)] == []
+    folder = Reporter(Graph(experiment()), finished).collect().distilled_sets[0].folder
+    files = {"summary.json", "tables.json", "table.md", "recall.svg"}
+    files_of_set = {"README.md", "preview.png", "manifest.json", "pairs/000000.tar"}
+    assert links(" download") == {f"report/scenes/{file}" for file in files} | {f"{folder}/{file}" for file in files_of_set}
+    # Of a set with several tars, all are there.
+    monkeypatch.setattr(presentation, "SHARD_PAIRS", 3)
+    reporter.write()
+    assert {f"{folder}/pairs/000000.tar", f"{folder}/pairs/000001.tar"} <= links(" download")

@@ -47,11 +47,16 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
     return files
 
 
+def shard_names(pairs: int) -> list[str]:
+    """The tars of a set of this many pairs."""
+    return [f"pairs/{number:06d}.tar" for number in range(math.ceil(pairs / SHARD_PAIRS))]
+
+
 def preview_shards(pixels: Tensor, captions: Sequence[NearestCaptions]) -> dict[str, bytes]:
     """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json for images (M, 3, H, W) uint8."""
     shards = {}
-    for first in range(0, len(captions), SHARD_PAIRS):
-        buffer = io.BytesIO()
+    for number, name in enumerate(shard_names(len(captions))):
+        buffer, first = io.BytesIO(), number * SHARD_PAIRS
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index in range(first, min(first + SHARD_PAIRS, len(captions))):
                 png, caption = io.BytesIO(), captions[index]
@@ -62,7 +67,7 @@ def preview_shards(pixels: Tensor, captions: Sequence[NearestCaptions]) -> dict[
                     member = tarfile.TarInfo(f"{index:06d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-        shards[f"pairs/{first // SHARD_PAIRS:06d}.tar"] = buffer.getvalue()
+        shards[name] = buffer.getvalue()
     return shards
 
 

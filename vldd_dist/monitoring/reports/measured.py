@@ -11,6 +11,7 @@ from vldd_dist.artifacts.manifests import Usage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.facts import CaptionEmbeddingsFacts, DatasetFacts
 from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.distilled_set.publishing.presentation import shard_names
 from vldd_dist.method_names import DISTILLED, FULL
 from vldd_dist.monitoring.reports.budgets import sizes_with_similarity
 from vldd_dist.pipeline.committed import committed_units
@@ -30,8 +31,8 @@ from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
 READS_AT_ONCE = 16
-# The files of a distilled set that can be viewed without this package.
-SET_FILES = ("README.md", "preview.png", "manifest.json", "pairs/000000.tar")
+# The files of a distilled set that can be viewed without this package, besides its tars.
+SET_FILES = ("README.md", "preview.png", "manifest.json")
 
 
 class Measured:
@@ -122,10 +123,15 @@ class Measured:
 
     def published(self, graph: Graph) -> list[PublishedSet]:
         """The published distilled sets of an experiment."""
-        publications = [facts for unit in graph.wanted("publication") if (facts := self.facts(unit, PublicationFacts))]
         return [
-            PublishedSet(url=self.store.url_of(facts.folder), digest=facts.digest, folder=facts.folder, files=list(SET_FILES))
-            for facts in publications
+            PublishedSet(
+                url=self.store.url_of(facts.folder),
+                digest=facts.digest,
+                folder=facts.folder,
+                files=[*SET_FILES, *shard_names(pairs)],
+            )
+            for pairs, seed in graph.experiment.distill.sets()
+            if (facts := self.facts(graph.unit("publication", pairs, seed), PublicationFacts))
         ]
 
     def rows(self, graph: Graph) -> list[Row]:
