@@ -1,3 +1,4 @@
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -129,6 +130,8 @@ def test_a_plot_can_be_saved_as_a_standalone_svg_file():
     root = ElementTree.fromstring(as_file(plots(report())[0]))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert {one.get("fill") for one in root.iter() if one.get("class") == "value"} == {"transparent"}
+    # Without a size, a page would stretch it to its whole width.
+    assert root.get("width") == "388.8pt"
     assert "currentColor" not in ElementTree.tostring(root, encoding="unicode")
 
 
@@ -139,3 +142,22 @@ def test_the_thick_line_of_the_loss_is_the_mean_of_the_last_values():
     means = {int(step): mean for step, mean, _ in plot.values}
     assert {1, 60} <= set(means)
     np.testing.assert_allclose(list(means.values()), [np.mean(loss[max(0, step - 3) : step]) for step in means])
+
+
+def test_axes_beside_each_other_begin_and_end_at_the_same_heights() -> None:
+    """With a legend below them, or numbers of another width beside them."""
+    # The second closed shape of a figure is the ground of its axes.
+    grounds = [re.findall(r'd="M ([^"]*?)z\s*"', plot.svg)[1] for plot in plots(report())]
+    heights = {tuple(sorted({float(point.split()[-1]) for point in ground.strip().split("\nL")})) for ground in grounds}
+    assert len(grounds) > 5
+    assert len(heights) == 1
+
+
+def test_steps_are_whole_numbers_and_a_term_that_is_the_whole_loss_has_no_line_of_its_own() -> None:
+    curve = DistillationCurve(pairs=10, seed=0, loss=[2.0, 1.0], terms={"real_pairs": [2.0, 1.0]}, validation=[], learned={})
+    svg = loss_plot(curve).svg
+    assert ">total</text>" in svg
+    assert "real_pairs" not in svg
+    assert ">1.5</text>" not in svg[: svg.index("outer step")]
+    terms = {"image": [1.0, 0.5], "text": [1.0, 0.5]}
+    assert ">image</text>" in loss_plot(curve.model_copy(update={"terms": terms})).svg

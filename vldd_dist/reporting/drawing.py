@@ -13,9 +13,12 @@ import matplotlib
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # These have a contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, OLIVE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#8c8a1e", "#848b94"
+# Of text in files, which do not know the colours of the page: the contrast is 4.3:1 on white and on GitHub's dark ground alike.
+FILE_INK = "#737a82"
 # Placeholder for the text colour in matplotlib's output, replaced by currentColor.
 INK = "#010203"
 STYLE: dict[Any, Any] = {
@@ -33,6 +36,12 @@ STYLE: dict[Any, Any] = {
 }
 # Lengths in matplotlib's SVG are in points.
 POINTS_PER_INCH = 72
+# Inches: the width of a figure, the height of its axes unless said otherwise, and the space above and below them (for the
+# numbers and the name of the x axis) without a legend. All are fixed, so that axes beside each other on a page begin and end at
+# the same heights.
+WIDTH, AXES_HEIGHT, ABOVE, BELOW = 5.4, 2.65, 0.12, 0.55
+# Of a legend below the axes: the height of a line and of the space around all lines, in inches, and the names in a line.
+LEGEND_LINE, LEGEND_SPACE, LEGEND_NAMES = 0.2, 0.2, 3
 # Radius in points of the area around a point in which its value is shown, and the largest number of such areas of a curve.
 VALUE_RADIUS, VALUES_OF_A_CURVE = 5, 60
 # (line style, marker) of lines, and of horizontal lines, each time that their colours repeat.
@@ -66,25 +75,31 @@ class Plot:
 
 
 @contextmanager
-def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
-    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` is that of the figure, in inches."""
+def drawing(plot: Plot, x_label: str, y_label: str, height: float = AXES_HEIGHT) -> Iterator[Axes]:
+    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` is that of the axes, in inches."""
     # The salt makes ids reproducible, and unique among the figures of a page: tables of a study may share a title, but then
     # they show other results.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{plot.title}\n{plot.summary}"}):
-        figure = Figure(figsize=(5.4, height), dpi=POINTS_PER_INCH, layout="constrained")
+        figure = Figure(figsize=(WIDTH, ABOVE + height + BELOW), dpi=POINTS_PER_INCH, layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         yield axes
+        # The layout leaves as much space at the sides as the labels need; above and below it would differ between figures.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        full, place = figure.get_figheight(), axes.get_position()
+        axes.set_position((place.x0, 1 - (ABOVE + height) / full, place.width, height / full))
         file = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
-        plot.svg = _inline(file.getvalue()).replace("</svg>", f"{_areas(plot, axes, height)}</svg>")
+        plot.svg = _inline(file.getvalue()).replace("</svg>", f"{_areas(plot, axes, full)}</svg>")
 
 
 def as_file(plot: Plot) -> bytes:
-    """The figure as an SVG file, legible on white and on near-black."""
-    return plot.svg.replace("currentColor", GREY).encode() + b"\n"
+    """The figure as an SVG file of a fixed size, legible on white and on near-black."""
+    sized = re.sub(r'viewBox="0 0 (\S+) (\S+)"', r'\g<0> width="\1pt" height="\2pt"', plot.svg, count=1)
+    return sized.replace("currentColor", FILE_INK).encode() + b"\n"
 
 
 def line_looks(colours: Sequence[str], styles: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -101,11 +116,23 @@ def columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float]
 
 
 def legend_below(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    """Add a legend below the axes, and make the figure as much higher."""
+    handles, names = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    lines = -(-len(names) // LEGEND_NAMES)
+    figure.set_figheight(figure.get_figheight() + LEGEND_SPACE + LEGEND_LINE * lines)
+    figure.legend(handles, names, loc="outside lower center", ncols=LEGEND_NAMES)
+
+
+def whole_numbers(axes: Axes) -> None:
+    """The x axis is of things that are counted: steps or epochs."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _areas(plot: Plot, axes: Axes, height: float) -> str:
-    """A transparent circle around each value, which shows its text when the pointer is over it."""
+    """A transparent circle around each value, which shows its text when the pointer is over it. `height` is that of the
+    figure, in inches."""
     if not plot.values:
         return ""
     circles, positions = [], axes.transData.transform([(x, y) for x, y, _ in plot.values])

@@ -5,7 +5,6 @@ from itertools import chain, cycle
 from statistics import fmean
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, MissingRow, ReportData, Row
@@ -24,6 +23,7 @@ from vldd_dist.reporting.drawing import (
     drawing,
     legend_below,
     line_looks,
+    whole_numbers,
 )
 from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
 from vldd_dist.reporting.recall_table import incomplete
@@ -142,11 +142,14 @@ def loss_plot(curve: DistillationCurve) -> Plot:
     )
     with drawing(plot, "outer step", "outer loss") as axes:
         steps = np.arange(1, len(curve.loss) + 1)
-        lines, colours = {"total": curve.loss, **curve.terms}, chain([BLUE], cycle(COLOURS))
+        # A term that is the whole loss would hide its line.
+        terms = {name: values for name, values in curve.terms.items() if not np.allclose(values, curve.loss)}
+        lines, colours = {"total": curve.loss, **terms}, chain([BLUE], cycle(COLOURS))
         for (label, values), colour in zip(lines.items(), colours, strict=False):
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, _running_mean(values, window), color=colour, label=label)
             plot.say_values(label, zip(steps, _running_mean(values, window), strict=True), "step")
+        whole_numbers(axes)
         axes.legend()
     return plot
 
@@ -167,7 +170,7 @@ def validation_plot(curves: list[DistillationCurve], levels: dict[str, float]) -
         + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
         + ".",
     )
-    with drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
+    with drawing(plot, "outer step", "mean recall, %") as axes:
         for shade, curve in zip(np.linspace(1.0, 0.45, len(curves)), curves, strict=True):
             steps, recalls = columns(curve.validation, 2)
             axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=curve.name)
@@ -177,6 +180,7 @@ def validation_plot(curves: list[DistillationCurve], levels: dict[str, float]) -
             look = {"color": GREY, "linestyle": "--"} if method == FULL else next(looks)
             axes.axhline(level, **look, linewidth=1.2, label=display_name(method))
         axes.set_ylim(bottom=0)
+        whole_numbers(axes)
         legend_below(axes)
     return plot
 
@@ -193,6 +197,7 @@ def learned_plot(curve: DistillationCurve) -> Plot:
         for colour, (name, values) in zip(cycle(COLOURS), curve.learned.items(), strict=False):
             axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_in_words(name))
             plot.say_values(_in_words(name), enumerate(values, 1), "step")
+        whole_numbers(axes)
         axes.legend()
     return plot
 
@@ -214,7 +219,7 @@ def experts_plot(experts: list[ExpertCurve]) -> Plot:
             axes.plot(expert.epochs, expert.validation_mean, color=BLUE, alpha=max(0.5, 1 / len(experts)))
             plot.say_values(f"expert {expert.expert}", zip(expert.epochs, expert.validation_mean, strict=True), "epoch", " %")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes)
     return plot
 
 

@@ -18,7 +18,7 @@ SPREAD = (
 )
 MEAN_RECALL = "mean recall, %"
 # Inches.
-LINES_HEIGHT, BAR_HEIGHT, FRAME_HEIGHT = 3.9, 0.26, 0.9
+BAR_HEIGHT, BARS_MARGIN = 0.26, 0.2
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], pair_
     Args:
         pair_counts: the numbers of pairs that the x axis names, ascending.
     """
-    with drawing(plot, "pairs", MEAN_RECALL, LINES_HEIGHT) as axes:
+    with drawing(plot, "pairs", MEAN_RECALL) as axes:
         for line in lines:
             pairs, means, spreads = columns(line.points, 3)
             axes.errorbar(
@@ -99,7 +99,7 @@ def draw_lines(plot: Plot, lines: Sequence[Line], levels: Sequence[Level], pair_
 
 def draw_bars(plot: Plot, bars: Sequence[Bar]) -> None:
     """Draw the bars from top to bottom, and make each show its value."""
-    with drawing(plot, MEAN_RECALL, "", height=FRAME_HEIGHT + BAR_HEIGHT * len(bars)) as axes:
+    with drawing(plot, MEAN_RECALL, "", height=BARS_MARGIN + BAR_HEIGHT * len(bars)) as axes:
         places = range(len(bars))
         means = [bar.mean for bar in bars]
         spreads = [bar.spread for bar in bars]
