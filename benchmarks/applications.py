@@ -41,7 +41,7 @@ from vldd_dist.pipeline.committed import missing_units
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.in_process import run_in_process
 from vldd_dist.pipeline.stages.application import inputs_of
-from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.tables.renderers.markdown import markdown
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, workspace

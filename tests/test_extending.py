@@ -37,8 +37,8 @@ from vldd_dist.planner.document import plan_document
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.plugins import Registry
-from vldd_dist.reporting.recall_table import recall_table, summary
-from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.tables.recall_table import recall_table, summary
+from vldd_dist.reporting.tables.renderers.markdown import markdown
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 

@@ -74,8 +74,8 @@ def test_the_wheel_holds_the_whole_package(sources: Path, wheel: Path) -> None:
         "vldd_dist/py.typed",
         "vldd_dist/presets/scenes.yaml",
         "vldd_dist/distilled_set/publishing/card.md",
-        "vldd_dist/reporting/published/lors.yaml",
-        "vldd_dist/reporting/templates/table.html.j2",
+        "vldd_dist/reporting/tables/published/lors.yaml",
+        "vldd_dist/reporting/pages/templates/table.html.j2",
     } <= packed
     assert f"'dist/{wheel.name}[" in (ROOT / "docs/index.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -28,7 +28,7 @@ from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.application import ApplicationFacts, inputs_of, starting_numbers
-from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.reporting.tables.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store

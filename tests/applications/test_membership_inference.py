@@ -14,7 +14,7 @@ from vldd_dist.applications.tables import application_table
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.feature_backbone import FeatureBackbone
-from vldd_dist.reporting.table import Statistic
+from vldd_dist.reporting.tables.table import Statistic
 from vldd_dist.testing.allocated import allocated_peak
 
 

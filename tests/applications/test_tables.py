@@ -6,7 +6,7 @@ from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import SPREAD, SPREAD_OF_SETS, application_table
 from vldd_dist.config.base import choose
 from vldd_dist.plugins import APPLICATIONS, INITIALISATIONS
-from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.reporting.tables.table import Statistic, Table
 
 RESULTS = [Result(method="distilled", figures={"recall": [1.0], "kib": [2.0]})]
 

@@ -29,7 +29,7 @@ from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import LiveView, PlainView
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.reports.report_files import write_tables
-from vldd_dist.reporting.table import Column, Published, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.table import Column, Published, Table, TableRow, TableSection, Text
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 

@@ -13,7 +13,7 @@ from tests.cli.command import PROGRAM, vldd
 from tests.reporting.sample import report
 from tests.reporting.sample_table import table
 from vldd_dist.monitoring.reports.report_files import key_of, write_tables
-from vldd_dist.reporting.recall_table import recall_table
+from vldd_dist.reporting.tables.recall_table import recall_table
 from vldd_dist.store.store import Store
 
 

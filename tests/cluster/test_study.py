@@ -12,7 +12,7 @@ import yaml
 from tests.studies import load_study
 from vldd_dist.method_names import FULL
 from vldd_dist.pipeline.graphs.study import StudyGraph
-from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.reporting.tables.table import Statistic, Table
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import run

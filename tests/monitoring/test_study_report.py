@@ -21,9 +21,9 @@ from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.reporting.data import MeasuredSplit
-from vldd_dist.reporting.set_sizes import COUNTED
-from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
-from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.reporting.tables.set_sizes import COUNTED
+from vldd_dist.reporting.tables.study_tables import ALL_VARIANTS, RowKey
+from vldd_dist.reporting.tables.table import Statistic, Table
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.experiments.tiny_experiment import run

@@ -20,7 +20,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
 from vldd_dist.pipeline.stages.publication import facts_of
 from vldd_dist.plugins import OBJECTIVES
-from vldd_dist.reporting.plots import plots
+from vldd_dist.reporting.figures.experiment_figures import plots
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 

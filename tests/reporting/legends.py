@@ -3,8 +3,7 @@
 import pytest
 from matplotlib.axes import Axes
 
-from vldd_dist.reporting import plots as plots_module
-from vldd_dist.reporting import recall_figures
+from vldd_dist.reporting.figures import experiment_figures, recall_figures
 
 
 def looks_in_legends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
@@ -15,6 +14,6 @@ def looks_in_legends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         lines = [handle[0] if isinstance(handle, tuple) else handle for handle in axes.get_legend_handles_labels()[0]]
         looks.extend((line.get_color(), line.get_linestyle()) for line in lines)
 
-    for module in (plots_module, recall_figures):
+    for module in (experiment_figures, recall_figures):
         monkeypatch.setattr(module, "legend_below", record)
     return looks

@@ -20,10 +20,10 @@ from vldd_dist.reporting.data import (
     ValidationRecall,
     aggregate,
 )
-from vldd_dist.reporting.drawing import Plot
-from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.pictures import encode_picture
-from vldd_dist.reporting.recall_table import recall_table
+from vldd_dist.reporting.figures.drawing import Plot
+from vldd_dist.reporting.pages.pictures import encode_picture
+from vldd_dist.reporting.pages.report_page import render_html
+from vldd_dist.reporting.tables.recall_table import recall_table
 
 HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
 

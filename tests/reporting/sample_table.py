@@ -1,6 +1,6 @@
 """A small table with every kind of cell, and text that each format must escape."""
 
-from vldd_dist.reporting.table import Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.table import Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 HOSTILE = r"100% a_b & #1 {x} ^~ \ | [2] <b> $5 *bold* `code`"
 PAPER = "Some & Others, arXiv 1234.56789v2, Table 3"

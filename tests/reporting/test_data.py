@@ -6,7 +6,7 @@ from PIL import Image
 
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import aggregate
-from vldd_dist.reporting.pictures import encode_picture
+from vldd_dist.reporting.pages.pictures import encode_picture
 
 
 def recalls(values: np.ndarray) -> list[list[dict[str, float]]]:

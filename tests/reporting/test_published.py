@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.published import PublishedTable, published_table, published_tables
-from vldd_dist.reporting.table import Number, Published, Text
+from vldd_dist.reporting.tables.published import PublishedTable, published_table, published_tables
+from vldd_dist.reporting.tables.table import Number, Published, Text
 
 TREE = {
     "title": "Table",

@@ -4,9 +4,9 @@ import pytest
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
 from vldd_dist.reporting.data import MeasuredSplit, ReportData
-from vldd_dist.reporting.recall_table import comparisons, recall_table, row_groups, spread_note, summary
-from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.set_sizes import COUNTED
+from vldd_dist.reporting.tables.recall_table import comparisons, recall_table, row_groups, spread_note, summary
+from vldd_dist.reporting.tables.renderers.markdown import markdown
+from vldd_dist.reporting.tables.set_sizes import COUNTED
 
 ORDER = [
     ("full", 2000, None),

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from tests.reporting.study_results import RESULTS, row
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow
-from vldd_dist.reporting.published import published_table
-from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
-from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.set_sizes import COUNTED
-from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table, study_table
-from vldd_dist.reporting.table import Published, Statistic, Table
+from vldd_dist.reporting.tables.published import published_table
+from vldd_dist.reporting.tables.recall_table import NAMED_ROWS, incomplete
+from vldd_dist.reporting.tables.renderers.markdown import markdown
+from vldd_dist.reporting.tables.set_sizes import COUNTED
+from vldd_dist.reporting.tables.study_tables import Layout, RowKey, results_in_table, study_table
+from vldd_dist.reporting.tables.table import Published, Statistic, Table
 
 
 def test_rows_with_fewer_students_than_planned_are_named() -> None:

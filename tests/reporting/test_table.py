@@ -13,12 +13,12 @@ from rich.console import Console
 
 from tests.reporting.sample import report
 from tests.reporting.sample_table import HOSTILE, PAPER, table
-from vldd_dist.reporting.recall_table import recall_table
-from vldd_dist.reporting.renderers.csv import csv_text
-from vldd_dist.reporting.renderers.latex import latex
-from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.renderers.terminal import TerminalTable
-from vldd_dist.reporting.table import Statistic, Table, TableSection, Text
+from vldd_dist.reporting.tables.recall_table import recall_table
+from vldd_dist.reporting.tables.renderers.csv import csv_text
+from vldd_dist.reporting.tables.renderers.latex import latex
+from vldd_dist.reporting.tables.renderers.markdown import markdown
+from vldd_dist.reporting.tables.renderers.terminal import TerminalTable
+from vldd_dist.reporting.tables.table import Statistic, Table, TableSection, Text
 
 
 def test_a_table_round_trips_through_json() -> None:

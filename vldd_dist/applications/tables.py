@@ -8,8 +8,8 @@ from types import MappingProxyType
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
 from vldd_dist.method_names import DISTILLED
-from vldd_dist.reporting.set_sizes import Sizes, are_equal, ratio_of, similarity_note
-from vldd_dist.reporting.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.set_sizes import Sizes, are_equal, ratio_of, similarity_note
+from vldd_dist.reporting.tables.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
 
 SPREAD = "± is the population standard deviation over the evaluation's seeds."
 # If there are several distilled sets.

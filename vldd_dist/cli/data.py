@@ -187,8 +187,8 @@ def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) 
     import numpy as np
 
     from vldd_dist.data.preparation.survey import contact_sheet, rows
-    from vldd_dist.reporting.data_page import DataPage, render_data_page
-    from vldd_dist.reporting.pictures import encode_picture
+    from vldd_dist.reporting.pages.data_page import DataPage, render_data_page
+    from vldd_dist.reporting.pages.pictures import encode_picture
     from vldd_dist.store.backends.local_files import replace_file
 
     examples = [

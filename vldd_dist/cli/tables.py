@@ -8,7 +8,7 @@ from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.options import ListedStore
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.tables.table import Table
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
 Form = Annotated[Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers, unrounded.")]
@@ -51,7 +51,7 @@ def published(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The table to print.")] = None, form: Form = "terminal"
 ) -> None:
     """List the tables of papers, or print one."""
-    from vldd_dist.reporting.published import published_table, published_tables
+    from vldd_dist.reporting.tables.published import published_table, published_tables
 
     if name is None:
         for key, source in published_tables().items():
@@ -65,10 +65,10 @@ def published(
 
 
 def _print(tables: list[Table], form: Format) -> None:
-    from vldd_dist.reporting.renderers.csv import csv_text
-    from vldd_dist.reporting.renderers.latex import latex
-    from vldd_dist.reporting.renderers.markdown import document
-    from vldd_dist.reporting.renderers.terminal import TerminalTable
+    from vldd_dist.reporting.tables.renderers.csv import csv_text
+    from vldd_dist.reporting.tables.renderers.latex import latex
+    from vldd_dist.reporting.tables.renderers.markdown import document
+    from vldd_dist.reporting.tables.renderers.terminal import TerminalTable
 
     if form == "terminal":
         console = SafeConsole()

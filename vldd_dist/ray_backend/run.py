@@ -31,7 +31,7 @@ from vldd_dist.ray_backend.joining import cluster_address
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions
 from vldd_dist.ray_backend.signals import CaughtSignals
-from vldd_dist.reporting.renderers.terminal import TerminalTable
+from vldd_dist.reporting.tables.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.limits import RunLimits

@@ -15,7 +15,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import RunProgress, Stage
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.tables.table import Table
 
 # The time between the starts of two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times as long as writing the
 # last one took.

@@ -5,8 +5,8 @@ from vldd_dist.distilled_set.publishing.heat_map import LARGEST, heat_map
 from vldd_dist.distilled_set.reading import read_manifest
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of
 from vldd_dist.reporting.data import Gallery, GalleryItem
-from vldd_dist.reporting.html import render_pairs_page
-from vldd_dist.reporting.pictures import encode_picture
+from vldd_dist.reporting.pages.pictures import encode_picture
+from vldd_dist.reporting.pages.report_page import render_pairs_page
 from vldd_dist.store.store import Store
 
 # The number of pairs on the report's page and on each of the other pages. It is limited, because images are embedded in the

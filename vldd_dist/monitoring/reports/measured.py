@@ -25,8 +25,8 @@ from vldd_dist.pipeline.stages.publication import PublicationFacts
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, PublishedSet, Row, StageCost, ValidationRecall, aggregate
-from vldd_dist.reporting.set_sizes import Sizes
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.tables.set_sizes import Sizes
+from vldd_dist.reporting.tables.table import Table
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 

@@ -10,9 +10,9 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.method_names import FULL
 from vldd_dist.monitoring.reports.study_layouts import layout_of
 from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
-from vldd_dist.reporting.published import PublishedTable, published_table
-from vldd_dist.reporting.study_tables import ALL_VARIANTS, PublishedOf, RowKey
-from vldd_dist.reporting.table import Published
+from vldd_dist.reporting.tables.published import PublishedTable, published_table
+from vldd_dist.reporting.tables.study_tables import ALL_VARIANTS, PublishedOf, RowKey
+from vldd_dist.reporting.tables.table import Published
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ from vldd_dist.reporting.data import (
     ReportData,
     RunProgress,
 )
-from vldd_dist.reporting.drawing import as_file
-from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.plots import has_recall_plot, recall_plot
-from vldd_dist.reporting.recall_table import recall_table, summary
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.figures.drawing import as_file
+from vldd_dist.reporting.figures.experiment_figures import has_recall_plot, recall_plot
+from vldd_dist.reporting.pages.report_page import render_html
+from vldd_dist.reporting.tables.recall_table import recall_table, summary
+from vldd_dist.reporting.tables.table import Table
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 

@@ -1,6 +1,6 @@
 """The files of reports. A store may contain several experiments, and each has its own report. That of the experiment NAME:
 
-report/NAME/tables.json     its tables, as `reporting.table.Table`
+report/NAME/tables.json     its tables, as `reporting.tables.table.Table`
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from vldd_dist import strict_json
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.reporting.renderers.markdown import document
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.tables.renderers.markdown import document
+from vldd_dist.reporting.tables.table import Table
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel, first_error
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vldd_dist.config.study import TableSettings
-from vldd_dist.reporting.study_tables import Layout
+from vldd_dist.reporting.tables.study_tables import Layout
 
 
 def layout_of(settings: TableSettings, variants: Sequence[str]) -> Layout:

@@ -13,10 +13,10 @@ from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import ReportData, RunProgress
-from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.study_plots import study_plots
-from vldd_dist.reporting.study_tables import Layout, study_table
-from vldd_dist.reporting.table import Table
+from vldd_dist.reporting.figures.study_figures import study_plots
+from vldd_dist.reporting.pages.report_page import render_html
+from vldd_dist.reporting.tables.study_tables import Layout, study_table
+from vldd_dist.reporting.tables.table import Table
 from vldd_dist.store.store import Store
 
 

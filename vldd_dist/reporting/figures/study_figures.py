@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, Stat
-from vldd_dist.reporting.drawing import (
+from vldd_dist.reporting.figures.drawing import (
     BLUE,
     GREEN,
     GREY,
@@ -16,8 +16,8 @@ from vldd_dist.reporting.drawing import (
     Plot,
     line_looks,
 )
-from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
-from vldd_dist.reporting.study_tables import Layout, RowKey, incomplete_in_table, results_in_table, splits_in_table
+from vldd_dist.reporting.figures.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
+from vldd_dist.reporting.tables.study_tables import Layout, RowKey, incomplete_in_table, results_in_table, splits_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 CAPTION = f"Mean of the six test recalls. Error bars: {SPREAD}."

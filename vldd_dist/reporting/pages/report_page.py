@@ -7,11 +7,11 @@ from markupsafe import Markup
 
 from vldd_dist.method_names import display_name
 from vldd_dist.reporting.data import Gallery, ReportData
-from vldd_dist.reporting.drawing import Plot
-from vldd_dist.reporting.html_environment import html_environment
-from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.recall_table import comparisons
-from vldd_dist.reporting.table import Table, shown
+from vldd_dist.reporting.figures.drawing import Plot
+from vldd_dist.reporting.figures.experiment_figures import plots
+from vldd_dist.reporting.pages.html_environment import html_environment
+from vldd_dist.reporting.tables.recall_table import comparisons
+from vldd_dist.reporting.tables.table import Table, shown
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # The path from a report's folder, report/NAME/, to the store.

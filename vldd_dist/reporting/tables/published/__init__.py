@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from vldd_dist.method_names import display_name
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import metric_name
-from vldd_dist.reporting.table import Cell, Column, Number, Published, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.table import Cell, Column, Number, Published, Table, TableRow, TableSection, Text
 from vldd_dist.strict_model import StrictModel
 
 

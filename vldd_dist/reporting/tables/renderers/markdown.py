@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from vldd_dist.reporting.table import Shown, Table, shown
+from vldd_dist.reporting.tables.table import Shown, Table, shown
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~])")
 

@@ -5,7 +5,7 @@ import base64
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vldd_dist.reporting.durations import duration
-from vldd_dist.reporting.pictures import is_png, is_small
+from vldd_dist.reporting.pages.pictures import is_png, is_small
 
 
 def html_environment() -> Environment:
@@ -14,7 +14,7 @@ def html_environment() -> Environment:
     Filters: `data_uri` and `is_small` for images, `duration` for seconds.
     """
     environment = Environment(
-        loader=PackageLoader("vldd_dist.reporting"),
+        loader=PackageLoader("vldd_dist.reporting.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

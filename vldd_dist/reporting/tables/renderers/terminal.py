@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from vldd_dist.reporting.table import Shown, Table, shown
+from vldd_dist.reporting.tables.table import Shown, Table, shown
 
 # The space between two columns.
 GAP = 2

@@ -8,7 +8,7 @@ from typing import Literal
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import coarseness, measured_on
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row, metric_name
-from vldd_dist.reporting.recall_table import (
+from vldd_dist.reporting.tables.recall_table import (
     SHARE,
     SHARE_NOTE,
     averages_notes,
@@ -18,8 +18,8 @@ from vldd_dist.reporting.recall_table import (
     share_cell,
     spread_note,
 )
-from vldd_dist.reporting.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
-from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
+from vldd_dist.reporting.tables.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 # In place of a variant's name.
 ALL_VARIANTS = ""

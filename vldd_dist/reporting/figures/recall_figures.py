@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vldd_dist.method_names import DISTILLED, FULL
 from vldd_dist.reporting.data import Stat
-from vldd_dist.reporting.drawing import BLUE, GREY, INK, ORANGE, Plot, columns, drawing, legend_below
+from vldd_dist.reporting.figures.drawing import BLUE, GREY, INK, ORANGE, Plot, columns, drawing, legend_below
 
 # What the error bars show.
 SPREAD = (

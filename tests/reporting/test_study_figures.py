@@ -8,9 +8,9 @@ import pytest
 from tests.reporting.legends import looks_in_legends
 from tests.reporting.study_results import RESULTS, row
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, Row
-from vldd_dist.reporting.plots import recall_plot
-from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
-from vldd_dist.reporting.study_tables import Layout, study_table
+from vldd_dist.reporting.figures.experiment_figures import recall_plot
+from vldd_dist.reporting.figures.study_figures import COLOURS, study_plot, study_plots
+from vldd_dist.reporting.tables.study_tables import Layout, study_table
 
 
 def said(layout: Layout) -> dict[str, tuple[float, float]]:

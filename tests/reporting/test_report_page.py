@@ -10,11 +10,11 @@ import pytest
 from tests.browser import seen_by
 from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report, report_page, row
 from vldd_dist.reporting.data import ReportData
-from vldd_dist.reporting.data_page import DataPage, render_data_page
-from vldd_dist.reporting.drawing import FILE_INK, Plot
-from vldd_dist.reporting.html import render_pairs_page
-from vldd_dist.reporting.pictures import encode_picture
-from vldd_dist.reporting.plots import plots
+from vldd_dist.reporting.figures.drawing import FILE_INK, Plot
+from vldd_dist.reporting.figures.experiment_figures import plots
+from vldd_dist.reporting.pages.data_page import DataPage, render_data_page
+from vldd_dist.reporting.pages.pictures import encode_picture
+from vldd_dist.reporting.pages.report_page import render_pairs_page
 
 VOID = {"meta", "img", "br", "input"}
 

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, Text
+from vldd_dist.reporting.tables.table import Cell, Column, Number, Published, Statistic, Table, Text
 
 SPREADS = ("std_runs", "std_students")
 # Further columns of a column with published figures.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vldd_dist.reporting.html_environment import html_environment
+from vldd_dist.reporting.pages.html_environment import html_environment
 
 
 @dataclass(frozen=True)

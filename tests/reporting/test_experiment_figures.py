@@ -10,9 +10,9 @@ from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.method_names import FULL
 from vldd_dist.plugins import CORESETS
 from vldd_dist.reporting.data import DistillationCurve, MissingRow
-from vldd_dist.reporting.drawing import INK, as_file
-from vldd_dist.reporting.plots import loss_plot, plots, recall_plot, validation_plot
-from vldd_dist.reporting.recall_table import recall_table
+from vldd_dist.reporting.figures.drawing import INK, as_file
+from vldd_dist.reporting.figures.experiment_figures import loss_plot, plots, recall_plot, validation_plot
+from vldd_dist.reporting.tables.recall_table import recall_table
 
 
 def test_there_is_a_plot_for_every_curve():

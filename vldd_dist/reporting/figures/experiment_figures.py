@@ -8,7 +8,7 @@ import numpy as np
 
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, MissingRow, ReportData, Row
-from vldd_dist.reporting.drawing import (
+from vldd_dist.reporting.figures.drawing import (
     BLUE,
     GREEN,
     GREY,
@@ -25,8 +25,8 @@ from vldd_dist.reporting.drawing import (
     line_looks,
     whole_numbers,
 )
-from vldd_dist.reporting.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
-from vldd_dist.reporting.recall_table import incomplete
+from vldd_dist.reporting.figures.recall_figures import SPREAD, Bar, Level, Line, colour_of, draw_bars, draw_lines, error_bar
+from vldd_dist.reporting.tables.recall_table import incomplete
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Colours of coresets, in the order of the description; after the last they repeat in another line style. There is one for each

@@ -8,8 +8,8 @@ from typing import Any
 from vldd_dist.method_names import DISTILLED, FULL, display_name
 from vldd_dist.recall_metrics import RECALL_METRICS, coarseness, measured_on
 from vldd_dist.reporting.data import MeasuredSplit, MissingRow, ReportData, Row, metric_name
-from vldd_dist.reporting.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
-from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
+from vldd_dist.reporting.tables.set_sizes import COUNTED, UNMARKED, Sizes, are_equal, ratio_of, similarity_note
+from vldd_dist.reporting.tables.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.
 RUNS = {

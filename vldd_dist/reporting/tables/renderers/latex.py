@@ -2,7 +2,7 @@
 
 import re
 
-from vldd_dist.reporting.table import Shown, Table, shown
+from vldd_dist.reporting.tables.table import Shown, Table, shown
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

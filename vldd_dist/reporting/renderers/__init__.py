@@ -1,1 +1,0 @@
-"""Renderers of `reporting.table.Table`, one file for each format."""

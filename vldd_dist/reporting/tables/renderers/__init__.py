@@ -1,0 +1,1 @@
+"""Renderers of `reporting.tables.table.Table`, one file for each format."""
